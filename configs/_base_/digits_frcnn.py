@@ -1,0 +1,32 @@
+# mmdet's Faster R-CNN with FPN, shrunk to images of 128 pixels. Trained from scratch.
+_base_ = "mmdet::_base_/models/faster-rcnn_r50_fpn.py"
+
+model = dict(
+    backbone=dict(
+        frozen_stages=-1,
+        norm_eval=False,
+        init_cfg=None,
+    ),
+    neck=dict(out_channels=64),
+    rpn_head=dict(in_channels=64, feat_channels=64),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64),
+        bbox_head=dict(in_channels=64, fc_out_channels=128, num_classes=10),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=64)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
+)
+
+# ResNet-50 with a quarter of its channels, ResNet-18 with an eighth.
+teacher_parts = dict(
+    backbone=dict(base_channels=16, stem_channels=16),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+student_parts = dict(
+    backbone=dict(depth=18, base_channels=8, stem_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64]),
+)

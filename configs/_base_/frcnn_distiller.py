@@ -1,0 +1,31 @@
+# What MMRazor's distiller records of a Faster R-CNN with FPN, and, for recipes to compose,
+# which record goes to which argument of a loss:
+#     loss_forward_mappings=dict(loss_nd=_base_.nd_arguments)
+distiller = dict(
+    type="mmrazor.ConfigurableDistiller",
+    student_recorders=dict(
+        fpn=dict(type="ModuleOutputs", source="neck"),
+        embedding=dict(type="ModuleInputs", source="roi_head.bbox_head.fc_cls"),
+        logits=dict(type="ModuleOutputs", source="roi_head.bbox_head.fc_cls"),
+        targets=dict(type="ModuleInputs", source="roi_head.bbox_head.loss_cls"),
+    ),
+    teacher_recorders=dict(
+        fpn=dict(type="ModuleOutputs", source="neck"),
+        embedding=dict(type="ModuleInputs", source="roi_head.bbox_head.fc_cls"),
+        logits=dict(type="ModuleOutputs", source="roi_head.bbox_head.fc_cls"),
+    ),
+)
+
+review_arguments = dict(
+    s_feats=dict(recorder="fpn", from_student=True, connector="review"),
+    t_feats=dict(recorder="fpn", from_student=False),
+)
+nd_arguments = dict(
+    s_emb=dict(recorder="embedding", from_student=True, data_idx=0),
+    t_emb=dict(recorder="embedding", from_student=False, data_idx=0),
+    labels=dict(recorder="targets", from_student=True, data_idx=1),
+)
+kd_arguments = dict(
+    preds_S=dict(recorder="logits", from_student=True),
+    preds_T=dict(recorder="logits", from_student=False),
+)

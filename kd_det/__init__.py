@@ -1,0 +1,3 @@
+from kd_det import compat
+
+compat.activate()

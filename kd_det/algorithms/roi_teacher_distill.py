@@ -1,0 +1,211 @@
+"""Two-stage distillation in which teacher and student see the same RoIs."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmrazor.models.algorithms import SingleTeacherDistill
+from mmrazor.models.task_modules import ModuleInputsRecorder
+from mmrazor.models.utils import add_prefix
+from mmrazor.registry import MODELS as RAZOR_MODELS
+from torch import Tensor, nn
+
+from kd_det.algorithms import roi, wiring
+from kd_det.algorithms.teacher_checkpoint import load_teacher
+from kd_det.registry import MODELS
+
+
+@MODELS.register_module()
+class RoITeacherDistill(SingleTeacherDistill):
+    """MMRazor's ``SingleTeacherDistill`` for two-stage detectors with RoI box heads.
+
+    One step: the student computes its own losses on the RoIs that it sampled; the teacher, in
+    eval mode and without gradient, computes its pyramid and scores the same RoIs; the
+    distiller hands what recorders kept to connectors and losses. The teacher's RPN, samplers
+    and losses never run. Its weights come from ``teacher_ckpt``, never change, and are not
+    written to checkpoints.
+
+    Args:
+        distiller: Config of MMRazor's ``ConfigurableDistiller``, with any of its recorders,
+            connectors and losses; no deliveries.
+        teacher: Config of the teacher detector, or the detector.
+        architecture: Config of the student detector, or the detector.
+        teacher_ckpt: File or URL of the teacher's weights. Required unless ``teacher`` is a
+            detector that is built (and loaded) already.
+
+    Raises:
+        TypeError: If a side is not a two-stage detector with a Standard RoI head.
+        kd_det.algorithms.WiringError: If recorders, connectors and losses do not fit.
+        kd_det.algorithms.TeacherCheckpointError: If the checkpoint lacks teacher weights.
+        ValueError: For options that this algorithm does not have.
+    """
+
+    def __init__(
+        self,
+        distiller: dict[str, Any],
+        teacher: BaseModel | dict[str, Any],
+        architecture: BaseModel | dict[str, Any],
+        teacher_ckpt: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_options(distiller, teacher, teacher_ckpt, kwargs)
+        student = _build(architecture)
+        teacher = _build(teacher)
+        _check_pair(student, teacher)
+        wiring.check_mappings(distiller)
+        wiring.check_sources(distiller.get("student_recorders") or {}, student, "student")
+        wiring.check_sources(distiller.get("teacher_recorders") or {}, teacher, "teacher")
+
+        # The distiller names MMRazor's recorders and losses, whatever scope the runner is in.
+        distiller = {"_scope_": "mmrazor", **distiller}
+        super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
+        if teacher_ckpt is not None:
+            load_teacher(self.teacher, teacher_ckpt)
+        self.teacher.eval()
+        _mark_initialised(self.teacher)
+
+        self._student_rois = ModuleInputsRecorder(roi.ROI_EXTRACTOR)
+        self._student_rois.initialize(self.student)
+        self._register_state_dict_hook(_leave_teacher_out)
+        self.register_load_state_dict_post_hook(_expect_no_teacher)
+        self._log_setup(self._dry_run())
+
+    def train(self, mode: bool = True) -> RoITeacherDistill:
+        """Set the mode of student and connectors; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+        """Losses of one batch, keys prefixed ``student.`` and ``distill.``."""
+        losses = add_prefix(self._record(batch_inputs, data_samples), "student")
+        if not self.distillation_stopped:
+            try:
+                distill_losses = self.distiller.compute_distill_losses()
+            except Exception as error:
+                for name in self.distiller.loss_forward_mappings:
+                    error.add_note(f"{name}: {wiring.describe(self.distiller, name)}")
+                raise
+            losses.update(add_prefix(distill_losses, "distill"))
+        self._forget_records()
+        return losses
+
+    def _record(self, batch_inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+        """Run both models under their recorders; returns the student's own losses."""
+        with self.distiller.student_recorders, self._student_rois:
+            losses = self.student(batch_inputs, data_samples, mode="loss")
+        if not self.distillation_stopped:
+            rois = self._student_rois.get_record_data(record_idx=0, data_idx=1)
+            with torch.no_grad(), self.distiller.teacher_recorders:
+                roi.score_rois(self.teacher, batch_inputs, rois)
+        return losses
+
+    def _forget_records(self) -> None:
+        # Feature maps would otherwise stay in memory until the next step.
+        for manager in (self.distiller.student_recorders, self.distiller.teacher_recorders):
+            for recorder in manager.recorders.values():
+                recorder.reset_data_buffer()
+        self._student_rois.reset_data_buffer()
+
+    @torch.no_grad()
+    def _dry_run(self) -> dict[str, dict[str, str]]:
+        """Shapes of all loss arguments on a blank image; leaves no trace in state or RNG."""
+        state = copy.deepcopy(self.distiller.state_dict())
+        training = self.training
+        self.eval()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self._record(*wiring.dry_run_input())
+                return wiring.check_losses(self.distiller)
+        finally:
+            self._forget_records()
+            self.distiller.load_state_dict(state)
+            self.train(training)
+
+    def _log_setup(self, found: dict[str, dict[str, str]]) -> None:
+        lines = ["Distillation:"]
+        for who in ("teacher", "student"):
+            model = getattr(self, who)
+            lines.append(f"  {who}: {type(model).__name__}, {_millions(model)} parameters")
+        if len(self.distiller.connectors):
+            lines.append(f"  connectors: {_millions(self.distiller.connectors)} parameters")
+        for name, arguments in found.items():
+            loss = self.distiller.distill_losses[name]
+            weight = getattr(loss, "loss_weight", "not stated")
+            lines.append(f"  {name}: {type(loss).__name__}, weight {weight}")
+            sides = wiring.describe(self.distiller, name)
+            lines += [f"    {a}: {sides[a]}, {shape}" for a, shape in arguments.items()]
+        lines.append(f"  shapes are those of one image of {wiring.SIDE} x {wiring.SIDE} pixels")
+        print_log("\n".join(lines), logger="current")
+
+
+def _check_options(
+    distiller: dict[str, Any], teacher: Any, teacher_ckpt: str | None, kwargs: dict[str, Any]
+) -> None:
+    if distiller.get("distill_deliveries"):
+        raise ValueError(
+            "kd_det.RoITeacherDistill runs the student first, so there is nothing of the "
+            "teacher's to deliver into it; remove distill_deliveries "
+            f"{sorted(distiller['distill_deliveries'])} or use mmrazor.SingleTeacherDistill"
+        )
+    if kwargs.get("teacher_trainable"):
+        raise ValueError("kd_det.RoITeacherDistill keeps the teacher fixed; it was given "
+                         "teacher_trainable=True")  # fmt: skip
+    if teacher_ckpt is None and not isinstance(teacher, nn.Module):
+        raise ValueError(
+            "kd_det.RoITeacherDistill expected teacher_ckpt, the file or URL of the teacher's "
+            "weights, found None: a randomly initialised teacher teaches nothing"
+        )
+
+
+def _build(model: BaseModel | dict[str, Any]) -> BaseModel:
+    # MMRazor's registry also understands dict(cfg_path='mmdet::...', pretrained=...).
+    return model if isinstance(model, nn.Module) else RAZOR_MODELS.build(model)
+
+
+def _check_pair(student: BaseModel, teacher: BaseModel) -> None:
+    roi.require_two_stage(student, "student")
+    roi.require_two_stage(teacher, "teacher")
+    if roi.num_classes(student) != roi.num_classes(teacher):
+        raise wiring.WiringError(
+            f"the student has {roi.num_classes(student)} classes and the teacher "
+            f"{roi.num_classes(teacher)}; both must be trained on the same classes"
+        )
+    ours, theirs = (_preprocessing(m.data_preprocessor) for m in (student, teacher))
+    if ours != theirs:
+        raise wiring.WiringError(
+            f"student and teacher preprocess images differently: student {ours}, teacher {theirs}"
+        )
+
+
+def _preprocessing(module: nn.Module) -> dict[str, Any]:
+    read = {name: getattr(module, name, None) for name in ("mean", "std")}
+    listed = {k: v.flatten().tolist() if v is not None else None for k, v in read.items()}
+    return {**listed, "channel_swap": getattr(module, "_channel_conversion", None)}
+
+
+def _mark_initialised(model: nn.Module) -> None:
+    # Weight initialisation would overwrite what was loaded, or download a backbone.
+    for module in model.modules():
+        if hasattr(module, "_is_init"):
+            module._is_init = True
+
+
+def _millions(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
+
+
+def _leave_teacher_out(module: nn.Module, state: dict, prefix: str, _: dict) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}teacher.")]:
+        del state[key]
+
+
+def _expect_no_teacher(module: nn.Module, keys: Any) -> None:
+    # Checkpoints hold no teacher; it was read from teacher_ckpt when the model was built.
+    kept = [key for key in keys.missing_keys if not re.match(r"(module\.)*teacher\.", key)]
+    keys.missing_keys[:] = kept

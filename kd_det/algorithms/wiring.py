@@ -1,0 +1,150 @@
+"""Checks a distiller's wiring with one small dry run when the model is built.
+
+Recorders, connectors and losses meet by name and by shape. A dry run of student and teacher
+on one blank image shows every fault of either kind before any data is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from kd_det.losses import CentersNotSetError
+
+SIDE = 128
+
+
+class WiringError(ValueError):
+    """Recorders, connectors and losses of a distiller do not fit together."""
+
+
+def check_sources(recorders: Mapping[str, Any], model: nn.Module, who: str) -> None:
+    """Raise :class:`WiringError` if a module recorder names a module that ``model`` lacks."""
+    names = {name for name, _ in model.named_modules()}
+    for recorder, cfg in recorders.items():
+        source = cfg.get("source", "")
+        if str(cfg.get("type", "")).startswith("Module") and source not in names:
+            depth = source.count(".")
+            near = sorted(n for n in names if n and n.count(".") <= depth and _related(n, source))
+            raise WiringError(
+                f"{who} recorder '{recorder}' has source '{source}', but the {who} "
+                f"{type(model).__name__} has no such module; it has {', '.join(near[:12])}"
+            )
+
+
+def _related(name: str, source: str) -> bool:
+    parent = source
+    while "." in parent:
+        parent = parent.rpartition(".")[0]
+        if name.startswith(parent):
+            return True
+    return "." not in name
+
+
+def check_mappings(distiller: Mapping[str, Any]) -> None:
+    """Raise :class:`WiringError` for names in a distiller's config that lead nowhere."""
+    losses = distiller.get("distill_losses") or {}
+    mappings = distiller.get("loss_forward_mappings") or {}
+    for name in losses:
+        if name not in mappings:
+            raise WiringError(
+                f"distillation loss '{name}' has no entry in loss_forward_mappings, which has "
+                f"{sorted(mappings)}; it would never be computed"
+            )
+    for name, arguments in mappings.items():
+        if name not in losses:
+            raise WiringError(
+                f"loss_forward_mappings names '{name}', but distill_losses has {sorted(losses)}"
+            )
+        for argument, record in arguments.items():
+            side = "student" if record.get("from_student") else "teacher"
+            for kind, known in (
+                ("recorder", distiller.get(f"{side}_recorders") or {}),
+                ("connector", distiller.get("connectors") or {}),
+            ):
+                if record.get(kind) is not None and record[kind] not in known:
+                    raise WiringError(
+                        f"argument '{argument}' of distillation loss '{name}' names {side} "
+                        f"{kind} '{record[kind]}', but there are {sorted(known)}"
+                    )
+
+
+def describe(distiller: nn.Module, loss_name: str) -> dict[str, str]:
+    """Where each argument of a loss comes from, as text."""
+    described = {}
+    for argument, record in distiller.loss_forward_mappings[loss_name].items():
+        side = "student" if record["from_student"] else "teacher"
+        recorders = getattr(distiller, f"{side}_recorders").recorders
+        text = f"{side} {recorders[record['recorder']].source}"
+        if record.get("connector"):
+            connector = distiller.connectors[record["connector"]]
+            text += f" -> {record['connector']} ({type(connector).__name__})"
+        described[argument] = text
+    return described
+
+
+def shapes(value: Any) -> str:
+    """Shape of a record: a tensor or a sequence of them."""
+    if isinstance(value, Tensor):
+        return str(list(value.shape))
+    if isinstance(value, (list, tuple)):
+        return f"{len(value)} x " + " ".join(shapes(v) for v in value)
+    return type(value).__name__
+
+
+def dry_run_input() -> tuple[Tensor, list[DetDataSample]]:
+    """One blank image ``[1, 3, SIDE, SIDE]`` with one object."""
+    size = (SIDE, SIDE)
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=size,
+            ori_shape=size,
+            pad_shape=size,
+            batch_input_shape=size,
+            scale_factor=(1.0, 1.0),
+        )
+    )
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[16.0, 16.0, 96.0, 96.0]]),
+        labels=torch.tensor([0]),
+        masks=BitmapMasks(torch.zeros(1, *size).numpy(), *size),
+    )
+    sample.ignored_instances = InstanceData(
+        bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)
+    )
+    return torch.zeros(1, 3, *size), [sample]
+
+
+def check_losses(distiller: nn.Module) -> dict[str, dict[str, str]]:
+    """Call every loss on what a dry run recorded; returns the shape of each argument.
+
+    Raises:
+        WiringError: If a loss or connector refuses its arguments; names both sides.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, arguments in distiller.loss_forward_mappings.items():
+        found[name] = {}
+        sides = describe(distiller, name)
+        try:
+            values = {}
+            for argument, record in arguments.items():
+                raw = distiller.get_record(**{**record, "connector": None, "connector_idx": None})
+                found[name][argument] = shapes(raw)
+                values[argument] = distiller.get_record(**record)
+                found[name][argument] = shapes(values[argument])
+            distiller.distill_losses[name](**values)
+        except CentersNotSetError:
+            continue  # shapes were checked before; centers come with the pre-pass
+        except Exception as error:
+            got = "; ".join(f"{a} from {sides[a]}: {found[name].get(a, '?')}" for a in sides)
+            raise WiringError(
+                f"distillation loss '{name}' ({type(distiller.distill_losses[name]).__name__}) "
+                f"does not fit what it is given. {got}. {error}"
+            ) from error
+    return found

@@ -1,0 +1,38 @@
+"""What is broken in the stack below, mended; the only room that knows of it.
+
+Every file here mends one cause and says in its docstring what breaks, why, and where that can be
+read. A mend looks first (or tries) and does nothing where nothing is broken, so none of them has
+to be removed when a fixed release appears. None of them imports mmdet, mmrazor, mmcv or the heavy
+parts of mmengine: what has to be changed there is changed when somebody else imports it.
+"""
+
+from __future__ import annotations
+
+from kd_det.compat import (
+    cpu_distributed,
+    installed_path,
+    mmcls,
+    mmcv_ops,
+    mmrazor_quantization,
+    renamed_configs,
+    require_mmcv,
+    torch_load,
+)
+
+_active = False
+
+
+def activate() -> None:
+    """Mend the stack, once per process; further calls do nothing."""
+    global _active
+    if _active:
+        return
+    require_mmcv.check()  # first: without any mmcv the rest could not be used
+    mmcv_ops.mend()
+    mmrazor_quantization.mend()
+    torch_load.mend()
+    installed_path.mend()
+    mmcls.mend()  # after installed_path: `mmcls::` configs are found through it
+    renamed_configs.mend()  # after mmcls: it sees the translated package name
+    cpu_distributed.mend()
+    _active = True

@@ -1,0 +1,5 @@
+"""Connectors: what turns the student's features into something comparable to the teacher's."""
+
+from kd_det.connectors.review import ReviewFusion
+
+__all__ = ["ReviewFusion"]

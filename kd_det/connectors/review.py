@@ -1,0 +1,162 @@
+"""Fusion path of ReviewKD: deep student levels help to explain the fine ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd_det.registry import MODELS
+
+Size = int | tuple[int, int]
+
+
+class AttentionFusion(nn.Module):
+    """ABF, attention based fusion of one student level with the map carried from below.
+
+    ``x = BN(conv1x1(student))``; with a carried map ``y``, two sigmoid attention maps ``a``
+    over both give ``x * a0 + y * a1``; ``BN(conv3x3(x))`` is the output, ``x`` is carried on.
+
+    Args:
+        in_channels: Channels of the student's map.
+        out_channels: Channels of the output (the teacher's map).
+        mid_channels: Channels of the carried map.
+        fuse: Whether a map is carried in (all levels but the deepest).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, mid_channels: int, fuse: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(in_channels, mid_channels, kernel_size=1, bias=False),
+            nn.BatchNorm2d(mid_channels),
+        )
+        self.conv2 = nn.Sequential(
+            nn.Conv2d(mid_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.att_conv = (
+            nn.Sequential(nn.Conv2d(2 * mid_channels, 2, kernel_size=1), nn.Sigmoid())
+            if fuse
+            else None
+        )
+        nn.init.kaiming_uniform_(self.conv1[0].weight, a=1)
+        nn.init.kaiming_uniform_(self.conv2[0].weight, a=1)
+
+    def forward(
+        self, x: Tensor, carried: Tensor | None = None, out_size: Size | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Output ``[N, out_channels, *]`` and carried map ``[N, mid_channels, *]``.
+
+        Args:
+            x: Student map ``[N, in_channels, H, W]``.
+            carried: Map of the deeper level, already of size ``(H, W)``.
+            out_size: Size of both results; None keeps that of ``x``.
+        """
+        x = self.conv1(x)
+        if self.att_conv is not None:
+            assert carried is not None
+            attention = self.att_conv(torch.cat([x, carried], dim=1))
+            x = x * attention[:, :1] + carried * attention[:, 1:]
+        if out_size is not None:
+            x = _resize(x, out_size)
+        return self.conv2(x), x
+
+
+def _resize(x: Tensor, size: Size) -> Tensor:
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return x if x.shape[2:] == size else F.interpolate(x, size, mode="nearest")
+
+
+@MODELS.register_module()
+class ReviewFusion(nn.Module):
+    """Student pyramid to fused pyramid, each level in the teacher's channels.
+
+    State-dict keys are those of the official module, ``abfs.0`` being the deepest level.
+
+    Args:
+        in_channels: Channels of each student level, fine to deep.
+        out_channels: Channels of each output, fine to deep.
+        mid_channels: Channels of the carried map.
+        sizes: Side of each level's carried map, int or ``(h, w)``, fine to deep. None takes
+            the student's own sizes, which suits images of any size.
+        out_sizes: Side of each output, likewise. None takes the student's own sizes.
+
+    Raises:
+        ValueError: If the lists are not of one length.
+
+    Source: "Distilling Knowledge via Knowledge Review", arXiv 2104.09044, figure 3.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: Sequence[int],
+        mid_channels: int,
+        sizes: Sequence[Size] | None = None,
+        out_sizes: Sequence[Size] | None = None,
+    ) -> None:
+        super().__init__()
+        levels = len(in_channels)
+        given = {"out_channels": out_channels, "sizes": sizes, "out_sizes": out_sizes}
+        for name, values in given.items():
+            if values is not None and len(values) != levels:
+                raise ValueError(
+                    f"ReviewFusion needs one entry per level in every list, got in_channels of "
+                    f"{levels} levels and {name} of {len(values)}"
+                )
+        if levels == 0:
+            raise ValueError("ReviewFusion needs at least one level, got in_channels=[]")
+        self.in_channels = tuple(in_channels)
+        self.sizes = sizes
+        self.out_sizes = out_sizes
+        deepest = levels - 1
+        self.abfs = nn.ModuleList(
+            AttentionFusion(in_channels[i], out_channels[i], mid_channels, fuse=i < deepest)
+            for i in reversed(range(levels))
+        )
+
+    def forward(self, s_feats: Sequence[Tensor]) -> list[Tensor]:
+        """Fused maps, fine to deep, ``[N, out_channels[i], *, *]``.
+
+        Args:
+            s_feats: Student maps, fine to deep, ``[N, in_channels[i], H, W]``; a pooled
+                feature ``[N, C]`` counts as ``[N, C, 1, 1]``.
+
+        Raises:
+            ValueError: If the number of levels, the channels or a size does not fit.
+        """
+        levels = len(self.in_channels)
+        if len(s_feats) != levels:
+            raise ValueError(
+                f"ReviewFusion was built for {levels} student levels, got {len(s_feats)}"
+            )
+        outputs: list[Tensor] = []
+        carried: Tensor | None = None
+        for abf, level in zip(self.abfs, reversed(range(levels))):
+            x = s_feats[level]
+            x = x[..., None, None] if x.dim() == 2 else x
+            self._check_level(level, x)
+            if carried is not None:
+                carried = _resize(carried, tuple(x.shape[2:]))
+            out_size = None if self.out_sizes is None else self.out_sizes[level]
+            output, carried = abf(x, carried, out_size)
+            outputs.insert(0, output)
+        return outputs
+
+    def _check_level(self, level: int, x: Tensor) -> None:
+        expected = self.in_channels[level]
+        if x.dim() != 4 or x.shape[1] != expected:
+            raise ValueError(
+                f"ReviewFusion level {level} expected a student map [N, {expected}, H, W], got "
+                f"{list(x.shape)}"
+            )
+        if self.sizes is not None:
+            size = self.sizes[level]
+            size = (size, size) if isinstance(size, int) else tuple(size)
+            if tuple(x.shape[2:]) != size:
+                raise ValueError(
+                    f"ReviewFusion level {level} was given size {list(size)}, got a student map "
+                    f"{list(x.shape)}; leave sizes out to take the student's own"
+                )

@@ -1,0 +1,17 @@
+"""Registries of kd_det: children of MMEngine's roots, found through ``type='kd_det.<Name>'``.
+
+MMEngine imports this module by itself when a config names the scope ``kd_det``, and the
+``locations`` when it looks a name up; a config needs no ``custom_imports``.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    "model",
+    parent=MMENGINE_MODELS,
+    scope="kd_det",
+    locations=["kd_det.losses", "kd_det.connectors", "kd_det.algorithms"],
+)
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="kd_det", locations=["kd_det.hooks"])
