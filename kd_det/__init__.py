@@ -1,3 +1,27 @@
+"""Knowledge distillation for MMDetection, with MMRazor and MMEngine.
+
+Importing it mends what is broken in the stack below (:mod:`kd_det.compat`); what needs mmdet or
+mmrazor is imported when it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from kd_det import compat
+from kd_det.version import __version__
+
+if TYPE_CHECKING:
+    from kd_det.algorithms import RoITeacherDistill
+    from kd_det.hooks import ClassCenterHook
 
 compat.activate()
+
+__all__ = ["ClassCenterHook", "RoITeacherDistill", "__version__"]
+
+_LAZY = {"RoITeacherDistill": "kd_det.algorithms", "ClassCenterHook": "kd_det.hooks"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kd_det' has no attribute '{name}'")
+    return getattr(import_module(_LAZY[name]), name)

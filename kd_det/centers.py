@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from kd_det.files import write_atomically
 
 FORMAT_VERSION = "1"
 
@@ -131,7 +132,7 @@ class ClassCenters:
             )
         metadata = {**self.metadata, "format_version": FORMAT_VERSION}
         data = save({"centers": means, "counts": self._counts.cpu()}, metadata=metadata)
-        _write(Path(path), data)
+        write_atomically(Path(path), data)
 
     @classmethod
     def load(
@@ -187,21 +188,6 @@ def class_names_text(names: Sequence[str]) -> str:
     return json.dumps(list(names), ensure_ascii=False)
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def _read_safetensors(path: Path) -> tuple[Tensor, Tensor, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
@@ -238,8 +224,7 @@ def _read_json(path: Path) -> tuple[Tensor, Tensor, dict[str, str]]:
         ) from error
     if means.dim() != 2 or means.numel() == 0:
         raise ClassCentersError(
-            f"{path}: expected a list of D numbers for each class, found shape "
-            f"{list(means.shape)}"
+            f"{path}: expected a list of D numbers for each class, found shape {list(means.shape)}"
         )
     return means, torch.ones(len(means), dtype=torch.int64), {}
 

@@ -1,10 +1,49 @@
-import sys
-import kd_det
-from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
-import argparse
-p=argparse.ArgumentParser(); p.add_argument('config'); p.add_argument('--work-dir'); p.add_argument('--cfg-options',nargs='+',action=DictAction)
-a=p.parse_args()
-cfg=Config.fromfile(a.config); cfg.work_dir=a.work_dir
-if a.cfg_options: cfg.merge_from_dict(a.cfg_options)
-Runner.from_cfg(cfg).train()
+"""Train a detector, distilled or plain, from a config."""
+
+import kd_det  # noqa: F401  (mends the stack before anything else is imported)
+from kd_det import cli
+
+
+def main() -> None:
+    parser = cli.parser(
+        "Train a model from a config: a student with its teacher, or any mmdet model.",
+        "python tools/train.py configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
+    )
+    parser.add_argument("--amp", action="store_true", help="train with automatic mixed precision")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the batch size (auto_scale_lr in the config)",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from CHECKPOINT, or from the last one in the work directory",
+    )
+    args = parser.parse_args()
+    cfg = cli.load_config(args)
+    cli.check_files(cfg, ("train", "val", *(["teacher"] if cli.is_distillation(cfg) else [])))
+
+    if args.amp:
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if args.auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise ValueError("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.train()
+    runner.logger.info(f"Training is done. Checkpoints and logs lie in {runner.work_dir}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

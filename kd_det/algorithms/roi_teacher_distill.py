@@ -16,7 +16,7 @@ from mmrazor.registry import MODELS as RAZOR_MODELS
 from torch import Tensor, nn
 
 from kd_det.algorithms import roi, wiring
-from kd_det.algorithms.teacher_checkpoint import load_teacher
+from kd_det.algorithms.checkpoint import load_weights
 from kd_det.registry import MODELS
 
 
@@ -41,7 +41,7 @@ class RoITeacherDistill(SingleTeacherDistill):
     Raises:
         TypeError: If a side is not a two-stage detector with a Standard RoI head.
         kd_det.algorithms.WiringError: If recorders, connectors and losses do not fit.
-        kd_det.algorithms.TeacherCheckpointError: If the checkpoint lacks teacher weights.
+        kd_det.algorithms.CheckpointError: If the checkpoint lacks teacher weights.
         ValueError: For options that this algorithm does not have.
     """
 
@@ -65,7 +65,7 @@ class RoITeacherDistill(SingleTeacherDistill):
         distiller = {"_scope_": "mmrazor", **distiller}
         super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
         if teacher_ckpt is not None:
-            load_teacher(self.teacher, teacher_ckpt)
+            load_weights(self.teacher, teacher_ckpt, "teacher")
         self.teacher.eval()
         _mark_initialised(self.teacher)
 

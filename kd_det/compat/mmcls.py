@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any
 
 import wrapt
 
@@ -27,6 +27,8 @@ def mend() -> None:
     wrapt.register_post_import_hook(_translate_config_paths, "mmengine.config.utils")
     wrapt.register_post_import_hook(_translate_default_scope, "mmengine.registry.default_scope")
     wrapt.register_post_import_hook(_translate_types, "mmengine.registry.registry")
+    for name in ("mmengine.hub.hub", "mmengine.hub"):
+        wrapt.register_post_import_hook(_translate_hub_models, name)
 
 
 def _translate_config_paths(module: ModuleType) -> None:
@@ -54,7 +56,22 @@ def _translate_types(module: ModuleType) -> None:
         return _translated(scope), key
 
 
-def _translated(scope: Optional[str]) -> Optional[str]:
+def _translate_hub_models(module: Any) -> None:
+    """`cfg_path='mmcls::...'`, how mmrazor's configs name a whole model."""
+    if isinstance(module.get_model, wrapt.FunctionWrapper):
+        return  # the outer module took over the name from the inner one
+
+    def get_model(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        def translate(cfg_path: str, *args: Any, **kwargs: Any) -> Any:
+            package, separator, path = cfg_path.partition("::")
+            return wrapped(f"{_translated(package)}{separator}{path}", *args, **kwargs)
+
+        return translate(*args, **kwargs)
+
+    module.get_model = wrapt.FunctionWrapper(module.get_model, get_model)
+
+
+def _translated(scope: str | None) -> str | None:
     if scope != _OLD:
         return scope
     if importlib.util.find_spec(_NEW) is None:

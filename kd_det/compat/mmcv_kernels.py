@@ -53,7 +53,7 @@ def softnms(
     corners, scores = boxes.to(compute_dtype(boxes)), scores.to(compute_dtype(boxes)).clone()
     areas = (corners[:, 2:] - corners[:, :2] + offset).prod(1)
     alive = torch.arange(len(boxes), device=boxes.device)
-    kept = []
+    kept: list[Tensor] = []
     while len(alive):
         best = alive[scores[alive].argmax()]
         dets[len(kept), :4] = boxes[best]
@@ -106,9 +106,10 @@ def ms_deform_attn_backward(
 ) -> None:
     """Gradients of :func:`ms_deform_attn_forward`: run it again and differentiate."""
     inputs = [t.detach().requires_grad_() for t in (value, sampling_locations, attention_weights)]
+    shapes, starts = value_spatial_shapes, value_level_start_index
     with torch.enable_grad():
         output = ms_deform_attn_forward(
-            inputs[0], value_spatial_shapes, value_level_start_index, *inputs[1:], im2col_step
+            inputs[0], shapes, starts, inputs[1], inputs[2], im2col_step
         )
     grads = torch.autograd.grad(output, inputs, grad_output)
     for target, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads):

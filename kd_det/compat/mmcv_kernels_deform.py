@@ -8,7 +8,7 @@ only bounds the memory of its own kernel, are not used.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -168,8 +168,8 @@ def _forward(
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
-    mask: Optional[Tensor],
-    bias: Optional[Tensor],
+    mask: Tensor | None,
+    bias: Tensor | None,
     geometry: Geometry,
 ) -> Tensor:
     arguments, use_mask = _prepared(input, weight, offset, mask, bias)
@@ -181,8 +181,8 @@ def _backward(
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
-    mask: Optional[Tensor],
-    bias: Optional[Tensor],
+    mask: Tensor | None,
+    bias: Tensor | None,
     geometry: Geometry,
 ) -> tuple[Tensor, ...]:
     """Gradients of input, weight, offset, mask and bias, in this order."""
@@ -195,8 +195,8 @@ def _prepared(
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
-    mask: Optional[Tensor],
-    bias: Optional[Tensor],
+    mask: Tensor | None,
+    bias: Tensor | None,
 ) -> tuple[list[Any], bool]:
     """The tensors in torchvision's order and one type; it wants a mask and a bias in any case."""
     dtype = compute_dtype(input)

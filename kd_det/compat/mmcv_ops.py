@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn
 
 _EXTENSION = "mmcv._ext"
 
@@ -31,8 +31,8 @@ class _Finder(MetaPathFinder):
     """Finds `mmcv._ext`; stands last in `sys.meta_path`, after the finder of files."""
 
     def find_spec(
-        self, fullname: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None
-    ) -> Optional[ModuleSpec]:
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname != _EXTENSION:
             return None
         return ModuleSpec(fullname, _Loader(), origin=__file__)
@@ -41,7 +41,7 @@ class _Finder(MetaPathFinder):
 class _Loader(Loader):
     """Fills the module with the ops that exist and a `__getattr__` for those that don't."""
 
-    def create_module(self, spec: ModuleSpec) -> Optional[ModuleType]:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn
 
 _TARGET = "mmrazor.structures.quantization"
 # What the rest of mmrazor takes from the sub-package by name.
@@ -33,11 +33,11 @@ class _Finder(MetaPathFinder):
     """Hands out the real sub-package with a loader that survives its failure."""
 
     def __init__(self) -> None:
-        self.failure: Optional[str] = None
+        self.failure: str | None = None
 
     def find_spec(
-        self, fullname: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None
-    ) -> Optional[importlib.machinery.ModuleSpec]:
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if self.failure is not None and fullname.startswith(_TARGET + "."):
             raise ImportError(self.failure, name=fullname)
         if fullname != _TARGET:
@@ -55,7 +55,7 @@ class _TryingLoader(Loader):
         self.real = real
         self.finder = finder
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Optional[ModuleType]:
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self.real.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:

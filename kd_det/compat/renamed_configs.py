@@ -1,14 +1,14 @@
 """Find config files of mmdet and mmpretrain under the names they had.
 
-Two configs that mmrazor 1.0.0 ships (`distill/mmdet/cwd/cwd_fpn_frcnn_...`, `distill/mmcls/deit/...`)
-name files that were renamed before mmdet 3.0 and mmpretrain 1.0 came out; they do not parse.
-The weights listed in the packages' metafiles still carry the former names.
+Two configs that mmrazor 1.0.0 ships (`cwd_fpn_frcnn_r101_frcnn_r50_1x_coco.py` and
+`deit-base_regnety160_pt-16xb64_in1k.py`) name files that were renamed before mmdet 3.0 and
+mmpretrain 1.0 came out: the one does not build, the other does not even parse. The weights listed
+in the packages' metafiles still carry the former names.
 """
 
 from __future__ import annotations
 
 import os.path as osp
-from types import ModuleType
 from typing import Any
 
 import wrapt
@@ -29,7 +29,7 @@ def mend() -> None:
         wrapt.register_post_import_hook(_wrap, name)
 
 
-def _wrap(module: ModuleType) -> None:
+def _wrap(module: Any) -> None:
     function = module._get_package_and_cfg_path
     if not isinstance(function, wrapt.FunctionWrapper):
         module._get_package_and_cfg_path = wrapt.FunctionWrapper(function, _renamed)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -144,7 +144,7 @@ class _PrePass:
     @property
     def metadata(self) -> dict[str, str]:
         """What a file of centers must say of its origin to fit this run."""
-        from kd_det.algorithms.teacher_checkpoint import weights_sha256
+        from kd_det.algorithms.checkpoint import weights_sha256
 
         kind, source, index = self.embedding
         rois = f", RoIs {self.rois}" if self.has_rois else ""
@@ -234,15 +234,15 @@ class _PrePass:
 
     def _loader(self) -> DataLoader:
         """The training data once, in order, each image on one rank."""
+        dataset = self.runner.train_dataloader.dataset
+        if self.max_images is not None and self.max_images < len(dataset):
+            spread = np.linspace(0, len(dataset) - 1, self.max_images)
+            dataset = dataset.get_subset(spread.round().astype(int).tolist())
         cfg = copy.deepcopy(self.runner.cfg.train_dataloader)
+        cfg.dataset = dataset
         cfg.sampler = dict(type="mmengine.DefaultSampler", shuffle=False, round_up=False)
         cfg.persistent_workers = False
-        loader = self.runner.build_dataloader(cfg, seed=0)
-        total = len(loader.dataset)
-        if self.max_images is None or self.max_images >= total:
-            return loader
-        indices = np.linspace(0, total - 1, self.max_images).round().astype(int).tolist()
-        cfg.dataset = loader.dataset.get_subset(indices)
+        cfg.drop_last = False
         return self.runner.build_dataloader(cfg, seed=0)
 
 

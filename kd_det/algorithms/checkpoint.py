@@ -1,4 +1,4 @@
-"""Teacher weights: read strictly, and told apart by their content."""
+"""Weights of student and teacher: read strictly, and told apart by their content."""
 
 from __future__ import annotations
 
@@ -10,37 +10,49 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 SHOWN_KEYS = 10
+# Where an MMRazor algorithm keeps its student.
+STUDENT_PREFIX = "architecture."
 
 
-class TeacherCheckpointError(RuntimeError):
-    """The teacher's checkpoint cannot be read or does not fit the teacher."""
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read or does not fit the model it is for."""
 
 
-def load_teacher(teacher: nn.Module, path: str) -> None:
-    """Load ``path`` (a file or URL) into ``teacher``; every weight must be in it.
+def load_weights(model: nn.Module, path: str, who: str) -> None:
+    """Load ``path`` (a file or URL) into ``model``; every weight must be in it.
 
-    Weights that the teacher has no place for are left out with a warning (a mask head in the
-    checkpoint of a box-only teacher, for example).
+    A checkpoint of a distillation run gives its student. Weights that the model has no place
+    for are left out with a warning (a mask head for a box-only teacher, for example).
+
+    Args:
+        model: Student or teacher.
+        path: A checkpoint, as file or URL.
+        who: ``'student'`` or ``'teacher'``, for messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        TeacherCheckpointError: If a weight is missing or has another shape; lists them.
+        CheckpointError: If a weight is missing or has another shape; lists them.
     """
     path = str(path)
     if "://" not in path and not Path(path).is_file():
         raise FileNotFoundError(
-            f"the teacher's checkpoint {path} does not exist: train the teacher first, or set "
-            "model.teacher_ckpt to its file or URL"
+            f"the {who}'s checkpoint {path} does not exist"
         )
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location="cpu")
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
-        raise TeacherCheckpointError(
-            f"the teacher's checkpoint {path}: expected a dict of weights, found "
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path}: expected a dict of weights, found "
             f"{type(checkpoint).__name__}"
         )
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    own = teacher.state_dict()
+    if any(key.startswith(STUDENT_PREFIX) for key in state):
+        state = {
+            key.removeprefix(STUDENT_PREFIX): value
+            for key, value in state.items()
+            if key.startswith(STUDENT_PREFIX)
+        }
+    own = model.state_dict()
     missing = [key for key in own if key not in state and "num_batches_tracked" not in key]
     unexpected = [key for key in state if key not in own]
     other_shape = [
@@ -49,19 +61,19 @@ def load_teacher(teacher: nn.Module, path: str) -> None:
         if key in state and own[key].shape != state[key].shape
     ]
     if missing or other_shape:
-        raise TeacherCheckpointError(
-            f"the teacher's checkpoint {path} does not fit the teacher {type(teacher).__name__} "
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path} does not fit the {who} {type(model).__name__} "
             f"of {len(own)} weights.{_listed('missing', missing)}"
             f"{_listed('of another shape', other_shape)}{_listed('unexpected', unexpected)}"
         )
     if unexpected:
         print_log(
-            f"The teacher's checkpoint {path} holds weights that the teacher has no place for."
+            f"The {who}'s checkpoint {path} holds weights that the {who} has no place for."
             f"{_listed('left out', unexpected)}",
             logger="current",
             level=30,
         )
-    teacher.load_state_dict(state, strict=False)
+    model.load_state_dict(state, strict=False)
 
 
 def weights_sha256(model: nn.Module) -> str:

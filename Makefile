@@ -1,0 +1,32 @@
+# make demo: from an empty machine to a distilled detector. make test: lint and all tests.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: demo test lint env clean
+
+demo: env
+	$(PY) tools/demo.py
+
+test: lint
+	$(PY) -m pytest
+
+lint: env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+env: .venv/.installed
+
+# opencv-python needs system libraries for windows that a bare machine lacks; its headless
+# build does not.
+.venv/.installed: requirements/torch.txt setup.py
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --upgrade pip
+	$(PY) -m pip install -r requirements/torch.txt
+	$(PY) -m pip install -e '.[lite,cls,demo,dev]'
+	$(PY) -c 'import cv2' 2>/dev/null || $(PY) -m pip install --force-reinstall --no-deps \
+		opencv-python-headless==$$($(PY) -c 'from importlib.metadata import version as v; print(v("opencv-python"))')
+	touch $@
+
+clean:
+	rm -rf .venv work_dirs

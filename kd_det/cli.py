@@ -1,0 +1,130 @@
+"""What the command lines in tools/ share: options, early checks, errors in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+# Errors whose message is meant for the person at the terminal.
+EXPECTED_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError)
+DEBUG_VARIABLE = "KD_DET_DEBUG"
+
+
+def parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with the options that every tool on a config has."""
+    result = argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("config", help="config file, or a config of a package (mmdet::...)")
+    result.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override entries of the config: model.teacher_ckpt=t.pth a.b='[1, 2]'",
+    )
+    result.add_argument("--work-dir", help="where logs and results go")
+    result.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how several processes were started (see tools/dist_train.sh)",
+    )
+    # torchrun of old passes it; new versions set LOCAL_RANK by themselves.
+    result.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return result
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config with what the command line overrides."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if "::" not in args.config and not Path(args.config).is_file():
+        raise FileNotFoundError(f"there is no config file {args.config}")
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    return cfg
+
+
+def is_distillation(cfg: Config) -> bool:
+    """Whether the config's model is a student with a teacher."""
+    return "teacher" in cfg.model and "architecture" in cfg.model
+
+
+def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
+    """Look for the local files that ``parts`` of the config will read.
+
+    Args:
+        cfg: The config.
+        parts: Any of ``train``, ``val``, ``test`` (their datasets) and ``teacher``.
+
+    Raises:
+        FileNotFoundError: Names what is missing, where, and what to do.
+    """
+    if "teacher" in parts:
+        _require(cfg.model.get("teacher_ckpt"), "the teacher's checkpoint", TEACHER_REMEDY)
+    for part in parts:
+        loader = cfg.get(f"{part}_dataloader")
+        if loader is not None:
+            for dataset in _datasets(loader.dataset):
+                _check_dataset(dataset, part)
+
+
+TEACHER_REMEDY = "train the teacher first, or set model.teacher_ckpt to its file or URL"
+
+
+def _check_dataset(dataset: ConfigDict, part: str) -> None:
+    root = Path(dataset.get("data_root") or "")
+    remedy = f"put the dataset there, or set {part}_dataloader.dataset.data_root"
+    if "digits" in str(root):
+        remedy = f"run: python tools/make_digits_coco.py --root {root}"
+    if dataset.get("ann_file"):
+        _require(root / dataset.ann_file, f"the {part} annotation file", remedy)
+    for prefix in (dataset.get("data_prefix") or {}).values():
+        if isinstance(prefix, str) and prefix:
+            _require(root / prefix, f"the {part} image folder", remedy)
+
+
+def _datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The datasets inside wrappers (repeated, concatenated, class-balanced)."""
+    inner = dataset.get("dataset") or dataset.get("datasets")
+    if inner is None:
+        yield dataset
+    for each in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
+        yield from _datasets(each)
+
+
+def _require(path: str | Path | None, what: str, remedy: str) -> None:
+    if path is not None and "://" not in str(path) and not Path(path).exists():
+        raise FileNotFoundError(f"{what} does not exist: {path}; {remedy}")
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a tool; an expected error ends it with one message and exit code 1.
+
+    Set KD_DET_DEBUG=1 to see where the error was raised.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; run the same command with --resume to go on where it was")
+    except EXPECTED_ERRORS as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.exit(f"error ({type(error).__name__}): {text}{notes}\n"
+                 f"(set {DEBUG_VARIABLE}=1 to see where it was raised)")  # fmt: skip

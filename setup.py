@@ -1,0 +1,41 @@
+"""Packaging of kd_det: what it imports, and what its extras are for."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = (HERE / "kd_det" / "version.py").read_text().split('"')[-2]
+
+setup(
+    name="kd_det",
+    version=VERSION,
+    description="Knowledge distillation for MMDetection: ReviewKD, ND loss (KD++) and KD",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["kd_det", "kd_det.*"]),
+    python_requires=">=3.11",
+    # Lower bounds are the oldest versions that the tests were run with.
+    install_requires=[
+        "torch>=2.15",
+        "torchvision>=0.29",
+        "mmengine>=0.10.7,<0.11",
+        "mmdet>=3.3.0,<3.4",
+        "mmrazor>=1.0.0,<1.1",
+        "joblib>=1.6",  # mmrazor imports it without declaring it
+        "numpy>=2.4",
+        "opencv-python>=5.0",
+        "pycocotools>=2.0.11",
+        "rich>=15.0",
+        "safetensors>=0.8",
+        "wrapt>=2.0",
+    ],
+    extras_require={
+        # Either this or a compiled mmcv>=2.0.0rc4,<2.2.0, which is used when it is there.
+        "lite": ["mmcv-lite>=2.1.0,<2.2"],
+        "cls": ["mmpretrain>=1.2.0,<1.3"],
+        "demo": ["scikit-learn>=1.9", "matplotlib>=3.11"],
+        "dev": ["mypy>=2.4", "pytest>=9.2", "ruff>=0.17"],
+    },
+)

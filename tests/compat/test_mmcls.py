@@ -1,0 +1,77 @@
+"""`mmcls` in a config means mmpretrain."""
+
+from __future__ import annotations
+
+import importlib.util
+import os.path as osp
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from kd_det.compat import mmcls
+
+BREAKAGE = {
+    "mmcls": """
+from mmengine.config import Config
+Config._get_cfg_path("mmcls::resnet/resnet18_8xb32_in1k.py", "config.py")
+"""
+}
+
+needs_mmpretrain = pytest.mark.skipif(
+    importlib.util.find_spec("mmpretrain") is None, reason="mmpretrain (extra `cls`) not installed"
+)
+
+
+def shipped_configs() -> list[Path]:
+    """The configs that distil classifiers, in the installed mmrazor."""
+    import mmrazor
+
+    return sorted(Path(mmrazor.__file__).parent.glob(".mim/configs/distill/mmcls/*/*.py"))
+
+
+def test_breaks_without_the_mend(unmended):
+    if importlib.util.find_spec("mmcls") is not None:
+        assert unmended["mmcls"] is None
+    else:
+        assert unmended["mmcls"] is not None
+
+
+@needs_mmpretrain
+def test_all_classification_configs_of_mmrazor_parse():
+    configs = shipped_configs()
+    assert len(configs) == 19
+    for config in configs:
+        assert "model" in Config.fromfile(config)
+
+
+@needs_mmpretrain
+def test_types_build_from_mmpretrain():
+    from mmengine.registry import MODELS
+    from mmpretrain.models import ImageClassifier, ResNet
+
+    backbone = dict(type="mmcls.ResNet", depth=18)
+    assert type(MODELS.build(backbone)) is ResNet
+    inherited = dict(type="ImageClassifier", _scope_="mmcls", backbone=backbone)
+    assert type(MODELS.build(inherited)) is ImageClassifier
+
+
+@needs_mmpretrain
+def test_whole_models_by_path():
+    """`cfg_path=` is how mmrazor's configs name teacher and student."""
+    from mmengine.hub import get_model
+    from mmpretrain.models import ImageClassifier
+
+    assert type(get_model("mmcls::resnet/resnet18_8xb32_in1k.py")) is ImageClassifier
+
+
+def test_without_mmpretrain_the_error_names_it(monkeypatch):
+    from mmengine.config import config as config_module
+    from mmengine.registry import MODELS
+
+    monkeypatch.setattr(mmcls.importlib.util, "find_spec", lambda name, *args: None)
+    with pytest.raises(ImportError, match="pip install mmpretrain"):
+        MODELS.get("mmcls.ResNet")
+    monkeypatch.setattr(config_module, "is_installed", lambda package: False)
+    with pytest.raises(ModuleNotFoundError, match="mmpretrain is not installed"):
+        Config._get_cfg_path("mmcls::resnet/resnet18_8xb32_in1k.py", osp.curdir)

@@ -1,0 +1,66 @@
+"""mmrazor imports and registers everything; only its quantization is unavailable."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+BREAKAGE = {
+    "quantization": "import mmrazor.structures.quantization",
+    "mmrazor.models": "import mmrazor.models",
+}
+
+
+def test_breaks_without_the_mend(unmended):
+    """On torch >= 2. With an older torch neither fails, and the real one must be left alone."""
+    old_torch = int(torch.__version__.split(".")[0]) < 2
+    assert (unmended["quantization"] is None) == old_torch
+    if not old_torch:
+        assert unmended["mmrazor.models"] is not None
+
+
+def test_mmrazor_registers_everything():
+    from mmrazor.registry import LOOPS, MODELS
+    from mmrazor.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+    names = ("SingleTeacherDistill", "ConfigurableDistiller", "ChannelWiseDivergence")
+    assert all(name in MODELS for name in names)
+    assert "mmrazor.SelfDistillValLoop" in LOOPS
+
+
+def test_placeholder_only_where_the_real_one_fails(unmended):
+    from mmrazor.structures import quantization
+
+    if unmended["quantization"] is None:
+        assert isinstance(quantization.BackendConfigs, dict)
+    else:
+        assert not isinstance(quantization.BackendConfigs, dict)
+
+
+def test_use_of_quantization_says_why_it_is_not_there(unmended):
+    from mmrazor.structures.quantization import BackendConfigs, QConfigHandler
+
+    if unmended["quantization"] is None:
+        assert "native" in BackendConfigs
+        return
+    uses = (
+        lambda: BackendConfigs["native"],
+        lambda: QConfigHandler({}),
+        lambda: QConfigHandler.check_qconfig({}),
+        lambda: __import__("mmrazor.structures.quantization.qconfig"),
+    )
+    for use in uses:
+        with pytest.raises(ImportError, match="quantization of mmrazor is not available") as caught:
+            use()
+        assert torch.__version__ in str(caught.value)
+
+
+def test_a_quantizer_of_a_config_says_so_too(unmended):
+    from mmrazor.registry import MODELS
+
+    if unmended["quantization"] is None:
+        return
+    qconfig = dict(w_qscheme=dict(), a_qscheme=dict(), w_observer=dict(), a_observer=dict())
+    with pytest.raises(ImportError, match="quantization of mmrazor is not available"):
+        MODELS.build(dict(type="mmrazor.TensorRTQuantizer", global_qconfig=qconfig))

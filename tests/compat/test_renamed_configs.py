@@ -1,0 +1,50 @@
+"""Configs of mmrazor that name a file by its former name parse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from kd_det.compat.renamed_configs import RENAMED
+
+BREAKAGE = {
+    "renamed": """
+import sys
+del sys.modules["pkg_resources"]  # not the cause at issue; where it is missing, that one shows
+from mmengine.hub import get_config
+get_config("mmdet::faster_rcnn/faster_rcnn_r50_fpn_1x_coco.py")
+"""
+}
+
+
+def test_breaks_without_the_mend(unmended):
+    assert unmended["renamed"] is not None
+
+
+def test_former_name_gives_the_same_config():
+    from mmengine.hub import get_config
+
+    former = get_config("mmdet::faster_rcnn/faster_rcnn_r50_fpn_1x_coco.py")
+    present = get_config("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
+    assert former.to_dict() == present.to_dict()
+
+
+def test_every_renamed_file_is_there():
+    from mmengine.utils import get_installed_path, is_installed
+
+    for (package, former), path in RENAMED.items():
+        if is_installed(package):
+            configs = Path(get_installed_path(package)) / ".mim" / "configs"
+            assert (configs / path).is_file() and not (configs / former).exists()
+
+
+def test_an_unknown_name_is_still_an_error(tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text("_base_ = 'mmdet::faster_rcnn/no_such_file.py'\n")
+    try:
+        Config.fromfile(config)
+    except FileNotFoundError as error:
+        assert "no_such_file.py" in str(error)
+    else:
+        raise AssertionError("a file that does not exist was found")

@@ -1,0 +1,376 @@
+"""ND loss: the published numbers, a slow second implementation, and what the formula promises."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from kd_det.centers import ClassCenters
+from kd_det.losses import CentersNotSetError, NDLoss, nd_loss
+
+CLASSES, DIM = 4, 6
+
+
+def centers_of(means: Tensor, counts: Tensor | None = None) -> ClassCenters:
+    """Centers with exactly these means; by default each class was seen once."""
+    counts = torch.ones(len(means), dtype=torch.int64) if counts is None else counts
+    centers = ClassCenters(*means.shape)
+    labels = torch.arange(len(means)).repeat_interleave(counts)
+    centers.update(means[labels], labels)
+    return centers
+
+
+def loss_with(means: Tensor, counts: Tensor | None = None, **options) -> NDLoss:
+    loss = NDLoss(len(means) - options.get("background", False), means.shape[1], **options)
+    loss.set_centers(centers_of(means, counts))
+    return loss
+
+
+@pytest.fixture
+def rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Student, teacher, centers, labels; the student's norm is the larger in half of the rows."""
+    generator = torch.Generator().manual_seed(0)
+    s = torch.randn(10, DIM, generator=generator)
+    t = torch.randn(10, DIM, generator=generator)
+    t = t / t.norm(dim=1, keepdim=True) * s.norm(dim=1, keepdim=True)
+    t = t * torch.tensor([0.5, 2.0]).repeat(5).unsqueeze(1)
+    centers = torch.randn(CLASSES, DIM, generator=generator)
+    return s, t, centers, torch.arange(10) % CLASSES
+
+
+def value_and_grad(s: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    """Row losses, and the gradient of their sum."""
+    s = s.clone().requires_grad_()
+    loss = nd_loss(s, *others)
+    (grad,) = torch.autograd.grad(loss.sum(), s)
+    return loss.detach(), grad
+
+
+def slow_nd(s: list, t: list, centers: list, labels: list) -> tuple[list, list]:
+    """Row losses and their gradients in plain Python, from the paper's formula.
+
+    |s| < |t|:  1 - <s, e> / |t|,  gradient -e / |t|
+    |s| >= |t|: 1 - cos(s, e),     gradient -(e - cos * s / |s|) / |s|
+    """
+    losses, grads = [], []
+    for s_row, t_row, label in zip(s, t, labels):
+        center_norm = math.sqrt(sum(c * c for c in centers[label]))
+        e = [c / center_norm for c in centers[label]]
+        s_norm = math.sqrt(sum(x * x for x in s_row))
+        t_norm = math.sqrt(sum(x * x for x in t_row))
+        product = sum(x * y for x, y in zip(s_row, e))
+        if s_norm >= t_norm:
+            cosine = product / s_norm
+            losses.append(1 - cosine)
+            grads.append([-(y - cosine * x / s_norm) / s_norm for x, y in zip(s_row, e)])
+        else:
+            losses.append(1 - product / t_norm)
+            grads.append([-y / t_norm for y in e])
+    return losses, grads
+
+
+# Published numbers
+
+
+@pytest.mark.parametrize(
+    "stem, block",
+    [
+        ("nd_loss_a", ""),
+        ("nd_loss_c", ""),
+        ("nd_loss_c", "zero."),
+        ("nd_loss_c", "tie."),
+        ("nd_loss_c", "align."),
+    ],
+)
+def test_equals_the_published_code(golden, stem, block):
+    data = golden(stem)
+    s, t, labels, expected, row_loss, grad, exact = (
+        data[block + key]
+        for key in (
+            "student_emb",
+            "teacher_emb",
+            "labels",
+            "loss",
+            "row_loss",
+            "grad_student",
+            "loss_f64",
+        )
+    )
+    centers = data["centers"]
+    s.requires_grad_()
+    loss = loss_with(centers, loss_weight=float(data["nd_weight"]))(s, t, labels)
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(s.grad, grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        nd_loss(s.detach(), t, centers, labels), row_loss, rtol=1e-5, atol=1e-6
+    )
+    in_double = nd_loss(s.detach().double(), t.double(), centers.double(), labels)
+    torch.testing.assert_close(in_double.mean(), exact.reshape(()), rtol=1e-12, atol=1e-12)
+
+
+def test_equals_the_slow_implementation(rows):
+    s, t, centers, labels = (x.double() if x.is_floating_point() else x for x in rows)
+    losses, grads = slow_nd(s.tolist(), t.tolist(), centers.tolist(), labels.tolist())
+    loss, grad = value_and_grad(s, t, centers, labels)
+    torch.testing.assert_close(loss.tolist(), losses, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(grad.tolist(), grads, rtol=1e-12, atol=1e-12)
+
+
+def test_hand_worked_rows():
+    centers = torch.tensor([[0.0, 2.0]])  # e = (0, 1)
+    s = torch.tensor([[3.0, 4.0], [3.0, 4.0], [0.0, -4.0]])
+    t = torch.tensor([[1.0, 0.0], [6.0, 8.0], [1.0, 1.0]])
+    expected = torch.tensor(
+        [
+            1 - 4 / 5,  # |s| = 5 > |t| = 1
+            1 - 4 / 10,  # |s| = 5 < |t| = 10
+            1 + 4 / 4,  # against the center
+        ]
+    )
+    torch.testing.assert_close(nd_loss(s, t, centers, torch.zeros(3).long()), expected)
+
+
+# What the formula promises
+
+
+def test_is_one_minus_cosine_where_the_student_is_longer(rows):
+    s, t, centers, labels = rows
+    longer = s.norm(dim=1) > t.norm(dim=1)
+    assert longer.sum() == 5
+    cosine = torch.nn.functional.cosine_similarity(s, centers[labels])
+    loss = nd_loss(s, t, centers, labels)
+    torch.testing.assert_close(loss[longer], 1 - cosine[longer])
+    assert ((loss - (1 - cosine)).abs() > 1e-3)[~longer].all()
+
+
+def test_growing_a_short_student_lowers_the_loss_linearly(rows):
+    _, t, centers, labels = rows
+    e = torch.nn.functional.normalize(centers)[labels]
+    t_norm = t.norm(dim=1, keepdim=True)
+    losses = torch.stack([nd_loss(e * t_norm * k, t, centers, labels) for k in (0.0, 0.25, 0.5, 1)])
+    # <k |t| e, e> / |t| = k
+    expected = torch.tensor([1.0, 0.75, 0.5, 0.0]).unsqueeze(1).expand_as(losses)
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-6)
+    beyond = nd_loss(e * t_norm * 3, t, centers, labels)
+    torch.testing.assert_close(beyond, torch.zeros(10), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.25, 3.0, 1e30, 1e-30])
+def test_scaling_both_embeddings_changes_nothing(rows, factor):
+    s, t, centers, labels = rows
+    loss, grad = value_and_grad(s, t, centers, labels)
+    scaled_loss, scaled_grad = value_and_grad(s * factor, t * factor, centers, labels)
+    torch.testing.assert_close(scaled_loss, loss, rtol=1e-5, atol=1e-6)
+    # d loss(k s, k t) / d(k s) = 1/k of d loss(s, t) / d s
+    torch.testing.assert_close(scaled_grad.double() * factor, grad.double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e30, 1e-30])
+def test_only_the_direction_of_a_center_counts(rows, factor):
+    s, t, centers, labels = rows
+    loss = nd_loss(s, t, centers, labels)
+    torch.testing.assert_close(
+        nd_loss(s, t, centers * factor, labels), loss, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("s_factor, t_factor", [(1e30, 1e-30), (1e-30, 1e30)])
+def test_norms_may_be_far_apart(rows, s_factor, t_factor):
+    s, t, centers, labels = rows
+    loss, grad = value_and_grad(s * s_factor, t * t_factor, centers, labels)
+    cosine = torch.nn.functional.cosine_similarity(s, centers[labels])
+    expected = 1 - cosine if s_factor > t_factor else torch.ones(10)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    assert grad.isfinite().all()
+
+
+def test_permuting_rows_permutes_the_result(rows):
+    s, t, centers, labels = rows
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
+    loss, grad = value_and_grad(s, t, centers, labels)
+    moved_loss, moved_grad = value_and_grad(s[order], t[order], centers, labels[order])
+    assert torch.equal(moved_loss, loss[order])
+    assert torch.equal(moved_grad, grad[order])
+
+
+def test_on_a_tie_the_whole_norm_gradient_flows():
+    s = torch.tensor([[3.0, 4.0]])
+    centers = torch.tensor([[1.0, 0.0]])
+    # cos = 0.6; gradient -(e - cos * s / |s|) / |s| = -((1, 0) - 0.6 * (0.6, 0.8)) / 5.
+    # Half the norm gradient, as torch.maximum gives it, would be (-0.164, 0.048).
+    loss, grad = value_and_grad(s, -s, centers, torch.tensor([0]))
+    torch.testing.assert_close(loss, torch.tensor([0.4]))
+    torch.testing.assert_close(grad, torch.tensor([[-0.128, 0.096]]))
+
+
+@pytest.mark.parametrize(
+    "s_factor, t_factor, expected_grad",
+    [
+        (0.0, 1.0, [-0.0, -0.1]),  # |t| = 10: -e / |t|
+        (0.0, 0.0, [0.0, 0.0]),
+        (1.0, 0.0, [0.096, -0.072]),  # -(e - cos * s / |s|) / |s|, cos = 0.8, |s| = 5
+    ],
+)
+def test_zero_rows_are_finite(s_factor, t_factor, expected_grad):
+    s = torch.tensor([[3.0, 4.0]]) * s_factor
+    t = torch.tensor([[6.0, 8.0]]) * t_factor
+    loss, grad = value_and_grad(s, t, torch.tensor([[0.0, 7.0]]), torch.tensor([0]))
+    torch.testing.assert_close(loss, torch.tensor([0.2 if s_factor else 1.0]))
+    torch.testing.assert_close(grad, torch.tensor([expected_grad]))
+
+
+def test_a_zero_center_costs_one_without_gradient(rows):
+    s, t, centers, labels = rows
+    loss, grad = value_and_grad(s, t, torch.zeros_like(centers), labels)
+    assert torch.equal(loss, torch.ones(10))
+    assert torch.equal(grad, torch.zeros_like(s))
+
+
+def test_gradient_equals_finite_differences(rows):
+    s, t, centers, labels = (x.double() if x.is_floating_point() else x for x in rows)
+    s.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: nd_loss(x, t, centers, labels), s)
+    loss = loss_with(centers).double()
+    assert torch.autograd.gradcheck(lambda x: loss(x, t, labels), s)
+
+
+def test_teacher_and_centers_get_no_gradient(rows):
+    s, t, centers, labels = rows
+    s.requires_grad_()
+    t.requires_grad_()
+    loss = loss_with(centers)
+    loss(s, t, labels).backward()
+    assert s.grad.abs().sum() > 0
+    assert t.grad is None
+    assert not loss.centers.requires_grad
+    assert not list(loss.parameters())
+
+
+# The module: which samples take part
+
+
+@pytest.mark.parametrize("background, outside", [(False, [-1, 3, 255]), (True, [-1, 4, 255])])
+def test_mean_over_the_samples_that_have_a_center(rows, background, outside):
+    s, t, centers, _ = rows
+    means = centers if background else centers[:3]
+    counts = torch.ones(len(means), dtype=torch.int64)
+    counts[1] = 0  # never seen
+    loss = loss_with(means, counts, background=background, loss_weight=2.0)
+    labels = torch.tensor([0, 1, 2, *outside, 0, 2, 1, len(means) - 1])
+    taking_part = torch.tensor([0, 2, 6, 7, 9])
+    s.requires_grad_()
+    value = loss(s, t, labels)
+    (grad,) = torch.autograd.grad(value, s)
+    alone = s.detach()[taking_part].requires_grad_()
+    expected = 2.0 * nd_loss(alone, t[taking_part], means, labels[taking_part]).mean()
+    (expected_grad,) = torch.autograd.grad(expected, alone)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(grad[taking_part], expected_grad)
+    left_out = torch.ones(10, dtype=torch.bool).index_fill(0, taking_part, False)
+    assert torch.equal(grad[left_out], torch.zeros(5, DIM))
+
+
+def test_no_sample_with_a_center_gives_a_connected_zero(rows):
+    s, t, centers, _ = rows
+    s.requires_grad_()
+    value = loss_with(centers)(s, t, torch.full((10,), CLASSES))
+    value.backward()
+    assert value == 0
+    assert torch.equal(s.grad, torch.zeros_like(s))
+
+
+# The module: centers
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_takes_over_means_and_counts(rows, background):
+    counts = torch.tensor([2, 0, 1, 3])
+    given = centers_of(rows[2], counts)
+    loss = NDLoss(CLASSES - background, DIM, background=background)
+    loss.set_centers(given)
+    assert torch.equal(loss.centers, given.means)
+    assert torch.equal(loss.counts, counts)
+    assert loss.has_centers
+
+
+def test_without_background_the_background_row_is_left_out(rows):
+    loss = NDLoss(CLASSES - 1, DIM)
+    loss.set_centers(centers_of(rows[2]))
+    assert torch.equal(loss.centers, rows[2][:-1])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            dict(num_classes=CLASSES, background=True),
+            r"of 5 classes \(the last is background\) and embedding size 6, found 4 classes",
+        ),
+        (dict(num_classes=CLASSES + 1), "of 5 classes and embedding size 6, found 4 classes"),
+        (dict(num_classes=CLASSES - 2), "of 2 classes .* found 4 classes"),
+        (
+            dict(num_classes=CLASSES - 2, background=True),
+            r"of 3 classes \(the last is background\) .* found 4 classes",
+        ),
+        (dict(num_classes=CLASSES, embed_dim=DIM + 1), "size 7, found 4 classes and size 6"),
+    ],
+)
+def test_rejects_centers_that_do_not_fit(rows, options, message):
+    loss = NDLoss(**{"embed_dim": DIM, **options})
+    with pytest.raises(ValueError, match=message):
+        loss.set_centers(centers_of(rows[2]))
+    assert not loss.has_centers
+
+
+@pytest.mark.parametrize("counts", [[0, 0, 0, 0], [0, 0, 0, 5]])
+def test_rejects_centers_in_which_none_of_its_classes_was_seen(rows, counts):
+    loss = NDLoss(CLASSES - 1, DIM)  # the fourth row is background
+    with pytest.raises(ValueError, match="no class was ever seen"):
+        loss.set_centers(centers_of(rows[2], torch.tensor(counts)))
+
+
+def test_without_centers_the_error_names_the_hook(rows):
+    s, t, _, labels = rows
+    with pytest.raises(CentersNotSetError, match=r"kd_det\.ClassCenterHook"):
+        NDLoss(CLASSES, DIM)(s, t, labels)
+
+
+def test_state_dict_brings_the_centers_back(rows):
+    s, t, centers, labels = rows
+    saved = loss_with(centers, torch.tensor([1, 2, 0, 4]))
+    restored = NDLoss(CLASSES, DIM)
+    restored.load_state_dict(saved.state_dict(), strict=True)
+    assert torch.equal(restored.counts, saved.counts)
+    assert torch.equal(restored(s, t, labels), saved(s, t, labels))
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "shapes, message",
+    [
+        (([3, 6], [3, 5], [4, 6], [3]), "same samples and size; got .*put a connector"),
+        (([3, 6], [2, 6], [4, 6], [3]), r"s_emb \[3, 6\], t_emb \[2, 6\]"),
+        (([3, 6], [3, 6], [4, 5], [3]), r"do not fit; .*centers \[4, 5\]"),
+        (([3, 6], [3, 6], [4, 6], [2]), r"do not fit; .*labels \[2\]"),
+        (([3, 6, 1], [3, 6, 1], [4, 6], [3]), r"needs s_emb \[N, D\].*got s_emb \[3, 6, 1\]"),
+        (([3, 6], [3, 6], [6], [3]), r"centers \[6\]"),
+        (([3, 6], [3, 6], [4, 6], [3, 1]), r"labels \[3, 1\]"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_an_error(shapes, message):
+    s, t, centers = (torch.zeros(shape) for shape in shapes[:3])
+    labels = torch.zeros(shapes[3], dtype=torch.int64)
+    with pytest.raises(ValueError, match=message):
+        nd_loss(s, t, centers, labels)
+
+
+@pytest.mark.parametrize("option", ["num_classes", "embed_dim"])
+def test_sizes_are_positive(option):
+    with pytest.raises(ValueError, match=f"{option}=0"):
+        NDLoss(**{"num_classes": CLASSES, "embed_dim": DIM, option: 0})
