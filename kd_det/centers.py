@@ -217,7 +217,7 @@ def _read_json(path: Path) -> tuple[Tensor, Tensor, dict[str, str]]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         means = torch.tensor([rows[str(i)] for i in range(len(rows))], dtype=torch.float32)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ClassCentersError(
             f"{path}: expected an object from class index ('0', '1', ...) to a list of D "
             f"numbers, found something else ({type(error).__name__}: {error})"

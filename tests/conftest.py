@@ -17,3 +17,21 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     return lambda stem: load_file(GOLDEN / f"{stem}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A digits-coco set of 24 + 8 images of 64 pixels."""
+    from kd_det.datasets import make_digits_coco
+
+    root = tmp_path_factory.mktemp("data") / "digits-coco"
+    make_digits_coco(root, image_size=64, train_images=24, val_images=8)
+    return root
+
+
+@pytest.fixture(scope="session")
+def teacher_ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a randomly initialised digits teacher."""
+    from small import save_random_teacher
+
+    return save_random_teacher(tmp_path_factory.mktemp("teacher") / "teacher.pth")

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 import wrapt
 
-_REFUSED = (pickle.UnpicklingError, RuntimeError)
+# What MMEngine registers on every HistoryBuffer and therefore writes with it.
+_STATISTICS = ("min", "max", "current", "mean")
 
 
 def mend() -> None:
@@ -39,7 +40,7 @@ def _allow_history(module: ModuleType) -> None:
     if _loads(history([1.0], [1])):
         return
     owner = f"{history.__module__}.{history.__qualname__}"
-    _getattr.serve(history, {name: getattr(history, name) for name in history_statistics(history)})
+    _getattr.serve(history, {name: getattr(history, name) for name in _STATISTICS})
     allowed: list[Any] = [
         (history, owner),
         (_getattr, "builtins.getattr"),
@@ -69,11 +70,6 @@ def _allow_one_cycle(module: ModuleType) -> None:
     torch.serialization.add_safe_globals([(token, path), (_getattr, "builtins.getattr")])
 
 
-def history_statistics(history: type) -> list[str]:
-    """Names of the statistics that MMEngine itself registers on a new buffer."""
-    return ["min", "max", "current", "mean"]
-
-
 def _loads(value: object) -> bool:
     """Whether plain `torch.load` takes back what `torch.save` wrote."""
     file = io.BytesIO()
@@ -81,7 +77,7 @@ def _loads(value: object) -> bool:
     file.seek(0)
     try:
         torch.load(file)
-    except _REFUSED:
+    except pickle.UnpicklingError:
         return False
     return True
 

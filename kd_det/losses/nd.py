@@ -21,13 +21,13 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
     counts as the larger one, as in the published code.
 
     The loss does not change when ``s_emb`` and ``t_emb`` are scaled together, so each pair of
-    rows is first divided by its largest entry: norms neither overflow nor vanish. A pair of
-    zero rows, or a zero center, costs 1.
+    rows is first divided by its largest entry, and so is each center: norms neither overflow
+    nor vanish. A pair of zero rows, or a zero center, costs 1.
 
     Args:
         s_emb: Student embeddings ``[N, D]``.
         t_emb: Teacher embeddings ``[N, D]`` of the same samples; no gradient reaches them.
-        centers: Class means of the teacher's embeddings ``[C, D]``.
+        centers: Class means of the teacher's embeddings ``[C, D]``; no gradient reaches them.
         labels: Class of each sample, int64 ``[N]``, values in ``[0, C)``.
 
     Returns:
@@ -41,20 +41,25 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
     """
     _check_shapes(s_emb, t_emb, centers, labels)
     s, t = at_least_float32(s_emb), at_least_float32(t_emb.detach())
-    direction = F.normalize(at_least_float32(centers), dim=1)[labels]
+    c = at_least_float32(centers.detach())
+    direction = F.normalize(c / _scale(_largest(c)), dim=1)[labels]
 
-    largest = torch.maximum(
-        torch.linalg.vector_norm(s.detach(), ord=torch.inf, dim=1),
-        torch.linalg.vector_norm(t, ord=torch.inf, dim=1),
-    )
-    scale = torch.where(largest > 0, largest, 1).unsqueeze(1)
-    s, t = s / scale, t / scale
+    largest = torch.maximum(_largest(s.detach()), _largest(t))
+    s, t = s / _scale(largest), t / _scale(largest)
 
     s_norm = torch.linalg.vector_norm(s, dim=1)
     t_norm = torch.linalg.vector_norm(t, dim=1)
     norm = torch.where(s_norm >= t_norm, s_norm, t_norm)
     norm = torch.where(largest > 0, norm, 1)
     return 1 - (s * direction).sum(dim=1) / norm
+
+
+def _largest(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, ord=torch.inf, dim=1)
+
+
+def _scale(largest: Tensor) -> Tensor:
+    return torch.where(largest > 0, largest, 1).unsqueeze(1)
 
 
 def _check_shapes(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> None:

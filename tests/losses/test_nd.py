@@ -208,19 +208,25 @@ def test_on_a_tie_the_whole_norm_gradient_flows():
 
 
 @pytest.mark.parametrize(
-    "s_factor, t_factor, expected_grad",
+    "s_factor, t_factor, expected, expected_grad",
     [
-        (0.0, 1.0, [-0.0, -0.1]),  # |t| = 10: -e / |t|
-        (0.0, 0.0, [0.0, 0.0]),
-        (1.0, 0.0, [0.096, -0.072]),  # -(e - cos * s / |s|) / |s|, cos = 0.8, |s| = 5
+        (0.0, 1.0, 1.0, [0.0, -0.1]),  # -e / |t|, |t| = 10
+        (1.0, 0.0, 0.2, [0.096, -0.072]),  # -(e - cos * s / |s|) / |s|, cos = 0.8, |s| = 5
     ],
 )
-def test_zero_rows_are_finite(s_factor, t_factor, expected_grad):
+def test_one_zero_row_has_the_exact_gradient(s_factor, t_factor, expected, expected_grad):
     s = torch.tensor([[3.0, 4.0]]) * s_factor
     t = torch.tensor([[6.0, 8.0]]) * t_factor
     loss, grad = value_and_grad(s, t, torch.tensor([[0.0, 7.0]]), torch.tensor([0]))
-    torch.testing.assert_close(loss, torch.tensor([0.2 if s_factor else 1.0]))
+    torch.testing.assert_close(loss, torch.tensor([expected]))
     torch.testing.assert_close(grad, torch.tensor([expected_grad]))
+
+
+def test_two_zero_rows_cost_one_with_a_bounded_gradient():
+    zero = torch.zeros(1, 2)
+    loss, grad = value_and_grad(zero, zero, torch.tensor([[0.0, 7.0]]), torch.tensor([0]))
+    assert loss == 1
+    assert grad.norm() <= 1
 
 
 def test_a_zero_center_costs_one_without_gradient(rows):
@@ -242,12 +248,12 @@ def test_teacher_and_centers_get_no_gradient(rows):
     s, t, centers, labels = rows
     s.requires_grad_()
     t.requires_grad_()
-    loss = loss_with(centers)
-    loss(s, t, labels).backward()
+    centers.requires_grad_()
+    nd_loss(s, t, centers, labels).sum().backward()
     assert s.grad.abs().sum() > 0
     assert t.grad is None
-    assert not loss.centers.requires_grad
-    assert not list(loss.parameters())
+    assert centers.grad is None
+    assert not list(loss_with(centers.detach()).parameters())
 
 
 # The module: which samples take part

@@ -1,0 +1,54 @@
+"""Small real things for tests: digits at 64 pixels, the detectors of configs/digits, Runners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGE_SIZE = 64
+
+
+def digits_config(name: str, data: Path, work_dir: Path, **options: object) -> Config:
+    """``configs/digits/<name>.py`` on ``data``, one epoch, all in this process."""
+    cfg = Config.fromfile(ROOT / "configs" / "digits" / f"{name}.py")
+    for part in ("train", "val", "test"):
+        loader = cfg[f"{part}_dataloader"]
+        loader.update(batch_size=4, num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(data)
+        for transform in loader.dataset.pipeline:
+            if transform["type"] == "Resize":
+                transform["scale"] = (IMAGE_SIZE, IMAGE_SIZE)
+    for part in ("val", "test"):
+        cfg[f"{part}_evaluator"].ann_file = str(data / "annotations" / "instances_val.json")
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.param_scheduler = []
+    cfg.work_dir = str(work_dir)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def save_random_teacher(path: Path) -> Path:
+    """Weights of the digits teacher as it is initialised, as a checkpoint file."""
+    torch.manual_seed(0)
+    model = build(Config.fromfile(ROOT / "configs" / "digits" / "teacher.py").model)
+    torch.save({"state_dict": model.state_dict()}, path)
+    return path
+
+
+def build(model: dict) -> torch.nn.Module:
+    """Build a model config in mmdet's scope."""
+    from mmdet.registry import MODELS
+
+    init_default_scope("mmdet")
+    return MODELS.build(model)
+
+
+def runner(cfg: Config) -> Runner:
+    """A Runner of a name of its own, so that several can live in one process."""
+    cfg.experiment_name = Path(cfg.work_dir).name + str(torch.randint(1 << 30, (1,)).item())
+    return Runner.from_cfg(cfg)

@@ -1,0 +1,123 @@
+"""Runs a command once: its result is kept until the command, its config or its inputs change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+
+from kd_det.files import write_atomically
+from kd_det.version import __version__
+
+MARKER = "step.json"
+# Of what a tool prints, what tells how far it is; all of it is in the step's console.log.
+SHOWN = ("Epoch(", "Gathering", "WARNING", "Error", "error", "digits-coco")
+HIDDEN = ("FileClient", "HardDiskBackend", "Exp name", "pkg_resources")
+
+
+@dataclass
+class Step:
+    """One command whose result lies in ``folder``.
+
+    Args:
+        name: How it is called in the output.
+        command: Arguments behind ``python``.
+        folder: Where its results go; removed when they are outdated.
+        config: Config file that the command reads, part of what makes a result valid.
+        inputs: Steps whose results it uses.
+        resume: Option that makes the command go on where it was.
+    """
+
+    name: str
+    command: list[str]
+    folder: Path
+    config: str | None = None
+    inputs: list[Step] = field(default_factory=list)
+    resume: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Digest of all that the result depends on."""
+        parts = [__version__, *self.command, *(step.key for step in self.inputs)]
+        if self.config is not None:
+            parts.append(Config.fromfile(self.config).pretty_text)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def run(self) -> None:
+        """Run the command unless its result is there.
+
+        Raises:
+            RuntimeError: If the command fails; shows the end of its output.
+        """
+        marker = self.folder / MARKER
+        state = json.loads(marker.read_text()) if marker.is_file() else {}
+        command = list(self.command)
+        if state.get("key") == self.key and state.get("done"):
+            print(f"\n[{self.name}] done already in {self.folder}", flush=True)
+            return
+        if state.get("key") == self.key:
+            command += [self.resume] if self.resume else []
+        elif state:
+            print(f"\n[{self.name}] settings changed, {self.folder} is made anew", flush=True)
+            shutil.rmtree(self.folder)
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise RuntimeError(
+                f"{self.folder} holds files that this demo did not make; move them away, or "
+                "choose another folder with --root"
+            )
+        self._mark(done=False)
+        start = time.monotonic()
+        print(f"\n[{self.name}] python {' '.join(command)}", flush=True)
+        self._execute(command)
+        self._mark(done=True)
+        print(f"[{self.name}] done in {time.monotonic() - start:.0f} s", flush=True)
+
+    def _mark(self, done: bool) -> None:
+        write_atomically(self.folder / MARKER, json.dumps({"key": self.key, "done": done}).encode())
+
+    def _execute(self, command: list[str]) -> None:
+        log = self.folder / "console.log"
+        with log.open("a", encoding="utf-8") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-u", *command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            assert process.stdout is not None
+            try:
+                for line in _tee(process.stdout, file.write):
+                    if any(s in line for s in SHOWN) and not any(h in line for h in HIDDEN):
+                        print("  " + _shortened(line), flush=True)
+                code = process.wait()
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+        if code != 0:
+            end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-15:])
+            raise RuntimeError(f"step '{self.name}' failed with exit code {code}:\n{end}({log})")
+
+
+def _tee(lines: Iterable[str], write: Callable[[str], object]) -> Iterable[str]:
+    for line in lines:
+        write(line)
+        yield line
+
+
+def _shortened(line: str) -> str:
+    """A log line without the entries that only matter in the log file."""
+    text = line.rstrip().split(" - INFO - ")[-1]
+    kept = ("Epoch(", "lr:", "eta:", "time:", "loss:", "coco/bbox_mAP:", "coco/bbox_mAP_50:")
+    if not text.startswith("Epoch("):
+        return text
+    return "  ".join(part for part in text.split("  ") if part.strip().startswith(kept))

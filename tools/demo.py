@@ -1,0 +1,158 @@
+"""From nothing to a distilled detector, on a laptop: data, teacher, centers, two students."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import kd_det  # noqa: F401  (mends the stack before anything else is imported)
+from _steps import Step
+from kd_det import cli
+from kd_det.files import write_atomically
+
+DATA = Path("data/digits-coco")
+CONFIGS = Path("configs/digits")
+EPOCHS = {"teacher": 10, "student": 8}
+TEACHER_SEED = 0
+
+
+def main() -> None:
+    args = parse_args()
+    print("Each step prints the command that it runs; all of them can be run by hand.")
+    root = Path(args.root)
+    teacher, centers = teacher_steps(root)
+    plain, distilled = student_steps(root, args.method, args.seed, teacher, centers)
+    runs = {"teacher": teacher, "plain": plain, "distilled": distilled}
+    for step in (*teacher.inputs, teacher, centers, plain, distilled):
+        step.run()
+    result = {name: evaluate(step) for name, step in runs.items()}
+    write_atomically(root / "result.json", json.dumps(result, indent=2).encode())
+    plot(runs, result, root / "result.png")
+    print_table(result)
+    print(f"\nNumbers in {root / 'result.json'}, learning curves in {root / 'result.png'}.")
+    print(f"The distilled student is {checkpoint(distilled)}. Next: README.md, 'Your own data'.")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example:\n  python tools/demo.py\n\nStop it at any time: the same command goes "
+        "on where it was.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    methods = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("teacher", "plain"))
+    parser.add_argument("--method", choices=methods, default="review_nd_kd", help="recipe")
+    parser.add_argument("--seed", type=int, default=0, help="of both students (default: 0)")
+    parser.add_argument("--root", default="work_dirs/demo", help="default: %(default)s")
+    return parser.parse_args()
+
+
+def teacher_steps(root: Path) -> tuple[Step, Step]:
+    """The trained teacher, with the data as its input, and its class centers."""
+    data = Step("data", ["tools/make_digits_coco.py", "--root", str(DATA)], root / "data")
+    teacher = _train("teacher", CONFIGS / "teacher.py", root / "teacher", TEACHER_SEED, [data])
+    config = CONFIGS / "review_nd_kd.py"
+    folder = root / "centers"
+    centers = Step(
+        "centers",
+        ["tools/collect_centers.py", str(config), "--work-dir", str(folder)]
+        + ["--cfg-options", f"model.teacher_ckpt={checkpoint(teacher)}"],
+        folder,
+        str(config),
+        [teacher],
+    )
+    return teacher, centers
+
+
+def student_steps(
+    root: Path, method: str, seed: int, teacher: Step, centers: Step
+) -> tuple[Step, Step]:
+    """The same student with the same budget and seed, without and with the teacher."""
+    plain = _train(
+        "plain", CONFIGS / "plain.py", root / f"plain_seed{seed}", seed, teacher.inputs
+    )
+    config = CONFIGS / f"{method}.py"
+    options = [f"model.teacher_ckpt={checkpoint(teacher)}"]
+    inputs = [teacher]
+    if "ClassCenterHook" in config.read_text():
+        options.append(f"custom_hooks.0.file={centers.folder / 'class_centers.safetensors'}")
+        inputs.append(centers)
+    folder = root / f"{method}_seed{seed}"
+    return plain, _train("distilled", config, folder, seed, inputs, options)
+
+
+def _train(
+    name: str, config: Path, folder: Path, seed: int, inputs: list[Step], options: list[str] = []
+) -> Step:
+    command = ["tools/train.py", str(config), "--work-dir", str(folder), "--cfg-options"]
+    command += [f"randomness.seed={seed}", *options]
+    return Step(name, command, folder, str(config), inputs, resume="--resume")
+
+
+def checkpoint(step: Step) -> Path:
+    """The last checkpoint of a training step."""
+    from mmengine.config import Config
+
+    return step.folder / f"epoch_{Config.fromfile(step.config).train_cfg.max_epochs}.pth"
+
+
+def evaluate(step: Step) -> dict[str, float]:
+    """COCO metrics of a trained model, without the metric's prefix."""
+    out = step.folder / "test" / "metrics.json"
+    command = ["tools/test.py", str(step.config), str(checkpoint(step)), "--out", str(out)]
+    command += ["--work-dir", str(out.parent)]
+    Step(f"evaluate {step.name}", command, out.parent, step.config, [step]).run()
+    return {k.removeprefix("coco/"): v for k, v in json.loads(out.read_text()).items()}
+
+
+def print_table(result: dict[str, dict[str, float]]) -> None:
+    columns = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75")
+    print(f"\n{'':<10}" + "".join(f"{c:>13}" for c in columns))
+    for name, metrics in result.items():
+        print(f"{name:<10}" + "".join(f"{metrics[c]:>13.3f}" for c in columns))
+    gain = result["distilled"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
+    gap = result["teacher"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
+    print(f"{'gain':<10}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else ""))
+
+
+def curve(step: Step) -> tuple[list[int], list[float]]:
+    """Epochs and validation mAP of a training step, over all its interruptions."""
+    found = {}
+    for file in sorted(step.folder.glob("*/vis_data/scalars.json")):
+        for line in file.read_text().splitlines():
+            entry = json.loads(line)
+            if "coco/bbox_mAP" in entry:
+                found[entry["step"]] = entry["coco/bbox_mAP"]
+    return sorted(found), [found[epoch] for epoch in sorted(found)]
+
+
+def plot(runs: dict[str, Step], result: dict[str, dict[str, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    colors = {"teacher": "#888888", "plain": "#d95f02", "distilled": "#1b9e77"}
+    figure, (bars, curves) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2, 3))
+    for name, metrics in result.items():
+        bar = bars.bar(name, metrics["bbox_mAP"], color=colors[name])
+        bars.bar_label(bar, fmt="%.3f")
+        curves.plot(*curve(runs[name]), marker="o", color=colors[name], label=name)
+    bars.set_ylabel("COCO mAP, digits-coco val")
+    bars.margins(y=0.12)
+    curves.set_xlabel("epoch")
+    curves.set_ylabel("COCO mAP")
+    curves.legend()
+    figure.tight_layout()
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=150, format="png")
+    temporary.replace(path)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    if not CONFIGS.is_dir():
+        sys.exit("run this from the root of the repository: python tools/demo.py")
+    cli.run(main)
