@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kd_det.algorithms import roi, wiring
 from kd_det.algorithms.checkpoint import load_weights
+from kd_det.algorithms.empty import without_rois
 from kd_det.registry import MODELS
 
 
@@ -85,22 +86,26 @@ class RoITeacherDistill(SingleTeacherDistill):
         """Losses of one batch, keys prefixed ``student.`` and ``distill.``."""
         losses = add_prefix(self._record(batch_inputs, data_samples), "student")
         if not self.distillation_stopped:
-            try:
-                distill_losses = self.distiller.compute_distill_losses()
-            except Exception as error:
-                for name in self.distiller.loss_forward_mappings:
-                    error.add_note(f"{name}: {wiring.describe(self.distiller, name)}")
-                raise
-            losses.update(add_prefix(distill_losses, "distill"))
+            losses.update(add_prefix(self._distill_losses(), "distill"))
         self._forget_records()
         return losses
+
+    def _distill_losses(self) -> dict[str, Tensor]:
+        if len(self._student_rois.get_record_data(data_idx=1)) == 0:
+            return without_rois(self.distiller)
+        try:
+            return self.distiller.compute_distill_losses()
+        except Exception as error:
+            for name in self.distiller.loss_forward_mappings:
+                error.add_note(f"{name}: {wiring.describe(self.distiller, name)}")
+            raise
 
     def _record(self, batch_inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
         """Run both models under their recorders; returns the student's own losses."""
         with self.distiller.student_recorders, self._student_rois:
             losses = self.student(batch_inputs, data_samples, mode="loss")
         if not self.distillation_stopped:
-            rois = self._student_rois.get_record_data(record_idx=0, data_idx=1)
+            rois = self._student_rois.get_record_data(data_idx=1)
             with torch.no_grad(), self.distiller.teacher_recorders:
                 roi.score_rois(self.teacher, batch_inputs, rois)
         return losses

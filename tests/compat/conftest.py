@@ -70,5 +70,9 @@ def unmended(request: pytest.FixtureRequest) -> dict[str, str | None]:
 
 @pytest.fixture(scope="session")
 def mended(request: pytest.FixtureRequest) -> dict[str, str | None]:
-    """Errors of the snippets in `MENDED`, after `import kd_det`."""
-    return run_snippets(_collected(request, "MENDED"), "import kd_det\n")
+    """Errors of the snippets in `MENDED`, after `import kd_det`.
+
+    They find what that import alone has loaded in `sys.loaded_with_kd_det`.
+    """
+    prelude = "import kd_det, sys; sys.loaded_with_kd_det = frozenset(sys.modules)\n"
+    return run_snippets(_collected(request, "MENDED"), prelude)

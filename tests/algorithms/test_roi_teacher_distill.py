@@ -1,0 +1,229 @@
+"""Teacher and student see the same RoIs, and nothing of the teacher changes or is saved."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from small import build, digits_config, runner
+from torch import nn
+
+from kd_det import RoITeacherDistill
+from kd_det.centers import ClassCenters
+
+
+@pytest.fixture
+def cfg(digits: Path, teacher_ckpt: Path, tmp_path: Path):
+    return digits_config(
+        "review_nd_kd", digits, tmp_path / "run", **{"model.teacher_ckpt": str(teacher_ckpt)}
+    )
+
+
+@pytest.fixture
+def model(cfg) -> RoITeacherDistill:
+    model = build(cfg.model)
+    centers = ClassCenters(11, 128)
+    centers.update(torch.rand(22, 128), torch.arange(22) % 11)
+    model.distiller.distill_losses["loss_nd"].set_centers(centers)
+    return model.train()
+
+
+@pytest.fixture
+def batch(cfg) -> dict:
+    from mmengine.runner import Runner
+
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    return next(iter(loader))
+
+
+def step(model: RoITeacherDistill, batch: dict) -> dict[str, torch.Tensor]:
+    return model(**model.data_preprocessor(copy.deepcopy(batch), training=True), mode="loss")
+
+
+def watch(module: nn.Module) -> list[tuple]:
+    """Inputs of every call of a module."""
+    calls: list[tuple] = []
+    module.register_forward_hook(lambda _, inputs, __: calls.append(inputs))
+    return calls
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def assert_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_teacher_scores_the_rois_that_the_student_sampled(model, batch):
+    ours = watch(model.student.roi_head.bbox_roi_extractor)
+    theirs = watch(model.teacher.roi_head.bbox_roi_extractor)
+    step(model, batch)
+    assert len(ours) == len(theirs) == 1
+    assert len(ours[0][1]) == 4 * 64
+    assert torch.equal(ours[0][1], theirs[0][1])
+
+
+def test_student_box_head_runs_once_and_teacher_rpn_and_losses_never(model, batch):
+    student_head = watch(model.student.roi_head.bbox_head.fc_cls)
+    never = [model.teacher.rpn_head, model.teacher.roi_head.bbox_head.loss_cls]
+    calls = [watch(m) for module in never for m in module.modules()]
+    for name in ("bbox_assigner", "bbox_sampler"):
+        setattr(model.teacher.roi_head, name, None)
+    losses = step(model, batch)
+    assert len(student_head) == 1
+    assert not any(calls)
+    assert {"distill.loss_review", "distill.loss_nd", "distill.loss_kd"} <= losses.keys()
+
+
+def test_student_losses_are_those_of_training_alone(model, batch):
+    torch.manual_seed(3)
+    together = step(model, batch)
+    torch.manual_seed(3)
+    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    alone = model.student(**data, mode="loss")
+    for name, value in alone.items():
+        values = value if isinstance(value, list) else [value]
+        others = together[f"student.{name}"]
+        others = others if isinstance(others, list) else [others]
+        assert [v.item() for v in values] == pytest.approx([o.item() for o in others])
+
+
+def test_teacher_stays_in_eval_mode_whatever_is_called(model):
+    model.teacher.backbone.add_module("dropout", nn.Dropout(0.5))
+    for call in (model.train, model.eval, lambda: model.train(True), model.requires_grad_):
+        call()
+        assert not any(module.training for module in model.teacher.modules())
+    assert model.train().student.backbone.training
+
+
+def test_every_loss_reaches_the_student_and_none_the_teacher(model, batch):
+    losses = step(model, batch)
+    for name in ("loss_review", "loss_nd", "loss_kd"):
+        model.zero_grad()
+        losses[f"distill.{name}"].backward(retain_graph=True)
+        grads = [p.grad for p in model.student.backbone.parameters() if p.grad is not None]
+        assert sum(g.abs().sum() for g in grads) > 0, name
+        assert all(p.grad is None for p in model.teacher.parameters()), name
+
+
+def test_all_trainable_parameters_get_a_gradient(model, batch):
+    """So that DistributedDataParallel works with find_unused_parameters=False."""
+    loss, _ = model.parse_losses(step(model, batch))
+    loss.backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_no_sampled_roi_gives_losses_that_still_reach_all_parameters(model, batch):
+    """Images without objects whose proposals are all filtered; other ranks may have RoIs."""
+    model.student.train_cfg.rpn_proposal.max_per_img = 0
+    model.student.roi_head.bbox_sampler.add_gt_as_proposals = False
+    losses = step(model, batch)
+    loss, _ = model.parse_losses(losses)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert losses["distill.loss_nd"] == losses["distill.loss_kd"] == 0
+    assert losses["distill.loss_review"] > 0
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_records_are_dropped_after_a_step(model, batch):
+    step(model, batch)
+    for manager in (model.distiller.student_recorders, model.distiller.teacher_recorders):
+        assert [r.data_buffer for r in manager.recorders.values()] == [[]] * len(manager.recorders)
+
+
+def test_bf16_autocast_gives_finite_float32_losses(model, batch):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = step(model, batch)
+    ours = [losses[f"distill.{name}"] for name in ("loss_review", "loss_nd")]
+    assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in ours)
+
+
+def test_training_leaves_the_teacher_alone_and_out_of_checkpoints(cfg):
+    run = runner(cfg)
+    assert_start_is_logged(log_of(run))
+    before = weights(run.model.teacher)
+    student = weights(run.model.student)
+    run.train()
+    assert_same(before, weights(run.model.teacher))
+    assert any(not torch.equal(v, student[k]) for k, v in run.model.student.state_dict().items())
+
+    saved = torch.load(Path(cfg.work_dir) / "epoch_1.pth", weights_only=True)["state_dict"]
+    assert not [key for key in saved if key.startswith("teacher.")]
+    assert any(key.startswith("distiller.connectors.review.abfs") for key in saved)
+    assert "distiller.distill_losses.loss_nd.centers" in saved
+
+    cfg.train_cfg.max_epochs = 2
+    cfg.resume = True
+    resumed = runner(cfg)
+    resumed.load_or_resume()
+    text = log_of(resumed)
+    assert "resumed epoch: 1" in text
+    assert "missing keys" not in text and "unexpected key" not in text
+    assert_same(before, weights(resumed.model.teacher))
+    assert_same(
+        {k: v for k, v in saved.items() if k.startswith("architecture.")},
+        {f"architecture.{k}": v for k, v in weights(resumed.model.student).items()},
+    )
+
+
+def log_of(run) -> str:
+    return (Path(run.log_dir) / f"{run.timestamp}.log").read_text()
+
+
+def assert_start_is_logged(text: str) -> None:
+    for part in (
+        "teacher: FasterRCNN, 2.15 M parameters",
+        "student: FasterRCNN, 0.79 M parameters",
+        "loss_nd: NDLoss, weight 1.5",
+        "s_feats: student neck -> review (ReviewFusion), 5 x [1, 64, 32, 32]",
+        "labels: student roi_head.bbox_head.loss_cls, [64]",
+    ):
+        assert part in text
+
+
+def test_dry_run_leaves_no_trace(model):
+    state, random_state = weights(model), torch.get_rng_state()
+    model._dry_run()
+    assert_same(state, weights(model))
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert model.student.training
+
+
+def test_any_mmrazor_loss_stands_beside_ours(cfg, batch):
+    distiller = cfg.model.distiller
+    distiller.distill_losses.loss_cwd = dict(type="ChannelWiseDivergence", tau=1, loss_weight=3)
+    distiller.loss_forward_mappings.loss_cwd = dict(
+        preds_S=dict(recorder="fpn", from_student=True, data_idx=2),
+        preds_T=dict(recorder="fpn", from_student=False, data_idx=2),
+    )
+    model = build(cfg.model).train()
+    model.distiller.distill_losses["loss_nd"].counts.fill_(1)
+    assert step(model, batch)["distill.loss_cwd"] > 0
+
+
+def test_mmrazor_config_path_builds_both_sides(digits: Path, tmp_path: Path):
+    side = dict(cfg_path="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", pretrained=False)
+    teacher = build_razor(side)
+    torch.save(teacher.state_dict(), tmp_path / "teacher.pth")
+    model = build(
+        dict(
+            _scope_="mmrazor",
+            type="kd_det.RoITeacherDistill",
+            architecture=side,
+            teacher=side,
+            teacher_ckpt=str(tmp_path / "teacher.pth"),
+            distiller=dict(type="ConfigurableDistiller"),
+        )
+    )
+    assert_same(weights(teacher), weights(model.teacher))
+
+
+def build_razor(cfg: dict) -> nn.Module:
+    from mmrazor.registry import MODELS
+
+    return MODELS.build(cfg)

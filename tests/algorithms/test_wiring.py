@@ -1,0 +1,140 @@
+"""Wiring faults are errors when the model is built, and name both sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import build, digits_config
+
+from kd_det.algorithms import CheckpointError, WiringError
+
+REVIEW = "model.distiller.connectors.review"
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "student source": (
+        {"model.distiller.student_recorders.fpn.source": "nekc"},
+        r"student recorder 'fpn' has source 'nekc'.*FasterRCNN has no such module; it has.*neck",
+    ),
+    "teacher source": (
+        {"model.distiller.teacher_recorders.logits.source": "roi_head.bbox_head.fc_class"},
+        r"teacher recorder 'logits'.*roi_head.bbox_head.fc_class.*roi_head.bbox_head.fc_cls",
+    ),
+    "unknown recorder": (
+        {"model.distiller.loss_forward_mappings.loss_kd.preds_T.recorder": "logit"},
+        r"'preds_T' of distillation loss 'loss_kd' names teacher recorder 'logit', but there are",
+    ),
+    "unknown connector": (
+        {"model.distiller.loss_forward_mappings.loss_review.s_feats.connector": "fusion"},
+        r"names student connector 'fusion', but there are \['review'\]",
+    ),
+    "loss without mapping": (
+        {"model.distiller.distill_losses.loss_more": dict(type="kd_det.HCLLoss")},
+        r"'loss_more' has no entry in loss_forward_mappings.*never be computed",
+    ),
+    "mapping without loss": (
+        {"model.distiller.loss_forward_mappings.loss_mroe": {}},
+        r"loss_forward_mappings names 'loss_mroe', but distill_losses has",
+    ),
+    "fewer levels": (
+        {f"{REVIEW}.in_channels": [64] * 4, f"{REVIEW}.out_channels": [64] * 4},
+        r"loss_review.*student neck -> review.*5 x.*teacher neck.*built for 4 student levels, got 5",
+    ),
+    "student channels": (
+        {f"{REVIEW}.in_channels": [32] * 5},
+        r"loss_review.*level 4 expected a student map \[N, 32, H, W\], got \[1, 64,",
+    ),
+    "teacher channels": (
+        {f"{REVIEW}.out_channels": [32] * 5},
+        r"HCL level 0.*student \[1, 32, 32, 32\] and teacher \[1, 64, 32, 32\]",
+    ),
+    "embedding size of the loss": (
+        {"model.distiller.distill_losses.loss_nd.embed_dim": 256},
+        r"loss_nd.*s_emb \[64, 128\].*centers \[11, 256\]",
+    ),
+    "class counts": (
+        {"model.teacher.roi_head.bbox_head.num_classes": 20},
+        r"the student has 10 classes and the teacher 20",
+    ),
+    "normalisation": (
+        {"model.teacher.data_preprocessor.mean": [103.53, 116.28, 123.675]},
+        r"preprocess images differently: student .*123.6.*teacher .*103.5",
+    ),
+}
+
+
+@pytest.fixture
+def cfg(digits: Path, teacher_ckpt: Path, tmp_path: Path):
+    return digits_config("review_nd_kd", digits, tmp_path, **{"model.teacher_ckpt": teacher_ckpt})
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_an_error_at_build_time(cfg, fault: str):
+    options, message = FAULTS[fault]
+    cfg.merge_from_dict(options)
+    with pytest.raises(WiringError, match=f"(?s){message}"):
+        build(cfg.model)
+
+
+def test_embeddings_of_different_size_name_both(cfg, tmp_path: Path):
+    cfg.model.teacher.roi_head.bbox_head.fc_out_channels = 256
+    teacher = build(cfg.model.teacher)
+    torch.save(teacher.state_dict(), tmp_path / "wide.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "wide.pth")
+    with pytest.raises(WiringError, match=r"s_emb \[64, 128\], t_emb \[64, 256\].*connector"):
+        build(cfg.model)
+
+
+def test_delivery_is_refused(cfg):
+    cfg.model.distiller.distill_deliveries = dict(x=dict(type="MethodOutputs"))
+    with pytest.raises(ValueError, match=r"runs the student first.*distill_deliveries \['x'\]"):
+        build(cfg.model)
+
+
+def test_one_stage_detector_is_refused(cfg):
+    cfg.model.teacher = dict(
+        type="RetinaNet",
+        backbone=cfg.model.teacher.backbone,
+        neck=cfg.model.teacher.neck,
+        bbox_head=dict(
+            type="RetinaHead",
+            num_classes=10,
+            in_channels=64,
+            anchor_generator=dict(type="AnchorGenerator", ratios=[1.0], scales=[4], strides=[8]),
+        ),
+    )
+    with pytest.raises(TypeError, match=r"the teacher is a RetinaNet"):
+        build(cfg.model)
+
+
+def test_teacher_needs_weights(cfg):
+    cfg.model.teacher_ckpt = None
+    with pytest.raises(ValueError, match="expected teacher_ckpt.*found None"):
+        build(cfg.model)
+
+
+def test_missing_teacher_file_is_named(cfg):
+    cfg.model.teacher_ckpt = "nowhere/teacher.pth"
+    with pytest.raises(FileNotFoundError, match=r"nowhere/teacher.pth does not exist"):
+        build(cfg.model)
+
+
+def test_checkpoint_of_another_teacher_lists_what_is_missing(cfg, tmp_path: Path):
+    state = torch.load(cfg.model.teacher_ckpt, weights_only=True)["state_dict"]
+    del state["neck.fpn_convs.0.conv.weight"]
+    state["rpn_head.rpn_cls.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "other.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "other.pth")
+    message = r"1 missing: neck.fpn_convs.0.conv.weight.*1 of another shape: rpn_head.rpn_cls.weight"
+    with pytest.raises(CheckpointError, match=message):
+        build(cfg.model)
+
+
+def test_extra_weights_in_the_checkpoint_are_left_out(cfg, tmp_path: Path):
+    state = torch.load(cfg.model.teacher_ckpt, weights_only=True)["state_dict"]
+    state["roi_head.mask_head.x"] = torch.zeros(1)
+    torch.save(state, tmp_path / "more.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "more.pth")
+    model = build(cfg.model)
+    assert torch.equal(model.teacher.neck.fpn_convs[0].conv.weight, state["neck.fpn_convs.0.conv.weight"])

@@ -1,0 +1,322 @@
+"""ReviewFusion: the published numbers, a slow second implementation, gradients, errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kd_det.connectors import ReviewFusion
+from kd_det.losses import hcl_loss
+
+
+def part(data: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries below `prefix`, without it."""
+    return {key[len(prefix) :]: x for key, x in data.items() if key.startswith(prefix)}
+
+
+def levels(data: dict[str, Tensor], name: str) -> list[Tensor]:
+    return [x for _, x in sorted(part(data, f"{name}.").items())]
+
+
+def detection(data: dict[str, Tensor]) -> ReviewFusion:
+    fusion = ReviewFusion([32] * 5, [32] * 5, 32)
+    fusion.load_state_dict(part(data, "w."), strict=True)
+    return fusion
+
+
+def classification(data: dict[str, Tensor]) -> ReviewFusion:
+    in_channels, out_channels = data["in_channels"].tolist(), data["out_channels"].tolist()
+    fusion = ReviewFusion(
+        in_channels,
+        out_channels,
+        int(data["mid_channel"]),
+        sizes=data["shapes"].tolist()[::-1],
+        out_sizes=data["out_shapes"].tolist()[::-1],
+    )
+    fusion.load_state_dict(part(data, "w."), strict=True)
+    return fusion
+
+
+def randomised(fusion: ReviewFusion, seed: int = 0) -> ReviewFusion:
+    """Every parameter and buffer random, in float64; variances positive."""
+    generator = torch.Generator().manual_seed(seed)
+    fusion.double()
+    with torch.no_grad():
+        for name, x in fusion.state_dict().items():
+            if x.is_floating_point():
+                x.copy_(torch.randn(x.shape, generator=generator, dtype=x.dtype))
+                if name.endswith("running_var"):
+                    x.abs_().add_(0.1)
+    return fusion
+
+
+def random_maps(shapes: list[tuple[int, ...]], seed: int = 1) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+# Published numbers
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_detection_chain_equals_the_published_code(golden, train):
+    data, suffix = golden("abf_det_a"), "" if train else "_eval"
+    fusion = detection(data).train(train)
+    s = [x.requires_grad_() for x in levels(data, "s")]
+    fused = fusion(s)
+    loss = hcl_loss(fused, levels(data, "t"))
+    loss.backward()
+    close = dict(rtol=1e-4, atol=1e-5)
+    for i, expected in enumerate(levels(data, f"o{suffix}")):
+        kept = expected.shape[1]
+        torch.testing.assert_close(fused[i][:, :kept], expected, **close)
+    torch.testing.assert_close(loss, data[f"loss{suffix}"], rtol=1e-6, atol=0)
+    for i, expected in enumerate(levels(data, f"grad{suffix}")):
+        kept = expected.shape[1]
+        torch.testing.assert_close(s[i].grad[:, :kept], expected, rtol=1e-4, atol=1e-6)
+    if train:
+        parameters = dict(fusion.named_parameters())
+        for name, expected in part(data, "gw.").items():
+            torch.testing.assert_close(parameters[name].grad, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_detection_loss_equals_the_published_code_in_float64(golden, train):
+    data = golden("abf_det_a")
+    fusion = detection(data).double().train(train)
+    loss = hcl_loss(fusion([x.double() for x in levels(data, "s")]), levels(data, "t"))
+    expected = data["loss_f64" if train else "loss_f64_eval"].reshape(())
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_classification_chain_equals_the_published_code(golden, train, double):
+    data = golden("reviewkd_cls_b")
+    fusion, s = classification(data).train(train), levels(data, "s")
+    if double:
+        fusion, s = fusion.double(), [x.double() for x in s]
+    assert s[3].shape == (2, 120)  # the pooled feature
+    fused = fusion(s)
+    for found, expected in zip(fused, levels(data, "o" if train else "o_eval")):
+        # In train mode the deepest BatchNorm sees two pixels and magnifies rounding.
+        torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
+    assert len(fused) == 4
+
+
+@pytest.mark.parametrize(
+    "stem, build", [("abf_det_a", detection), ("reviewkd_cls_b", classification)]
+)
+def test_running_statistics_equal_the_published_code(golden, stem, build):
+    data = golden(stem)
+    fusion = build(data).train()
+    fusion(levels(data, "s"))
+    expected = part(data, "rs.")
+    found = {key: x for key, x in fusion.state_dict().items() if key in expected}
+    assert {key for key, _ in fusion.named_buffers()} == set(expected)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert all(x == 1 for key, x in found.items() if key.endswith("num_batches_tracked"))
+
+
+def test_eval_mode_leaves_the_running_statistics_alone(golden):
+    data = golden("abf_det_a")
+    fusion = detection(data).eval()
+    fusion(levels(data, "s"))
+    assert all(torch.equal(x, data[f"w.{key}"]) for key, x in fusion.state_dict().items())
+
+
+# A second implementation
+
+
+def slow_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolution of stride 1 that keeps the size: a sum over the taps, pixel by pixel."""
+    height, width = x.shape[2:]
+    reach = weight.shape[2] // 2
+    out = torch.zeros(len(x), len(weight), height, width, dtype=x.dtype)
+    for y in range(height):
+        for column in range(width):
+            for dy in range(-reach, reach + 1):
+                for dx in range(-reach, reach + 1):
+                    if 0 <= y + dy < height and 0 <= column + dx < width:
+                        tap = weight[:, :, dy + reach, dx + reach]
+                        out[:, :, y, column] += x[:, :, y + dy, column + dx] @ tap.T
+    return out
+
+
+def slow_norm(x: Tensor, norm: nn.BatchNorm2d, train: bool) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias, channel by channel; in train mode mean and
+    (biased) variance are those of the batch."""
+    out = torch.empty_like(x)
+    for c in range(x.shape[1]):
+        mean, var = norm.running_mean[c], norm.running_var[c]
+        if train:
+            mean = x[:, c].sum() / x[:, c].numel()
+            var = ((x[:, c] - mean) ** 2).sum() / x[:, c].numel()
+        out[:, c] = (x[:, c] - mean) / (var + 1e-5) ** 0.5 * norm.weight[c] + norm.bias[c]
+    return out
+
+
+def slow_resize(x: Tensor, height: int, width: int) -> Tensor:
+    """Nearest: pixel (i, j) comes from (floor(i h / H), floor(j w / W))."""
+    h, w = x.shape[2:]
+    out = torch.empty(*x.shape[:2], height, width, dtype=x.dtype)
+    for i in range(height):
+        for j in range(width):
+            out[:, :, i, j] = x[:, :, i * h // height, j * w // width]
+    return out
+
+
+def slow_fusion(
+    fusion: ReviewFusion, s_feats: list[Tensor], train: bool, out_sizes: list | None = None
+) -> list[Tensor]:
+    """The chain of the paper, from deep to fine:
+
+    x = BN(conv1x1(s)); where a map y was carried, a = sigmoid(conv1x1([x, y]) + bias) and
+    x = x * a0 + y * a1; x is resized to the output's size; out = BN(conv3x3(x)); x is carried
+    """
+    outputs: list[Tensor] = []
+    carried = None
+    deepest = len(s_feats) - 1
+    for level in range(deepest, -1, -1):
+        abf = fusion.abfs[deepest - level]
+        s = s_feats[level]
+        x = slow_norm(slow_conv(s, abf.conv1[0].weight), abf.conv1[1], train)
+        if carried is not None:
+            y = slow_resize(carried, *x.shape[2:])
+            scores = slow_conv(torch.cat([x, y], 1), abf.att_conv[0].weight)
+            a = 1 / (1 + torch.exp(-(scores + abf.att_conv[0].bias.reshape(1, 2, 1, 1))))
+            x = x * a[:, 0:1] + y * a[:, 1:2]
+        if out_sizes is not None:
+            x = slow_resize(x, *out_sizes[level])
+        outputs.insert(0, slow_norm(slow_conv(x, abf.conv2[0].weight), abf.conv2[1], train))
+        carried = x
+    return outputs
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(
+    "sizes, out_sizes",
+    [
+        ([(7, 10), (4, 5), (2, 3)], None),  # odd sides, not square
+        ([(5, 3), (1, 4), (1, 2)], None),  # height 1; the narrower map is the finer one
+        ([(4, 4), (2, 2), (1, 1)], [(8, 6), (4, 4), (1, 3)]),  # outputs of other sizes
+        ([(3, 5)], None),  # a single level
+    ],
+    ids=str,
+)
+def test_equals_the_slow_implementation(sizes, out_sizes, train):
+    in_channels, out_channels = [2, 3, 4][: len(sizes)], [4, 2, 3][: len(sizes)]
+    fusion = randomised(ReviewFusion(in_channels, out_channels, 3, out_sizes=out_sizes))
+    fusion.train(train)
+    s = random_maps([(2, c, *size) for c, size in zip(in_channels, sizes)])
+    with torch.no_grad():
+        expected = slow_fusion(fusion, s, train, out_sizes)
+        found = fusion(s)
+    assert [x.shape[1] for x in found] == out_channels
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+# Gradients
+
+
+def test_gradient_equals_finite_differences():
+    fusion = randomised(ReviewFusion([2, 1], [1, 2], 2)).train()
+    s = [x.requires_grad_() for x in random_maps([(2, 2, 3, 2), (2, 1, 1, 2)])]
+    assert torch.autograd.gradcheck(lambda *maps: fusion(maps), s)
+
+
+def test_gradient_flows_from_fine_outputs_to_deep_maps_only():
+    fusion = randomised(ReviewFusion([2, 2, 2], [2, 2, 2], 2))
+    s = [x.requires_grad_() for x in random_maps([(2, 2, 8, 8), (2, 2, 4, 4), (2, 2, 2, 2)])]
+    for level, output in enumerate(fusion(s)):
+        weights = torch.arange(output.numel(), dtype=output.dtype).reshape(output.shape).sin()
+        grads = torch.autograd.grad((output * weights).sum(), s, retain_graph=True, allow_unused=True)
+        reached = [g is not None and bool((g != 0).any()) for g in grads]
+        assert reached == [source >= level for source in range(3)]
+
+
+# Sizes
+
+
+def test_without_sizes_any_image_will_do():
+    fusion = ReviewFusion([3, 4], [5, 6], 2)
+    for height, width in [(8, 12), (13, 7), (2, 2)]:
+        fine, deep = torch.randn(2, 3, height, width), torch.randn(2, 4, height // 2, width // 2)
+        assert [list(x.shape) for x in fusion([fine, deep])] == [
+            [2, 5, height, width],
+            [2, 6, height // 2, width // 2],
+        ]
+
+
+def test_an_int_is_a_square():
+    maps = random_maps([(2, 2, 6, 6), (2, 2, 3, 3)])
+    options = dict(in_channels=[2, 2], out_channels=[2, 2], mid_channels=2)
+    as_int = ReviewFusion(**options, sizes=[6, 3], out_sizes=[4, 2])
+    as_pair = ReviewFusion(**options, sizes=[(6, 6), (3, 3)], out_sizes=[[4, 4], [2, 2]])
+    for fine, deep in (randomised(as_int)(maps), randomised(as_pair)(maps)):
+        assert fine.shape == (2, 2, 4, 4)
+        assert deep.shape == (2, 2, 2, 2)
+    torch.testing.assert_close(as_int.eval()(maps), as_pair.eval()(maps))
+
+
+def test_a_pooled_feature_is_a_map_of_one_pixel():
+    fusion = randomised(ReviewFusion([2, 3], [2, 3], 2)).eval()
+    fine, pooled = random_maps([(2, 2, 4, 4), (2, 3)])
+    as_map = fusion([fine, pooled[..., None, None]])
+    torch.testing.assert_close(fusion([fine, pooled]), as_map, rtol=0, atol=0)
+
+
+def test_half_precision_runs_under_autocast():
+    fusion = ReviewFusion([3, 4], [5, 6], 2).eval()
+    s = [torch.randn(2, 3, 8, 8), torch.randn(2, 4, 4, 4)]
+    expected = fusion(s)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = fusion([x.bfloat16() for x in s])
+    torch.testing.assert_close([x.float() for x in found], expected, rtol=0.1, atol=0.1)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(out_channels=[4]), "in_channels of 2 levels and out_channels of 1"),
+        (dict(sizes=[4, 2, 1]), "in_channels of 2 levels and sizes of 3"),
+        (dict(out_sizes=[4]), "in_channels of 2 levels and out_sizes of 1"),
+        (dict(in_channels=[], out_channels=[]), "at least one level"),
+    ],
+)
+def test_lists_of_other_lengths_are_an_error(options, message):
+    defaults = dict(in_channels=[4, 4], out_channels=[4, 4], mid_channels=2)
+    with pytest.raises(ValueError, match=message):
+        ReviewFusion(**{**defaults, **options})
+
+
+@pytest.mark.parametrize(
+    "shapes, message",
+    [
+        ([(2, 3, 4, 4)], "built for 2 student levels, got 1"),
+        ([(2, 3, 4, 4), (2, 4, 2, 2), (2, 4, 1, 1)], "built for 2 student levels, got 3"),
+        (
+            [(2, 3, 4, 4), (2, 3, 2, 2)],
+            r"level 1 expected a student map \[N, 4, H, W\], got \[2, 3, 2, 2\]",
+        ),
+        (
+            [(2, 4, 4, 4), (2, 4, 2, 2)],
+            r"level 0 expected a student map \[N, 3, H, W\], got \[2, 4, 4, 4\]",
+        ),
+        ([(3, 4, 4), (2, 4, 2, 2)], r"level 0 expected .*, got \[3, 4, 4\]"),
+    ],
+)
+def test_maps_that_do_not_fit_are_an_error(shapes, message):
+    fusion = ReviewFusion([3, 4], [5, 6], 2)
+    with pytest.raises(ValueError, match=message):
+        fusion([torch.zeros(shape) for shape in shapes])
+
+
+def test_a_map_of_another_size_than_given_is_an_error():
+    fusion = ReviewFusion([3, 4], [5, 6], 2, sizes=[(4, 6), 2])
+    with pytest.raises(ValueError, match=r"level 0 was given size \[4, 6\], got .*\[2, 3, 4, 4\]"):
+        fusion([torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 2, 2)])
