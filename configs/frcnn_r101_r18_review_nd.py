@@ -11,7 +11,7 @@ model = dict(
     ),
     teacher=dict(backbone=dict(depth=101, init_cfg=None)),
     # mmdet's model zoo, 39.8 box AP.
-    teacher_ckpt="https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r101_fpn_2x_coco/faster_rcnn_r101_fpn_2x_coco_bbox_mAP-0.398_20200504_210455-1d2dac9c.pth",  # noqa: E501
+    teacher_ckpt="https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r101_fpn_2x_coco/faster_rcnn_r101_fpn_2x_coco_bbox_mAP-0.398_20200504_210455-1d2dac9c.pth",
     distiller=dict(
         connectors=dict(
             review=dict(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import kd_det  # noqa: F401  (mends the stack before anything else is imported)
 from _steps import Step
+
+import kd_det  # noqa: F401  (mends the stack before anything else is imported)
 from kd_det import cli
 from kd_det.files import write_atomically
 
@@ -70,9 +72,7 @@ def student_steps(
     root: Path, method: str, seed: int, teacher: Step, centers: Step
 ) -> tuple[Step, Step]:
     """The same student with the same budget and seed, without and with the teacher."""
-    plain = _train(
-        "plain", CONFIGS / "plain.py", root / f"plain_seed{seed}", seed, teacher.inputs
-    )
+    plain = _train("plain", CONFIGS / "plain.py", root / f"plain_seed{seed}", seed, teacher.inputs)
     config = CONFIGS / f"{method}.py"
     options = [f"model.teacher_ckpt={checkpoint(teacher)}"]
     inputs = [teacher]
@@ -84,7 +84,12 @@ def student_steps(
 
 
 def _train(
-    name: str, config: Path, folder: Path, seed: int, inputs: list[Step], options: list[str] = []
+    name: str,
+    config: Path,
+    folder: Path,
+    seed: int,
+    inputs: list[Step],
+    options: Sequence[str] = (),
 ) -> Step:
     command = ["tools/train.py", str(config), "--work-dir", str(folder), "--cfg-options"]
     command += [f"randomness.seed={seed}", *options]

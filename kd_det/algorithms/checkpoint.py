@@ -35,9 +35,7 @@ def load_weights(model: nn.Module, path: str, who: str) -> None:
     """
     path = str(path)
     if "://" not in path and not Path(path).is_file():
-        raise FileNotFoundError(
-            f"the {who}'s checkpoint {path} does not exist"
-        )
+        raise FileNotFoundError(f"the {who}'s checkpoint {path} does not exist")
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location="cpu")
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):

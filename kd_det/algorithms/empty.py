@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from mmrazor.models.distillers import ConfigurableDistiller
+from torch import Tensor
 
 
-def without_rois(distiller: nn.Module) -> dict[str, Tensor]:
+def without_rois(distiller: ConfigurableDistiller) -> dict[str, Tensor]:
     """Distillation losses where RoI records are empty, or missing since mmdet skips its loss.
 
     A loss with an empty argument becomes a zero that still reaches all parameters behind its
@@ -18,7 +19,7 @@ def without_rois(distiller: nn.Module) -> dict[str, Tensor]:
     losses = {}
     for name, arguments in distiller.loss_forward_mappings.items():
         values = {key: _value(distiller, record) for key, record in arguments.items()}
-        if all(v is None or torch.is_tensor(v) and len(v) == 0 for v in values.values()):
+        if all(v is None or (torch.is_tensor(v) and len(v) == 0) for v in values.values()):
             zeros = [0 * v.sum() for v in values.values() if v is not None]
             losses[name] = torch.stack([zero.float() for zero in zeros]).sum()
         else:
@@ -26,7 +27,7 @@ def without_rois(distiller: nn.Module) -> dict[str, Tensor]:
     return losses
 
 
-def _value(distiller: nn.Module, record: dict[str, Any]) -> Any:
+def _value(distiller: ConfigurableDistiller, record: dict[str, Any]) -> Any:
     side = distiller.student_recorders if record["from_student"] else distiller.teacher_recorders
     if not side.get_recorder(record["recorder"]).data_buffer:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
@@ -15,7 +17,7 @@ ROI_EXTRACTOR = "roi_head.bbox_roi_extractor"
 
 def require_two_stage(detector: nn.Module, who: str) -> None:
     """Raise ``TypeError`` unless ``detector`` has one RoI box head that scores given RoIs."""
-    head = getattr(detector, "roi_head", None)
+    head: Any = getattr(detector, "roi_head", None)
     supported = isinstance(head, StandardRoIHead) and not isinstance(head, CascadeRoIHead)
     if not isinstance(detector, TwoStageDetector) or not supported or not head.with_bbox:
         raise TypeError(
@@ -25,18 +27,18 @@ def require_two_stage(detector: nn.Module, who: str) -> None:
         )
 
 
-def num_classes(detector: nn.Module) -> int:
+def num_classes(detector: TwoStageDetector) -> int:
     """Foreground classes of the RoI box head."""
     return detector.roi_head.bbox_head.num_classes
 
 
-def score_rois(detector: nn.Module, inputs: Tensor, rois: Tensor) -> None:
+def score_rois(detector: TwoStageDetector, inputs: Tensor, rois: Tensor) -> None:
     """Run pyramid and box head on given RoIs ``[n, 5]``; recorders take what they want."""
     feats = detector.extract_feat(inputs)
     detector.roi_head._bbox_forward(feats, rois)
 
 
-def sample_and_score(detector: nn.Module, inputs: Tensor, data_samples: SampleList) -> None:
+def sample_and_score(detector: TwoStageDetector, inputs: Tensor, data_samples: SampleList) -> None:
     """Run the box head on the detector's own proposals, assigned and sampled as in training.
 
     The RPN's losses are left out; the box head's loss runs, since its inputs are the labels.
@@ -50,7 +52,9 @@ def sample_and_score(detector: nn.Module, inputs: Tensor, data_samples: SampleLi
     detector.roi_head.loss(feats, proposals, data_samples)
 
 
-def score_ground_truth(detector: nn.Module, inputs: Tensor, data_samples: SampleList) -> Tensor:
+def score_ground_truth(
+    detector: TwoStageDetector, inputs: Tensor, data_samples: SampleList
+) -> Tensor:
     """Run the box head on the annotated boxes; returns their labels ``[n]``."""
     instances = [sample.gt_instances for sample in data_samples]
     boxes = [getattr(i.bboxes, "tensor", i.bboxes) for i in instances]

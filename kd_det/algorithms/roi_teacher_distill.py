@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseModule
 from mmrazor.models.algorithms import SingleTeacherDistill
 from mmrazor.models.task_modules import ModuleInputsRecorder
 from mmrazor.models.utils import add_prefix
@@ -194,11 +194,11 @@ def _preprocessing(module: nn.Module) -> dict[str, Any]:
     return {**listed, "channel_swap": getattr(module, "_channel_conversion", None)}
 
 
-def _mark_initialised(model: nn.Module) -> None:
+def _mark_initialised(model: BaseModel) -> None:
     # Weight initialisation would overwrite what was loaded, or download a backbone.
     for module in model.modules():
-        if hasattr(module, "_is_init"):
-            module._is_init = True
+        if isinstance(module, BaseModule):
+            module.is_init = True
 
 
 def _millions(module: nn.Module) -> str:

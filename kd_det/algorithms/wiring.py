@@ -13,6 +13,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
+from mmrazor.models.distillers import ConfigurableDistiller
 from torch import Tensor, nn
 
 from kd_det.losses import CentersNotSetError
@@ -75,7 +76,7 @@ def check_mappings(distiller: Mapping[str, Any]) -> None:
                     )
 
 
-def describe(distiller: nn.Module, loss_name: str) -> dict[str, str]:
+def describe(distiller: ConfigurableDistiller, loss_name: str) -> dict[str, str]:
     """Where each argument of a loss comes from, as text."""
     described = {}
     for argument, record in distiller.loss_forward_mappings[loss_name].items():
@@ -121,7 +122,7 @@ def dry_run_input() -> tuple[Tensor, list[DetDataSample]]:
     return torch.zeros(1, 3, *size), [sample]
 
 
-def check_losses(distiller: nn.Module) -> dict[str, dict[str, str]]:
+def check_losses(distiller: ConfigurableDistiller) -> dict[str, dict[str, str]]:
     """Call every loss on what a dry run recorded; returns the shape of each argument.
 
     Raises:

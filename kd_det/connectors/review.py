@@ -28,21 +28,17 @@ class AttentionFusion(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, mid_channels: int, fuse: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(
-            nn.Conv2d(in_channels, mid_channels, kernel_size=1, bias=False),
-            nn.BatchNorm2d(mid_channels),
-        )
-        self.conv2 = nn.Sequential(
-            nn.Conv2d(mid_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
+        reduce = nn.Conv2d(in_channels, mid_channels, kernel_size=1, bias=False)
+        expand = nn.Conv2d(mid_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        for conv in (reduce, expand):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+        self.conv1 = nn.Sequential(reduce, nn.BatchNorm2d(mid_channels))
+        self.conv2 = nn.Sequential(expand, nn.BatchNorm2d(out_channels))
         self.att_conv = (
             nn.Sequential(nn.Conv2d(2 * mid_channels, 2, kernel_size=1), nn.Sigmoid())
             if fuse
             else None
         )
-        nn.init.kaiming_uniform_(self.conv1[0].weight, a=1)
-        nn.init.kaiming_uniform_(self.conv2[0].weight, a=1)
 
     def forward(
         self, x: Tensor, carried: Tensor | None = None, out_size: Size | None = None
@@ -60,13 +56,16 @@ class AttentionFusion(nn.Module):
             attention = self.att_conv(torch.cat([x, carried], dim=1))
             x = x * attention[:, :1] + carried * attention[:, 1:]
         if out_size is not None:
-            x = _resize(x, out_size)
+            x = _resize(x, _height_width(out_size))
         return self.conv2(x), x
 
 
-def _resize(x: Tensor, size: Size) -> Tensor:
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    return x if x.shape[2:] == size else F.interpolate(x, size, mode="nearest")
+def _height_width(size: Size) -> list[int]:
+    return [size, size] if isinstance(size, int) else list(size)
+
+
+def _resize(x: Tensor, size: list[int]) -> Tensor:
+    return x if list(x.shape[2:]) == size else F.interpolate(x, size, mode="nearest")
 
 
 @MODELS.register_module()
@@ -139,7 +138,7 @@ class ReviewFusion(nn.Module):
             x = x[..., None, None] if x.dim() == 2 else x
             self._check_level(level, x)
             if carried is not None:
-                carried = _resize(carried, tuple(x.shape[2:]))
+                carried = _resize(carried, list(x.shape[2:]))
             out_size = None if self.out_sizes is None else self.out_sizes[level]
             output, carried = abf(x, carried, out_size)
             outputs.insert(0, output)
@@ -153,10 +152,9 @@ class ReviewFusion(nn.Module):
                 f"{list(x.shape)}"
             )
         if self.sizes is not None:
-            size = self.sizes[level]
-            size = (size, size) if isinstance(size, int) else tuple(size)
-            if tuple(x.shape[2:]) != size:
+            size = _height_width(self.sizes[level])
+            if list(x.shape[2:]) != size:
                 raise ValueError(
-                    f"ReviewFusion level {level} was given size {list(size)}, got a student map "
+                    f"ReviewFusion level {level} was given size {size}, got a student map "
                     f"{list(x.shape)}; leave sizes out to take the student's own"
                 )

@@ -111,7 +111,7 @@ class _PrePass:
         self.max_images = max_images
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.teacher: nn.Module = model.teacher
-        self.distiller: nn.Module = model.distiller
+        self.distiller: Any = model.distiller
         self.losses = {
             name: loss
             for name, loss in self.distiller.distill_losses.items()
@@ -161,7 +161,7 @@ class _PrePass:
 
     @torch.no_grad()
     def run(self) -> ClassCenters:
-        loader = self._loader()
+        loader: Any = self._loader()
         from kd_det import __version__
 
         centers = ClassCenters(

@@ -39,7 +39,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "fewer levels": (
         {f"{REVIEW}.in_channels": [64] * 4, f"{REVIEW}.out_channels": [64] * 4},
-        r"loss_review.*student neck -> review.*5 x.*teacher neck.*built for 4 student levels, got 5",
+        r"loss_review.*student neck -> review.*5 x.*teacher neck.*built for 4 .*levels, got 5",
     ),
     "student channels": (
         {f"{REVIEW}.in_channels": [32] * 5},
@@ -110,7 +110,7 @@ def test_one_stage_detector_is_refused(cfg):
 
 def test_teacher_needs_weights(cfg):
     cfg.model.teacher_ckpt = None
-    with pytest.raises(ValueError, match="expected teacher_ckpt.*found None"):
+    with pytest.raises(ValueError, match=r"expected teacher_ckpt.*found None"):
         build(cfg.model)
 
 
@@ -126,7 +126,9 @@ def test_checkpoint_of_another_teacher_lists_what_is_missing(cfg, tmp_path: Path
     state["rpn_head.rpn_cls.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "other.pth")
     cfg.model.teacher_ckpt = str(tmp_path / "other.pth")
-    message = r"1 missing: neck.fpn_convs.0.conv.weight.*1 of another shape: rpn_head.rpn_cls.weight"
+    message = (
+        r"1 missing: neck.fpn_convs.0.conv.weight.*1 of another shape: rpn_head.rpn_cls.weight"
+    )
     with pytest.raises(CheckpointError, match=message):
         build(cfg.model)
 
@@ -137,4 +139,6 @@ def test_extra_weights_in_the_checkpoint_are_left_out(cfg, tmp_path: Path):
     torch.save(state, tmp_path / "more.pth")
     cfg.model.teacher_ckpt = str(tmp_path / "more.pth")
     model = build(cfg.model)
-    assert torch.equal(model.teacher.neck.fpn_convs[0].conv.weight, state["neck.fpn_convs.0.conv.weight"])
+    assert torch.equal(
+        model.teacher.neck.fpn_convs[0].conv.weight, state["neck.fpn_convs.0.conv.weight"]
+    )

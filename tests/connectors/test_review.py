@@ -231,7 +231,9 @@ def test_gradient_flows_from_fine_outputs_to_deep_maps_only():
     s = [x.requires_grad_() for x in random_maps([(2, 2, 8, 8), (2, 2, 4, 4), (2, 2, 2, 2)])]
     for level, output in enumerate(fusion(s)):
         weights = torch.arange(output.numel(), dtype=output.dtype).reshape(output.shape).sin()
-        grads = torch.autograd.grad((output * weights).sum(), s, retain_graph=True, allow_unused=True)
+        grads = torch.autograd.grad(
+            (output * weights).sum(), s, retain_graph=True, allow_unused=True
+        )
         reached = [g is not None and bool((g != 0).any()) for g in grads]
         assert reached == [source >= level for source in range(3)]
 

@@ -302,7 +302,7 @@ def test_other_arguments_are_an_error_unless_forced(tmp_path):
 def test_another_version_is_an_error(tmp_path, monkeypatch):
     make_digits_coco(tmp_path / "digits", **TINY)
     monkeypatch.setattr(digits_coco, "VERSION", 99)
-    with pytest.raises(FileExistsError, match="expected .*version 99.*found .*version 1 "):
+    with pytest.raises(FileExistsError, match=r"expected .*version 99.*found .*version 1 "):
         make_digits_coco(tmp_path / "digits", **TINY)
 
 
@@ -330,7 +330,7 @@ def test_foreign_folder_is_never_replaced(tmp_path, force, name):
     path = tmp_path / "mine" / name
     path.parent.mkdir(parents=True)
     path.write_text('{"info": {"description": "my own"}}')
-    with pytest.raises(FileExistsError, match="expected a digits-coco set.*never replaced"):
+    with pytest.raises(FileExistsError, match=r"expected a digits-coco set.*never replaced"):
         make_digits_coco(tmp_path / "mine", **TINY, force=force)
     assert path.read_text() == '{"info": {"description": "my own"}}'
 

@@ -216,8 +216,9 @@ def test_is_in_the_registry_under_its_own_name(member):
 
 
 def test_kl_divergence_of_mmrazor_equals_the_published_kd(golden):
-    import kd_det  # noqa: F401  (makes mmrazor importable)
     from mmrazor.models.losses import KLDivergence
+
+    import kd_det  # noqa: F401  (makes mmrazor importable)
 
     data = golden("kd_loss_a")
     s = data["student_logits"].requires_grad_()

@@ -173,9 +173,7 @@ def test_scaling_both_embeddings_changes_nothing(rows, factor):
 def test_only_the_direction_of_a_center_counts(rows, factor):
     s, t, centers, labels = rows
     loss = nd_loss(s, t, centers, labels)
-    torch.testing.assert_close(
-        nd_loss(s, t, centers * factor, labels), loss, rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(nd_loss(s, t, centers * factor, labels), loss, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("s_factor, t_factor", [(1e30, 1e-30), (1e-30, 1e30)])
