@@ -1,5 +1,6 @@
 """Built-in sample data: a small detection set, made in seconds, to try a recipe on."""
 
-from .digits_coco import CLASSES, PALETTE, DigitsCoco, make_digits_coco
+from .digits_coco import PALETTE, DigitsCoco, make_digits_coco
+from .digits_drawing import CLASSES
 
 __all__ = ["CLASSES", "PALETTE", "DigitsCoco", "make_digits_coco"]

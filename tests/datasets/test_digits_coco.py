@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from kd_det.datasets import CLASSES, PALETTE, DigitsCoco, digits_coco, make_digits_coco
+from kd_det.datasets import (
+    CLASSES,
+    PALETTE,
+    DigitsCoco,
+    digits_coco,
+    digits_drawing,
+    make_digits_coco,
+)
 
 SMALL: dict[str, Any] = {"image_size": 96, "train_images": 60, "val_images": 20, "seed": 7}
 
@@ -56,9 +63,9 @@ def test_no_two_pictures_are_alike(made):
 
 def test_splits_share_no_random_numbers():
     """Even from the same handwriting, image 0 of val is not image 0 of train."""
-    handwriting = digits_coco.load_handwriting(seed=0)
+    handwriting = digits_drawing.load_handwriting(seed=0)
     shared = handwriting._replace(rows=dict.fromkeys(("train", "val"), np.arange(1797)))
-    pictures = [digits_coco.render_image(shared, 64, 0, s, 0)[0] for s in ("train", "val")]
+    pictures = [digits_drawing.render_image(shared, 64, 0, s, 0)[0] for s in ("train", "val")]
     assert np.mean(pictures[0] == pictures[1]) < 0.5
 
 
@@ -74,16 +81,16 @@ def test_fewer_images_are_a_prefix_of_more(made, tmp_path):
 
 def test_handwriting_is_split_by_class_without_overlap():
     digits = load_digits()
-    handwriting = digits_coco.load_handwriting(seed=3)
+    handwriting = digits_drawing.load_handwriting(seed=3)
     train, val = handwriting.rows["train"], handwriting.rows["val"]
     assert sorted([*train, *val]) == list(range(len(digits.target)))
     in_all, in_val = Counter(digits.target), Counter(digits.target[val])
     assert all(in_val[label] == round(0.2 * in_all[label]) for label in range(10))
-    assert set(digits_coco.load_handwriting(seed=4).rows["val"]) != set(val)
+    assert set(digits_drawing.load_handwriting(seed=4).rows["val"]) != set(val)
 
 
 def test_annotations_name_their_drawing(made):
-    digits, rows = load_digits(), digits_coco.load_handwriting(SMALL["seed"]).rows
+    digits, rows = load_digits(), digits_drawing.load_handwriting(SMALL["seed"]).rows
     for split, path in (("train", made.train_ann), ("val", made.val_ann)):
         annotations = read(path)["annotations"]
         assert {a["sample"] for a in annotations} <= set(rows[split].tolist())
@@ -93,9 +100,9 @@ def test_annotations_name_their_drawing(made):
 
 @pytest.mark.parametrize("image_size", [32, 96, 200])
 def test_boxes_are_tight_around_the_ink(image_size):
-    handwriting = digits_coco.load_handwriting(seed=1)
+    handwriting = digits_drawing.load_handwriting(seed=1)
     for index in range(40):
-        picture, ink, digits = digits_coco.render_image(handwriting, image_size, 1, "val", index)
+        picture, ink, digits = digits_drawing.render_image(handwriting, image_size, 1, "val", index)
         assert picture.shape == (image_size, image_size, 3) and picture.dtype == np.uint8
         assert 1 <= len(digits) <= 6 and ink.max() == len(digits)
         for number, digit in enumerate(digits, start=1):
@@ -105,9 +112,9 @@ def test_boxes_are_tight_around_the_ink(image_size):
 
 
 def test_boxes_overlap_little():
-    handwriting = digits_coco.load_handwriting(seed=1)
+    handwriting = digits_drawing.load_handwriting(seed=1)
     for index in range(40):
-        _, _, digits = digits_coco.render_image(handwriting, 128, 1, "train", index)
+        _, _, digits = digits_drawing.render_image(handwriting, 128, 1, "train", index)
         cover = [np.zeros((128, 128), bool) for _ in digits]
         for mask, d in zip(cover, digits):
             mask[d.y : d.y + d.h, d.x : d.x + d.w] = True
@@ -118,11 +125,11 @@ def test_boxes_overlap_little():
 
 def test_files_show_the_ink_that_boxes_claim(made):
     """In the JPEG files, strokes differ in colour from the rest of their box: no shifted boxes."""
-    handwriting = digits_coco.load_handwriting(SMALL["seed"])
+    handwriting = digits_drawing.load_handwriting(SMALL["seed"])
     contrasts = []
     for image in read(made.train_ann)["images"]:
         index = image["id"] - 1
-        _, ink, digits = digits_coco.render_image(handwriting, 96, SMALL["seed"], "train", index)
+        _, ink, digits = digits_drawing.render_image(handwriting, 96, SMALL["seed"], "train", index)
         picture = cv2.imread(str(made.train_dir / image["file_name"])).astype(float)
         for number, d in enumerate(digits, start=1):
             box = (slice(d.y, d.y + d.h), slice(d.x, d.x + d.w))
@@ -134,13 +141,13 @@ def test_files_show_the_ink_that_boxes_claim(made):
 
 
 def test_sizes_scale_with_the_image():
-    handwriting = digits_coco.load_handwriting(seed=1)
+    handwriting = digits_drawing.load_handwriting(seed=1)
     for size in (96, 256):
         sides = np.array(
             [
                 max(digit.w, digit.h) / size
                 for index in range(60)
-                for digit in digits_coco.render_image(handwriting, size, 1, "train", index)[2]
+                for digit in digits_drawing.render_image(handwriting, size, 1, "train", index)[2]
             ]
         )
         # Rotation and shear move the drawn size a little past the 15% to 50% it is drawn from.

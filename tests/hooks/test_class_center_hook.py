@@ -1,0 +1,554 @@
+"""The pre-pass: what it gathers, what it leaves as it was, and when it is spared."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
+from small import IMAGE_SIZE, build, digits_config, runner
+from torch import Tensor, nn
+
+from kd_det import ClassCenterHook
+from kd_det.centers import ClassCenters, ClassCentersError
+
+IMAGES, ROIS_PER_IMAGE = 24, 64
+CLASSES, BACKGROUND, DIM = 10, 10, 128
+FILE_NAME = "class_centers.safetensors"
+
+
+def make_runner(digits: Path, teacher_ckpt: Path, work_dir: Path, **options: object) -> Runner:
+    cfg = digits_config("review_nd_kd", digits, work_dir)
+    cfg.model.teacher_ckpt = str(teacher_ckpt)
+    # Random numbers of all three kinds: the flip draws from numpy or python, the sampler of
+    # RoIs from torch.
+    cfg.train_dataloader.dataset.pipeline.insert(3, dict(type="RandomFlip", prob=0.5))
+    cfg.merge_from_dict(options)
+    return runner(cfg)
+
+
+@pytest.fixture(scope="module")
+def shared(digits, teacher_ckpt, tmp_path_factory) -> Runner:
+    """One runner for all tests that do not train."""
+    return make_runner(digits, teacher_ckpt, tmp_path_factory.mktemp("shared") / "work")
+
+
+@pytest.fixture
+def run(shared: Runner, caplog: pytest.LogCaptureFixture) -> Iterator[Runner]:
+    """The shared runner without a file of centers; what it logs is in ``caplog``."""
+    Path(shared.work_dir, FILE_NAME).unlink(missing_ok=True)
+    nd_loss(shared).centers.zero_()
+    nd_loss(shared).counts.zero_()
+    shared.logger.addHandler(caplog.handler)
+    yield shared
+    shared.logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def unflipped(run: Runner) -> Iterator[Runner]:
+    """The shared runner without the random flip, for comparison with a loop over the images."""
+    transforms = run.train_dataloader.dataset.pipeline.transforms
+    kept = list(transforms)
+    transforms[:] = [t for t in kept if type(t).__name__ != "RandomFlip"]
+    yield run
+    transforms[:] = kept
+
+
+def nd_loss(run: Runner) -> nn.Module:
+    return run.model.distiller.distill_losses["loss_nd"]
+
+
+def own_file(run: Runner) -> Path:
+    return Path(run.work_dir) / FILE_NAME
+
+
+@contextmanager
+def forwards(module: nn.Module) -> Iterator[list[SimpleNamespace]]:
+    """State at each forward pass of ``module``."""
+    seen: list[SimpleNamespace] = []
+
+    def look(module: nn.Module, _: object) -> None:
+        seen.append(
+            SimpleNamespace(
+                training=any(m.training for m in module.modules()),
+                grad=torch.is_grad_enabled(),
+                random=random_state(),
+            )
+        )
+
+    handle = module.register_forward_pre_hook(look)
+    yield seen
+    handle.remove()
+
+
+def random_state() -> tuple[bytes, bytes, bytes]:
+    """Of python, numpy and torch."""
+    return (
+        repr(random.getstate()).encode(),
+        repr(np.random.get_state()[1:]).encode() + np.random.get_state()[1].tobytes(),
+        torch.get_rng_state().numpy().tobytes(),
+    )
+
+
+def box_loop(run: Runner) -> tuple[Tensor, Tensor]:
+    """Means and counts of the annotated boxes, one box after the other, without a recorder."""
+    teacher = run.model.teacher
+    sums = torch.zeros(CLASSES + 1, DIM, dtype=torch.float64)
+    counts = torch.zeros(CLASSES + 1, dtype=torch.int64)
+    for item in run.train_dataloader.dataset:
+        data = run.model.data_preprocessor(pseudo_collate([item]), training=True)
+        with torch.no_grad():
+            feats = teacher.extract_feat(data["inputs"])
+            objects = data["data_samples"][0].gt_instances
+            for box, label in zip(objects.bboxes.tensor, objects.labels):
+                x = teacher.roi_head.bbox_roi_extractor(
+                    feats[:4], torch.cat([torch.zeros(1), box])[None]
+                ).flatten(1)
+                for layer in teacher.roi_head.bbox_head.shared_fcs:
+                    x = layer(x).relu()
+                sums[label] += x[0].double()
+                counts[label] += 1
+    return sums / counts.clamp(min=1)[:, None], counts
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found.double(), expected.double(), rtol=1e-5, atol=1e-7)
+
+
+# What is gathered
+
+
+def test_annotated_boxes_equal_a_loop_over_boxes(unflipped):
+    means, counts = box_loop(unflipped)
+    centers = ClassCenterHook(rois="gt").collect(unflipped)
+    assert counts.sum() > IMAGES
+    assert torch.equal(centers.counts, counts)
+    assert centers.counts[BACKGROUND] == 0
+    assert_close(centers.means, means)
+
+
+def test_images_without_objects_add_nothing_to_annotated_boxes(unflipped, tmp_path):
+    dataset = unflipped.train_dataloader.dataset
+    kept = dataset.ann_file
+    empty = json.loads(Path(kept).read_text())
+    empty["annotations"] = [a for a in empty["annotations"] if a["image_id"] % 4 == 0]
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(empty))
+    cfg = copy.deepcopy(unflipped.cfg)
+    cfg.train_dataloader.dataset.ann_file = str(file)
+    # Whole batches without objects, too.
+    cfg.train_dataloader.batch_size = 1
+    cfg.train_dataloader.dataset.pipeline.pop(3)
+    cfg.work_dir = str(tmp_path / "work")
+    other = runner(cfg)
+    centers = ClassCenterHook(rois="gt").collect(other)
+    means, counts = box_loop(other)
+    assert 0 < counts.sum() == len(empty["annotations"])
+    assert torch.equal(centers.counts, counts)
+    assert_close(centers.means, means)
+    sampled = ClassCenterHook().collect(other)
+    assert int(sampled.counts.sum()) == IMAGES * ROIS_PER_IMAGE
+
+
+def test_sampled_rois_give_background_a_mean_and_all_count(run):
+    with forwards(run.model.teacher.roi_head.bbox_head.fc_cls) as passes:
+        centers = ClassCenterHook().collect(run)
+    assert len(passes) == IMAGES // 4
+    # 100 proposals and the annotated boxes for 64 places: every image fills them.
+    assert int(centers.counts.sum()) == IMAGES * ROIS_PER_IMAGE
+    assert centers.counts[BACKGROUND] > centers.counts[:BACKGROUND].sum()
+    assert centers.means[BACKGROUND].norm() > 0
+    seen = centers.counts > 0
+    assert seen[:BACKGROUND].any()
+    assert (centers.means[seen].norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("rois", ["sampled", "gt"])
+def test_teacher_runs_in_eval_mode_without_gradient_and_stays_as_it_was(run, rois):
+    teacher = run.model.teacher
+    before = copy.deepcopy(teacher.state_dict())
+    teacher.train()  # the hook must not rely on somebody else having switched it
+    try:
+        with forwards(teacher.backbone) as passes:
+            ClassCenterHook(rois=rois).collect(run)
+        assert all(m.training for m in teacher.modules())
+    finally:
+        teacher.eval()
+    assert len(passes) == IMAGES // 4
+    assert not any(p.training or p.grad for p in passes)
+    assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
+    assert all(p.grad is None for p in run.model.parameters())
+
+
+def test_random_numbers_go_on_as_without_a_prepass(run):
+    before = random_state()
+    with forwards(run.model.teacher.backbone) as passes:
+        ClassCenterHook().collect(run)
+    assert random_state() == before
+    # Not for lack of random numbers: numpy and torch were used.
+    assert passes[0].random[1] != passes[-1].random[1]
+    assert passes[0].random[2] != passes[-1].random[2]
+
+
+def test_two_prepasses_write_the_same_file_wherever_the_random_numbers_stand(run, tmp_path):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    ClassCenterHook().collect(run, first)
+    with torch.random.fork_rng():
+        torch.manual_seed(123)
+        np.random.seed(123)
+        random.seed(123)
+        ClassCenterHook().collect(run, second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_max_images_are_spread_over_the_data(run):
+    centers = ClassCenterHook(max_images=5, rois="gt").collect(run)
+    dataset = run.train_dataloader.dataset
+    chosen = (0, 6, 12, 17, 23)  # 5 of 24, first and last among them
+    expected = sum(len(dataset.get_data_info(i)["instances"]) for i in chosen)
+    assert int(centers.counts.sum()) == expected
+    many = ClassCenterHook(max_images=10 * IMAGES).collect(run)
+    assert int(many.counts.sum()) == IMAGES * ROIS_PER_IMAGE
+
+
+def test_max_images_of_a_repeated_dataset_in_groups_of_shape(digits, teacher_ckpt, tmp_path):
+    cfg = digits_config("review_nd_kd", digits, tmp_path / "work")
+    cfg.model.teacher_ckpt = str(teacher_ckpt)
+    plain = cfg.train_dataloader.dataset
+    repeated = dict(type="RepeatDataset", times=2, dataset=plain)
+    for dataset, groups in ((repeated, None), (plain, dict(type="AspectRatioBatchSampler"))):
+        cfg.train_dataloader.dataset = dataset
+        cfg.train_dataloader.batch_sampler = groups
+        centers = ClassCenterHook(max_images=5).collect(runner(cfg))
+        assert int(centers.counts.sum()) == 5 * ROIS_PER_IMAGE
+
+
+# The file
+
+
+def test_file_is_found_again_without_a_prepass(run, caplog):
+    hook = ClassCenterHook()
+    with forwards(run.model.teacher) as whole, forwards(run.model.teacher.backbone) as passes:
+        hook.before_train(run)
+        assert len(passes) == IMAGES // 4
+        written = own_file(run).read_bytes()
+        first = nd_loss(run).centers.clone()
+        nd_loss(run).centers.zero_()
+        hook.before_train(run)
+        assert len(passes) == IMAGES // 4
+    assert not whole  # neither its losses nor its predictions are asked for
+    assert torch.equal(nd_loss(run).centers, first) and first.abs().sum() > 0
+    assert own_file(run).read_bytes() == written
+    assert f"of an earlier pre-pass read from {own_file(run)}" in caplog.text
+
+
+def test_file_says_where_it_comes_from(run):
+    ClassCenterHook().collect(run)
+    metadata = ClassCenters.load(own_file(run)).metadata
+    assert json.loads(metadata["class_names"]) == [*"0123456789", "background"]
+    assert metadata["embedding"] == (
+        "ModuleInputsRecorder roi_head.bbox_head.fc_cls[0], RoIs sampled"
+    )
+    assert metadata["dataset"] == f"CocoDataset, {IMAGES} images"
+    assert len(metadata["teacher_sha256"]) == 64
+    assert metadata["kd_det_version"]
+
+
+def test_table_of_all_classes_is_logged(run, caplog):
+    ClassCenterHook().before_train(run)
+    counts = nd_loss(run).counts.tolist()
+    table = next(r.getMessage() for r in caplog.records if "Class centers (128-d)" in r.getMessage())
+    rows = [line.split() for line in table.splitlines()[2:]]
+    assert [r[0] for r in rows] == [*"0123456789", "background"]
+    assert [int(r[1]) for r in rows] == counts
+    norms = nd_loss(run).centers.norm(dim=1)
+    assert [float(r[2]) for r in rows] == pytest.approx(norms.tolist(), abs=1e-3)
+
+
+def with_metadata(**entries: str) -> Callable[[ClassCenters], ClassCenters]:
+    def change(centers: ClassCenters) -> ClassCenters:
+        centers.metadata.update(entries)
+        return centers
+
+    return change
+
+
+def of_half_the_size(centers: ClassCenters) -> ClassCenters:
+    other = ClassCenters(CLASSES + 1, DIM // 2, centers.metadata)
+    other.update(centers.means[:, : DIM // 2], torch.arange(CLASSES + 1))
+    return other
+
+
+MISFITS = {
+    "other teacher": (with_metadata(teacher_sha256="0" * 64), r"expected teacher_sha256 \w{64}, "),
+    "other classes": (with_metadata(class_names='["cat"]'), "expected class_names "),
+    "other RoIs": (
+        with_metadata(embedding="ModuleInputsRecorder roi_head.bbox_head.fc_cls[0], RoIs gt"),
+        "expected embedding ModuleInputsRecorder .* RoIs sampled, found .* RoIs gt",
+    ),
+    "other size": (of_half_the_size, "expected embedding size 128, found 64"),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_file_that_does_not_fit(run, caplog, tmp_path, misfit):
+    change, message = MISFITS[misfit]
+    hook = ClassCenterHook(max_images=4)
+    right = hook.collect(run).means
+    change(ClassCenters.load(own_file(run))).save(tmp_path / "named.safetensors")
+    wrong = (tmp_path / "named.safetensors").read_bytes()
+
+    # Named: an error, and nothing is gathered.
+    with forwards(run.model.teacher.backbone) as passes:
+        with pytest.raises(ClassCentersError, match=message) as caught:
+            ClassCenterHook(file=str(tmp_path / "named.safetensors")).before_train(run)
+        assert "found " in str(caught.value) and not passes
+
+    # Found: said why, and gathered anew.
+    own_file(run).write_bytes(wrong)
+    with forwards(run.model.teacher.backbone) as passes:
+        hook.before_train(run)
+        assert passes
+    warnings = [r.getMessage() for r in caplog.records if "gathered anew" in r.getMessage()]
+    assert len(warnings) == 1
+    assert str(caught.value).split(": ", 1)[1] in warnings[0]
+    assert torch.equal(nd_loss(run).centers, right)
+    assert own_file(run).read_bytes() != wrong
+
+
+def test_teacher_of_other_weights_does_not_fit(run, caplog):
+    hook = ClassCenterHook(max_images=4)
+    hook.before_train(run)
+    first = nd_loss(run).centers.clone()
+    bias = run.model.teacher.roi_head.bbox_head.shared_fcs[1].bias
+    with torch.no_grad():
+        bias += 1
+    try:
+        hook.before_train(run)
+    finally:
+        with torch.no_grad():
+            bias -= 1
+    assert "expected teacher_sha256" in caplog.text
+    assert (nd_loss(run).centers - first).abs().max() > 0.1
+
+
+def test_broken_file_is_gathered_anew(run, caplog):
+    own_file(run).write_bytes(b"not safetensors")
+    ClassCenterHook(max_images=4).before_train(run)
+    assert "is not a file of class centers" in caplog.text
+    assert nd_loss(run).has_centers
+
+
+def test_named_file_is_used_without_a_prepass(run, tmp_path):
+    file = tmp_path / "named.safetensors"
+    centers = ClassCenterHook().collect(run, file)
+    with forwards(run.model.teacher.backbone) as passes:
+        ClassCenterHook(file=str(file)).before_train(run)
+    assert not passes and not own_file(run).exists()
+    assert torch.equal(nd_loss(run).centers, centers.means)
+    assert torch.equal(nd_loss(run).counts, centers.counts)
+
+
+def test_published_json_form_is_accepted(run, tmp_path):
+    rows = torch.randn(CLASSES + 1, DIM, generator=torch.Generator().manual_seed(0))
+    file = tmp_path / "centers.json"
+    file.write_text(json.dumps({str(i): row.tolist() for i, row in enumerate(rows)}))
+    with forwards(run.model.teacher.backbone) as passes:
+        ClassCenterHook(file=str(file)).before_train(run)
+    assert not passes
+    torch.testing.assert_close(nd_loss(run).centers, rows)
+
+    file.write_text(json.dumps({"0": [1.0] * DIM}))
+    with pytest.raises(ClassCentersError, match="expected classes 11, found 1"):
+        ClassCenterHook(file=str(file)).before_train(run)
+
+
+def test_unseen_classes_are_warned_about_once_and_left_out(run, caplog):
+    ClassCenterHook(max_images=1).before_train(run)
+    counts = nd_loss(run).counts
+    unseen = [str(i) for i in range(CLASSES) if counts[i] == 0]
+    assert unseen and counts[BACKGROUND] > 0
+    warnings = [r.getMessage() for r in caplog.records if "never seen" in r.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"{len(unseen)} of 11 classes were never seen")
+    assert warnings[0].endswith(": " + ", ".join(unseen))
+    assert nd_loss(run).centers[counts == 0].abs().sum() == 0
+
+
+# Errors
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="expected rois 'sampled' or 'gt', found 'all'"):
+        ClassCenterHook(rois="all")
+    with pytest.raises(ValueError, match="expected max_images >= 1, found 0"):
+        ClassCenterHook(max_images=0)
+    with pytest.raises(FileNotFoundError, match=r"no/centers.safetensors.*collect_centers"):
+        ClassCenterHook(file="no/centers.safetensors")
+
+
+def test_model_without_a_loss_that_asks_for_centers_is_an_error(run):
+    losses = run.model.distiller.distill_losses
+    kept = losses.pop("loss_nd")
+    try:
+        with pytest.raises(ValueError, match=r"'loss_kd', 'loss_review'.*add kd_det.NDLoss"):
+            ClassCenterHook().before_train(run)
+    finally:
+        losses["loss_nd"] = kept
+
+
+def test_model_without_a_teacher_is_an_error(digits, tmp_path):
+    detector = build(digits_config("plain", digits, tmp_path).model)
+    with pytest.raises(ValueError, match=r"needs a distillation model.*found FasterRCNN"):
+        ClassCenterHook().before_train(SimpleNamespace(model=detector))
+
+
+# In a real run
+
+
+def test_training_gathers_once_saves_and_resumes(digits, teacher_ckpt, tmp_path):
+    work_dir = tmp_path / "work"
+    first = make_runner(digits, teacher_ckpt, work_dir)
+    with forwards(first.model.teacher.rpn_head) as prepass:
+        first.train()
+    # The teacher proposes RoIs in the pre-pass alone.
+    assert len(prepass) == IMAGES // 4
+    centers = ClassCenters.load(own_file(first))
+    assert torch.equal(nd_loss(first).centers, centers.means)
+    assert torch.equal(nd_loss(first).counts, centers.counts)
+    saved = torch.load(work_dir / "epoch_1.pth", weights_only=True, map_location="cpu")
+    key = "distiller.distill_losses.loss_nd.centers"
+    assert torch.equal(saved["state_dict"][key], centers.means)
+
+    resumed = make_runner(digits, teacher_ckpt, work_dir, resume=True)
+    resumed.train_loop._max_epochs = 2
+    with forwards(resumed.model.teacher.rpn_head) as prepass:
+        resumed.train()
+    assert not prepass
+    assert resumed.epoch == 2 and resumed.iter == 2 * IMAGES // 4
+    assert torch.equal(nd_loss(resumed).centers, centers.means)
+    assert (work_dir / "epoch_2.pth").is_file()
+
+
+# Classification
+
+SIDE, IMAGES_OF_CLASS = 32, {"ant": 5, "bee": 3, "cat": 4}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of images for each class."""
+    import cv2
+
+    random_numbers = np.random.default_rng(0)
+    for name, count in IMAGES_OF_CLASS.items():
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(count):
+            image = random_numbers.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / "images" / name / f"{i}.png"), image)
+    return tmp_path / "images"
+
+
+def classifier(base_channels: int) -> dict:
+    return dict(
+        type="mmpretrain.ImageClassifier",
+        data_preprocessor=dict(
+            type="mmpretrain.ClsDataPreprocessor", mean=[128] * 3, std=[64] * 3, num_classes=3
+        ),
+        backbone=dict(
+            type="mmpretrain.ResNet",
+            depth=18,
+            base_channels=base_channels,
+            stem_channels=base_channels,
+            num_stages=4,
+            out_indices=(3,),
+        ),
+        neck=dict(type="mmpretrain.GlobalAveragePooling"),
+        head=dict(type="mmpretrain.LinearClsHead", num_classes=3, in_channels=8 * base_channels),
+    )
+
+
+def classification_config(images: Path, work_dir: Path) -> Config:
+    embedding = dict(type="ModuleInputs", source="head.fc")
+    return Config(
+        dict(
+            default_scope="mmpretrain",
+            work_dir=str(work_dir),
+            model=dict(
+                type="mmrazor.SingleTeacherDistill",
+                architecture=classifier(4),
+                teacher=classifier(4),
+                distiller=dict(
+                    type="mmrazor.ConfigurableDistiller",
+                    student_recorders=dict(
+                        embedding=embedding,
+                        targets=dict(type="ModuleInputs", source="head.loss_module"),
+                    ),
+                    teacher_recorders=dict(embedding=embedding),
+                    distill_losses=dict(
+                        loss_nd=dict(type="kd_det.NDLoss", num_classes=3, embed_dim=32)
+                    ),
+                    loss_forward_mappings=dict(
+                        loss_nd=dict(
+                            s_emb=dict(recorder="embedding", from_student=True, data_idx=0),
+                            t_emb=dict(recorder="embedding", from_student=False, data_idx=0),
+                            labels=dict(recorder="targets", from_student=True, data_idx=1),
+                        )
+                    ),
+                ),
+            ),
+            train_dataloader=dict(
+                batch_size=4,
+                num_workers=0,
+                sampler=dict(type="DefaultSampler", shuffle=True),
+                dataset=dict(
+                    type="mmpretrain.CustomDataset",
+                    data_root=str(images),
+                    pipeline=[dict(type="LoadImageFromFile"), dict(type="PackInputs")],
+                ),
+            ),
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01)),
+            default_hooks=dict(logger=dict(type="LoggerHook", interval=1)),
+            custom_hooks=[dict(type="kd_det.ClassCenterHook")],
+            log_level="INFO",
+        )
+    )
+
+
+def test_classification_has_the_mean_of_each_class_and_no_background(images, tmp_path):
+    run = runner(classification_config(images, tmp_path / "work"))
+    teacher = run.model.teacher.eval()
+    sums, counts = torch.zeros(3, 32, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+    for item in run.train_dataloader.dataset:
+        data = run.model.data_preprocessor(pseudo_collate([item]), training=True)
+        with torch.no_grad():
+            embedding = teacher.neck(teacher.backbone(data["inputs"]))[-1][0]
+        label = int(data["data_samples"][0].gt_label)
+        sums[label] += embedding.double()
+        counts[label] += 1
+    before = copy.deepcopy(run.model.architecture.state_dict())
+
+    run.train()
+
+    centers = ClassCenters.load(own_file(run))
+    assert centers.num_classes == 3
+    assert json.loads(centers.metadata["class_names"]) == list(IMAGES_OF_CLASS)
+    assert counts.tolist() == centers.counts.tolist() == list(IMAGES_OF_CLASS.values())
+    assert_close(centers.means, sums / counts[:, None])
+    assert torch.equal(nd_loss(run).centers, centers.means)
+    assert run.iter == 3
+    losses = run.message_hub.get_scalar("train/distill.loss_nd").data[0]
+    assert len(losses) == 3 and (losses > 0).all() and np.isfinite(losses).all()
+    after = run.model.architecture.state_dict()
+    assert not torch.equal(before["head.fc.weight"], after["head.fc.weight"])
