@@ -120,7 +120,7 @@ def run(main: Callable[[], Any]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; run the same command with --resume to go on where it was")
+        sys.exit("\nstopped; the same command goes on where it was (tools/train.py: with --resume)")
     except EXPECTED_ERRORS as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise

@@ -16,7 +16,6 @@ from kd_det.files import write_atomically
 
 DATA = Path("data/digits-coco")
 CONFIGS = Path("configs/digits")
-EPOCHS = {"teacher": 10, "student": 8}
 TEACHER_SEED = 0
 
 
@@ -44,11 +43,15 @@ def parse_args() -> argparse.Namespace:
         "on where it was.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    methods = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("teacher", "plain"))
-    parser.add_argument("--method", choices=methods, default="review_nd_kd", help="recipe")
+    parser.add_argument("--method", choices=methods(), default="review_nd_kd", help="recipe")
     parser.add_argument("--seed", type=int, default=0, help="of both students (default: 0)")
     parser.add_argument("--root", default="work_dirs/demo", help="default: %(default)s")
     return parser.parse_args()
+
+
+def methods() -> list[str]:
+    """The recipes that teach the demo's student."""
+    return sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("teacher", "plain"))
 
 
 def teacher_steps(root: Path) -> tuple[Step, Step]:

@@ -79,7 +79,7 @@ class ClassCenterHook(Hook):
         """Run the pre-pass and write its result to ``out`` (default: the work directory)."""
         prepass = _PrePass(runner, self.rois, self.max_images)
         out = Path(out or Path(runner.work_dir) / FILE_NAME)
-        with _random_state_kept():
+        with _own_random_numbers():
             centers = prepass.run()
         if is_main_process():
             centers.save(out)
@@ -246,11 +246,31 @@ class _PrePass:
         return self.runner.build_dataloader(cfg, seed=0)
 
 
+class _Spread(Sampler):
+    """``number`` images of a dataset, evenly spread, in order, each on one rank."""
+
+    def __init__(self, dataset: Any, number: int) -> None:
+        self.dataset = dataset  # batch samplers that group images by shape look into it
+        rank, world_size = get_dist_info()
+        chosen = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)
+        self.indices = chosen[rank::world_size].tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Training goes on with the random numbers that it would have had without a pre-pass."""
+def _own_random_numbers() -> Iterator[None]:
+    """The same numbers in every pre-pass; training goes on with those that it would have had."""
     state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
+        seed = get_rank()
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
         yield
     random.setstate(state[0])
     np.random.set_state(state[1])

@@ -490,6 +490,7 @@ def classification_config(images: Path, work_dir: Path) -> Config:
                 teacher=classifier(4),
                 distiller=dict(
                     type="mmrazor.ConfigurableDistiller",
+                    _scope_="mmrazor",  # where it looks up recorders
                     student_recorders=dict(
                         embedding=embedding,
                         targets=dict(type="ModuleInputs", source="head.loss_module"),
