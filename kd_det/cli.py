@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-# Errors whose message is meant for the person at the terminal.
-EXPECTED_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError)
 DEBUG_VARIABLE = "KD_DET_DEBUG"
+OWN_CODE = (Path(__file__).parent, Path(sys.argv[0]).resolve().parent)
 
 
 def parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -113,18 +113,26 @@ def _require(path: str | Path | None, what: str, remedy: str) -> None:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Run a tool; an expected error ends it with one message and exit code 1.
+    """Run a tool; an error meant for the person at the terminal ends it with one message.
 
-    Set KD_DET_DEBUG=1 to see where the error was raised.
+    Those are the errors that this project raised itself, and files that cannot be read or
+    written. Anything else is a fault that needs its traceback. KD_DET_DEBUG=1 shows all.
     """
     try:
         main()
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on where it was (tools/train.py: with --resume)")
-    except EXPECTED_ERRORS as error:
-        if os.environ.get(DEBUG_VARIABLE):
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE) or not _is_for_the_user(error):
             raise
-        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.exit(f"error ({type(error).__name__}): {text}{notes}\n"
+        sys.exit(f"error ({type(error).__name__}): {text}\n"
                  f"(set {DEBUG_VARIABLE}=1 to see where it was raised)")  # fmt: skip
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    raised_in = Path(frame.f_code.co_filename).resolve()
+    return any(raised_in.is_relative_to(folder) for folder in OWN_CODE)

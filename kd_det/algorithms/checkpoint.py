@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -36,7 +37,14 @@ def load_weights(model: nn.Module, path: str, who: str) -> None:
     path = str(path)
     if "://" not in path and not Path(path).is_file():
         raise FileNotFoundError(f"the {who}'s checkpoint {path} does not exist")
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path} cannot be read: expected a file of weights written by "
+            f"torch.save, found something else ({type(error).__name__}: {reason})"
+        ) from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise CheckpointError(

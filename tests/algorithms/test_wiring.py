@@ -142,3 +142,12 @@ def test_extra_weights_in_the_checkpoint_are_left_out(cfg, tmp_path: Path):
     assert torch.equal(
         model.teacher.neck.fpn_convs[0].conv.weight, state["neck.fpn_convs.0.conv.weight"]
     )
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"", b"PK\x03\x04 truncated"])
+def test_file_that_is_no_checkpoint_is_named(cfg, tmp_path: Path, content: bytes):
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(content)
+    cfg.model.teacher_ckpt = str(path)
+    with pytest.raises(CheckpointError, match=r"teacher's checkpoint .*teacher.pth cannot be read"):
+        build(cfg.model)
