@@ -201,6 +201,7 @@ def slow_fusion(
         ([(7, 10), (4, 5), (2, 3)], None),  # odd sides, not square
         ([(5, 3), (1, 4), (1, 2)], None),  # height 1; the narrower map is the finer one
         ([(4, 4), (2, 2), (1, 1)], [(8, 6), (4, 4), (1, 3)]),  # outputs of other sizes
+        ([(4, 5), (3, 4)], [(5, 4), (2, 1)]),  # an output smaller than its map: that is carried
         ([(3, 5)], None),  # a single level
     ],
     ids=str,
