@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+import kd_det  # noqa: F401  (mends the stack before mmdet is imported)
+
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
 

@@ -1,0 +1,44 @@
+"""The README's configs work as they stand, but for where files lie."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from small import ROOT, build
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def config(tmp_path: Path) -> Config:
+    text = "\n".join(SNIPPETS[:2])
+    recipe = "configs/frcnn_r101_r18_review_nd.py"
+    assert f'_base_ = "{recipe}"' in text
+    path = tmp_path / "my_r18.py"
+    path.write_text(text.replace(recipe, str(ROOT / recipe)))
+    return Config.fromfile(path)
+
+
+def test_first_config_builds_for_three_classes(tmp_path: Path):
+    cfg = config(tmp_path)
+    torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "my_teacher.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "my_teacher.pth")
+    model = build(cfg.model)
+    assert model.student.roi_head.bbox_head.num_classes == 3
+    assert model.distiller.distill_losses["loss_nd"].centers.shape == (4, 1024)
+
+
+def test_own_data_reaches_every_loader(tmp_path: Path):
+    cfg = config(tmp_path)
+    for part in ("train", "val", "test"):
+        assert cfg[f"{part}_dataloader"].dataset.data_root == "data/fruit/"
+        assert cfg[f"{part}_dataloader"].dataset.metainfo.classes == ("apple", "orange", "pear")
+    assert cfg.test_evaluator.ann_file == "data/fruit/annotations/val.json"
+
+
+def test_files_that_it_names_are_there():
+    for path in re.findall(r"(?:configs|tools|requirements|kd_det)/[\w./]+\w", README):
+        assert (ROOT / path).exists(), path
