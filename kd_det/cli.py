@@ -47,7 +47,10 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line overrides."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if "::" not in args.config and not Path(args.config).is_file():
-        raise FileNotFoundError(f"there is no config file {args.config}")
+        raise FileNotFoundError(
+            f"there is no config file {args.config}; recipes lie in the repository's configs/, "
+            "those of a package are named like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+        )
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
@@ -56,6 +59,12 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    for path in (Path(cfg.work_dir), *Path(cfg.work_dir).parents):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(
+                f"the work directory {cfg.work_dir} cannot be made, since {path} is a file; "
+                "choose another with --work-dir"
+            )
     return cfg
 
 
@@ -75,7 +84,7 @@ def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
         FileNotFoundError: Names what is missing, where, and what to do.
     """
     if "teacher" in parts:
-        _require(cfg.model.get("teacher_ckpt"), "the teacher's checkpoint", TEACHER_REMEDY)
+        require(cfg.model.get("teacher_ckpt"), "the teacher's checkpoint", TEACHER_REMEDY)
     for part in parts:
         loader = cfg.get(f"{part}_dataloader")
         if loader is not None:
@@ -92,10 +101,10 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
     if "digits" in str(root):
         remedy = f"run: python tools/make_digits_coco.py --root {root}"
     if dataset.get("ann_file"):
-        _require(root / dataset.ann_file, f"the {part} annotation file", remedy)
+        require(root / dataset.ann_file, f"the {part} annotation file", remedy)
     for prefix in (dataset.get("data_prefix") or {}).values():
         if isinstance(prefix, str) and prefix:
-            _require(root / prefix, f"the {part} image folder", remedy)
+            require(root / prefix, f"the {part} image folder", remedy)
 
 
 def _datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
@@ -107,7 +116,8 @@ def _datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
         yield from _datasets(each)
 
 
-def _require(path: str | Path | None, what: str, remedy: str) -> None:
+def require(path: str | Path | None, what: str, remedy: str) -> None:
+    """Raise ``FileNotFoundError`` with the remedy unless ``path`` exists (or is None or a URL)."""
     if path is not None and "://" not in str(path) and not Path(path).exists():
         raise FileNotFoundError(f"{what} does not exist: {path}; {remedy}")
 

@@ -13,6 +13,8 @@ import kd_det  # noqa: F401  (mends the stack before mmdet is imported)
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
+# Fewer than the proposals of an image, so that every image fills them.
+ROIS_PER_IMAGE = 64
 
 
 def digits_config(name: str, data: Path, work_dir: Path, **options: object) -> Config:
@@ -29,6 +31,9 @@ def digits_config(name: str, data: Path, work_dir: Path, **options: object) -> C
         cfg[f"{part}_evaluator"].ann_file = str(data / "annotations" / "instances_val.json")
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.param_scheduler = []
+    for detector in (cfg.model, cfg.model.get("architecture"), cfg.model.get("teacher")):
+        if detector is not None and "train_cfg" in detector:
+            detector.train_cfg.rcnn.sampler.num = ROIS_PER_IMAGE
     cfg.work_dir = str(work_dir)
     cfg.merge_from_dict(options)
     return cfg

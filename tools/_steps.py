@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config
@@ -43,7 +45,7 @@ class Step:
     inputs: list[Step] = field(default_factory=list)
     resume: str | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of all that the result depends on."""
         parts = [__version__, *self.command, *(step.key for step in self.inputs)]
@@ -117,7 +119,10 @@ def _tee(lines: Iterable[str], write: Callable[[str], object]) -> Iterable[str]:
 def _shortened(line: str) -> str:
     """A log line without the entries that only matter in the log file."""
     text = line.rstrip().split(" - INFO - ")[-1]
-    kept = ("Epoch(", "lr:", "eta:", "time:", "loss:", "coco/bbox_mAP:", "coco/bbox_mAP_50:")
-    if not text.startswith("Epoch("):
+    # MMEngine pads the counters: 'Epoch(train)  [3][ 25/125]  lr: ...'.
+    counters = re.match(r"Epoch\(\w+\)\s*(\[[^]]*\])+", text)
+    if counters is None:
         return text
-    return "  ".join(part for part in text.split("  ") if part.strip().startswith(kept))
+    kept = ("lr:", "eta:", "time:", "loss:", "coco/bbox_mAP:", "coco/bbox_mAP_50:")
+    rest = (part.strip() for part in text[counters.end() :].split("  "))
+    return "  ".join([counters[0], *(part for part in rest if part.startswith(kept))])

@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Train on several GPUs (or CPU processes): tools/dist_train.sh CONFIG PROCESSES [options of train.py]
-# Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
+# Train on several GPUs (or CPU processes).
 set -euo pipefail
+usage="usage: tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
+
+example:
+  tools/dist_train.sh configs/frcnn_r101_r18_review_nd.py 8 --work-dir work_dirs/r18
+
+several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each"
+case "${1:-}" in -h | --help) echo "$usage" && exit ;; esac
 if [ $# -lt 2 ]; then
-    echo "usage: tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]" >&2
+    echo "$usage" >&2
     exit 2
 fi
 config=$1 processes=$2

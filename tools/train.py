@@ -27,6 +27,7 @@ def main() -> None:
     cli.check_files(cfg, ("train", "val", *(["teacher"] if cli.is_distillation(cfg) else [])))
 
     if args.amp:
+        _require_gpu()
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
     if args.auto_scale_lr:
@@ -36,6 +37,8 @@ def main() -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
+        remedy = "--resume alone takes the last one in the work directory"
+        cli.require(cfg.load_from, "the checkpoint to resume", remedy)
 
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
@@ -43,6 +46,13 @@ def main() -> None:
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     runner.train()
     runner.logger.info(f"Training is done. Checkpoints and logs lie in {runner.work_dir}")
+
+
+def _require_gpu() -> None:
+    from mmengine.device import get_device
+
+    if get_device() in ("cpu", "mps"):
+        raise ValueError("--amp needs a GPU, and none was found; leave it out")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ model = dict(
         bbox_head=dict(in_channels=64, fc_out_channels=128, num_classes=10),
     ),
     train_cfg=dict(
-        rpn=dict(sampler=dict(num=64)),
+        rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=64)),
+        rcnn=dict(sampler=dict(num=128)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )

@@ -1,4 +1,9 @@
-# The teacher, trained on its own.
+# The teacher, trained on its own and for longer.
 _base_ = ["../_base_/digits_frcnn.py", "../_base_/digits_coco.py"]
 
 model = _base_.teacher_parts
+train_cfg = dict(max_epochs=6)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, T_max=6, convert_to_iter_based=True),
+]

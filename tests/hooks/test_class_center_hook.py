@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
-from small import IMAGE_SIZE, build, digits_config, runner
+from small import build, digits_config, runner
 from torch import Tensor, nn
 
 from kd_det import ClassCenterHook
@@ -110,7 +111,7 @@ def box_loop(run: Runner) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             feats = teacher.extract_feat(data["inputs"])
             objects = data["data_samples"][0].gt_instances
-            for box, label in zip(objects.bboxes.tensor, objects.labels):
+            for box, label in zip(objects.bboxes, objects.labels):
                 x = teacher.roi_head.bbox_roi_extractor(
                     feats[:4], torch.cat([torch.zeros(1), box])[None]
                 ).flatten(1)
@@ -200,15 +201,20 @@ def test_random_numbers_go_on_as_without_a_prepass(run):
     assert passes[0].random[2] != passes[-1].random[2]
 
 
-def test_two_prepasses_write_the_same_file_wherever_the_random_numbers_stand(run, tmp_path):
-    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    ClassCenterHook().collect(run, first)
-    with torch.random.fork_rng():
-        torch.manual_seed(123)
-        np.random.seed(123)
-        random.seed(123)
-        ClassCenterHook().collect(run, second)
-    assert first.read_bytes() == second.read_bytes()
+def test_two_prepasses_agree_wherever_the_random_numbers_stand(run, tmp_path):
+    written = []
+    for seed in (0, 123):
+        file = tmp_path / f"{seed}.safetensors"
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            ClassCenterHook().collect(run, file)
+        written.append(ClassCenters.load(file))
+    first, second = written
+    assert torch.equal(first.means, second.means)
+    assert torch.equal(first.counts, second.counts)
+    assert first.metadata == second.metadata
 
 
 def test_max_images_are_spread_over_the_data(run):
@@ -252,6 +258,16 @@ def test_file_is_found_again_without_a_prepass(run, caplog):
     assert f"of an earlier pre-pass read from {own_file(run)}" in caplog.text
 
 
+def test_file_that_another_rank_lacks_is_gathered_by_all(run, monkeypatch):
+    # Machines without a common work directory: ranks must not wait for each other.
+    ClassCenterHook().before_train(run)
+    module = sys.modules[ClassCenterHook.__module__]
+    monkeypatch.setattr(module, "all_gather_object", lambda found: [found, False])
+    with forwards(run.model.teacher.backbone) as passes:
+        ClassCenterHook().before_train(run)
+    assert len(passes) == IMAGES // 4
+
+
 def test_file_says_where_it_comes_from(run):
     ClassCenterHook().collect(run)
     metadata = ClassCenters.load(own_file(run)).metadata
@@ -259,7 +275,7 @@ def test_file_says_where_it_comes_from(run):
     assert metadata["embedding"] == (
         "ModuleInputsRecorder roi_head.bbox_head.fc_cls[0], RoIs sampled"
     )
-    assert metadata["dataset"] == f"CocoDataset, {IMAGES} images"
+    assert metadata["dataset"] == f"CocoDataset, {IMAGES} of {IMAGES} images"
     assert len(metadata["teacher_sha256"]) == 64
     assert metadata["kd_det_version"]
 
@@ -267,7 +283,8 @@ def test_file_says_where_it_comes_from(run):
 def test_table_of_all_classes_is_logged(run, caplog):
     ClassCenterHook().before_train(run)
     counts = nd_loss(run).counts.tolist()
-    table = next(r.getMessage() for r in caplog.records if "Class centers (128-d)" in r.getMessage())
+    logged = [record.getMessage() for record in caplog.records]
+    (table,) = [text for text in logged if "Class centers (128-d)" in text]
     rows = [line.split() for line in table.splitlines()[2:]]
     assert [r[0] for r in rows] == [*"0123456789", "background"]
     assert [int(r[1]) for r in rows] == counts
@@ -418,24 +435,26 @@ def test_model_without_a_teacher_is_an_error(digits, tmp_path):
 
 def test_training_gathers_once_saves_and_resumes(digits, teacher_ckpt, tmp_path):
     work_dir = tmp_path / "work"
-    first = make_runner(digits, teacher_ckpt, work_dir)
+    few = {"train_dataloader.dataset.indices": 8, "train_cfg.val_interval": 99}
+    first = make_runner(digits, teacher_ckpt, work_dir, **few)
     with forwards(first.model.teacher.rpn_head) as prepass:
         first.train()
     # The teacher proposes RoIs in the pre-pass alone.
-    assert len(prepass) == IMAGES // 4
+    assert len(prepass) == 2
     centers = ClassCenters.load(own_file(first))
+    assert int(centers.counts.sum()) == 8 * ROIS_PER_IMAGE
     assert torch.equal(nd_loss(first).centers, centers.means)
     assert torch.equal(nd_loss(first).counts, centers.counts)
     saved = torch.load(work_dir / "epoch_1.pth", weights_only=True, map_location="cpu")
     key = "distiller.distill_losses.loss_nd.centers"
     assert torch.equal(saved["state_dict"][key], centers.means)
 
-    resumed = make_runner(digits, teacher_ckpt, work_dir, resume=True)
-    resumed.train_loop._max_epochs = 2
+    more = {**few, "train_cfg.max_epochs": 2, "resume": True}
+    resumed = make_runner(digits, teacher_ckpt, work_dir, **more)
     with forwards(resumed.model.teacher.rpn_head) as prepass:
         resumed.train()
     assert not prepass
-    assert resumed.epoch == 2 and resumed.iter == 2 * IMAGES // 4
+    assert (resumed.epoch, resumed.iter) == (2, 4)
     assert torch.equal(nd_loss(resumed).centers, centers.means)
     assert (work_dir / "epoch_2.pth").is_file()
 
@@ -528,7 +547,10 @@ def classification_config(images: Path, work_dir: Path) -> Config:
 
 
 def test_classification_has_the_mean_of_each_class_and_no_background(images, tmp_path):
-    run = runner(classification_config(images, tmp_path / "work"))
+    cfg = classification_config(images, tmp_path / "work")
+    torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "teacher.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
+    run = runner(cfg)
     teacher = run.model.teacher.eval()
     sums, counts = torch.zeros(3, 32, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
     for item in run.train_dataloader.dataset:
@@ -553,3 +575,17 @@ def test_classification_has_the_mean_of_each_class_and_no_background(images, tmp
     assert len(losses) == 3 and (losses > 0).all() and np.isfinite(losses).all()
     after = run.model.architecture.state_dict()
     assert not torch.equal(before["head.fc.weight"], after["head.fc.weight"])
+
+
+def test_pre_pass_over_fewer_images_is_not_taken_over(run, caplog):
+    ClassCenterHook(max_images=4).collect(run)
+    ClassCenterHook(max_images=5).before_train(run)
+    warnings = [r.getMessage() for r in caplog.records if "gathered anew" in r.getMessage()]
+    assert len(warnings) == 1
+    assert "expected dataset CocoDataset, 5 of 24 images, found CocoDataset, 4 of" in warnings[0]
+
+
+def test_dataset_of_another_class_count_is_refused(run):
+    run.train_dataloader.dataset._metainfo["classes"] = ("apple", "pear")
+    with pytest.raises(ValueError, match="expect 10 classes, but the training dataset has 2"):
+        ClassCenterHook(max_images=4).before_train(run)

@@ -1,0 +1,177 @@
+"""The COCO recipe as it is, on a handful of small images in COCO's form.
+
+Overridden are data root, image size, number of iterations, workers and checkpoints; nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+from small import ROOT, build, runner
+
+from kd_det.centers import ClassCenters
+
+HEIGHT, WIDTH = 96, 128
+TRAIN_IMAGES, VAL_IMAGES = 7, 3
+TEACHER = "teacher."
+CLASS_BIAS = "roi_head.bbox_head.fc_cls.bias"
+# COCO's category ids have gaps: 1 to 90 without these.
+GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+
+def coco_names() -> tuple[str, ...]:
+    from mmdet.datasets import CocoDataset
+
+    return CocoDataset.METAINFO["classes"]
+
+
+def write_split(root: Path, split: str, images: int) -> dict[str, Any]:
+    """Noise with bright boxes; the second image has a crowd, the last one no object."""
+    numbers = np.random.default_rng(len(split))
+    ids = [i for i in range(1, 91) if i not in GAPS]
+    data: dict[str, Any] = dict(images=[], annotations=[])
+    data["categories"] = [dict(id=i, name=name) for i, name in zip(ids, coco_names())]
+    (root / split).mkdir(parents=True)
+    for index in range(images):
+        # Portraits too: images are grouped by shape.
+        height, width = (HEIGHT, WIDTH) if index % 3 else (WIDTH, HEIGHT)
+        image = numbers.integers(0, 128, (height, width, 3), dtype=np.uint8)
+        name = f"{index:012d}.jpg"
+        # Ids are not positions, as in COCO.
+        entry = dict(id=1000 + 7 * index, file_name=name, height=height, width=width)
+        data["images"].append(entry)
+        for _ in range(3 if index < images - 1 else 0):
+            x, y = int(numbers.integers(0, width - 40)), int(numbers.integers(0, height - 40))
+            w, h = (int(side) for side in numbers.integers(20, 40, 2))
+            image[y : y + h, x : x + w] = numbers.integers(128, 256, 3)
+            annotation = dict(
+                id=len(data["annotations"]) + 1,
+                image_id=entry["id"],
+                category_id=int(numbers.choice(ids)),
+                bbox=[x, y, w, h],
+                area=w * h,
+                iscrowd=0,
+                segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]],
+            )
+            data["annotations"].append(annotation)
+        cv2.imwrite(str(root / split / name), image)
+    crowd = data["annotations"][4]
+    crowd.update(iscrowd=1, segmentation=dict(size=[HEIGHT, WIDTH], counts=[HEIGHT * WIDTH]))
+    file = root / "annotations" / f"instances_{split}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(data))
+    return data
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("coco")
+    write_split(root, "train2017", TRAIN_IMAGES)
+    write_split(root, "val2017", VAL_IMAGES)
+    return root
+
+
+def small_recipe(coco: Path, folder: Path) -> Config:
+    cfg = Config.fromfile(ROOT / "configs" / "frcnn_r101_r18_review_nd.py")
+    torch.manual_seed(0)
+    weights = build(cfg.model.teacher).state_dict()
+    # As they are initialised, all 81 classes score below the threshold of 0.05, and there would
+    # be nothing to evaluate.
+    weights[CLASS_BIAS][:10] += 4
+    torch.save(weights, folder / "teacher.pth")
+    cfg.model.teacher_ckpt = str(folder / "teacher.pth")
+    start = {f"architecture.{CLASS_BIAS}": weights[CLASS_BIAS]}
+    torch.save({"state_dict": start}, folder / "start.pth")
+    cfg.load_from = str(folder / "start.pth")
+    cfg.model.architecture.backbone.init_cfg = None
+    for part in ("train", "val", "test"):
+        loader = cfg[f"{part}_dataloader"]
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(coco)
+        for transform in loader.dataset.pipeline:
+            if transform["type"] in ("Resize", "RandomResize"):
+                transform["scale"] = shrunk(transform["scale"])
+    for part in ("val", "test"):
+        cfg[f"{part}_evaluator"].ann_file = str(coco / "annotations" / "instances_val2017.json")
+    cfg.train_cfg.max_epochs = 1
+    cfg.default_hooks.logger.interval = 1
+    cfg.work_dir = str(folder / "work")
+    return cfg
+
+
+def shrunk(scale: Any) -> Any:
+    """An eighth of all numbers."""
+    if isinstance(scale, (list, tuple)):
+        return type(scale)(shrunk(s) for s in scale)
+    return scale // 8
+
+
+@pytest.fixture(scope="module")
+def trained(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    run = runner(small_recipe(coco, tmp_path_factory.mktemp("recipe")))
+    run.start_weights = {k: v.clone() for k, v in run.model.teacher.state_dict().items()}
+    run.train()
+    return run
+
+
+def scalars(run: Runner) -> list[ConfigDict]:
+    file = Path(run.log_dir) / "vis_data" / "scalars.json"
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_prepass_sees_all_images_with_objects(trained):
+    centers = ClassCenters.load(Path(trained.work_dir) / "class_centers.safetensors")
+    assert json.loads(centers.metadata["class_names"]) == [*coco_names(), "background"]
+    # The recipe filters images without objects; 512 RoIs is what the head samples at most.
+    used = TRAIN_IMAGES - 1
+    assert centers.metadata["dataset"] == f"CocoDataset, {used} of {used} images"
+    assert used * 128 < int(centers.counts.sum()) <= used * 512
+    assert centers.counts[80] > 0
+    loss = trained.model.distiller.distill_losses["loss_nd"]
+    assert torch.equal(loss.centers, centers.means)
+    assert loss.centers.shape == (81, 1024)
+
+
+def test_trains_with_all_its_losses(trained):
+    assert trained.iter == 3
+    entries = [entry for entry in scalars(trained) if "loss" in entry]
+    assert len(entries) == 3
+    names = {"distill.loss_review", "distill.loss_nd", "student.loss_cls", "student.loss_rpn_bbox"}
+    for entry in entries:
+        assert all(np.isfinite(entry[name]) and entry[name] >= 0 for name in names)
+        assert entry["distill.loss_review"] > 0 and entry["distill.loss_nd"] > 0
+
+
+def test_learning_rate_follows_the_batch_size(trained):
+    # 0.01 for 8 images; two images on one process.
+    assert trained.optim_wrapper.param_groups[0]["initial_lr"] == pytest.approx(0.01 * 2 / 8)
+
+
+def test_student_and_teacher_are_evaluated(trained):
+    metrics = [entry for entry in scalars(trained) if "coco/bbox_mAP" in entry]
+    assert len(metrics) == 1
+    assert 0 <= metrics[0]["coco/bbox_mAP"] <= 1
+    assert 0 <= metrics[0]["teacher.coco/bbox_mAP"] <= 1
+
+
+def test_teacher_stays_as_it_was_and_out_of_the_checkpoint(trained):
+    teacher = trained.model.teacher.state_dict()
+    assert teacher.keys() == trained.start_weights.keys()
+    assert all(torch.equal(teacher[k], v) for k, v in trained.start_weights.items())
+    file = Path(trained.work_dir) / "epoch_1.pth"
+    saved = torch.load(file, map_location="cpu", weights_only=True)
+    keys = saved["state_dict"].keys()
+    assert not [key for key in keys if key.startswith(TEACHER)]
+    assert {key.split(".")[0] for key in keys} == {"architecture", "distiller"}
+    # Neither as weights nor in the optimizer's state (one buffer each).
+    own = sum(p.numel() for p in trained.model.parameters() if p.requires_grad)
+    held = sum(state["momentum_buffer"].numel() for state in saved["optimizer"]["state"].values())
+    assert held == own

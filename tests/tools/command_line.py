@@ -1,0 +1,62 @@
+"""Helpers to run the command lines on small settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from small import IMAGE_SIZE, ROIS_PER_IMAGE, ROOT
+
+TOOLS = ROOT / "tools"
+RECIPE = ROOT / "configs" / "digits" / "review_nd_kd.py"
+
+
+def load_tool(name: str) -> ModuleType:
+    """The module of ``tools/<name>.py``."""
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_process(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    """``python tools/<name>.py`` in a process of its own."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, str(TOOLS / f"{name}.py"), *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def small_options(digits: Path, teacher_ckpt: Path) -> list[str]:
+    """What makes ``RECIPE`` small: two iterations of four images."""
+    scale = f"({IMAGE_SIZE},{IMAGE_SIZE})"
+    options = [
+        f"model.teacher_ckpt={teacher_ckpt}",
+        "train_dataloader.dataset.indices=8",
+        "train_cfg.max_epochs=1",
+        "default_hooks.logger.interval=1",
+        f"val_evaluator.ann_file={digits}/annotations/instances_val.json",
+        f"test_evaluator.ann_file={digits}/annotations/instances_val.json",
+    ]
+    for side in ("architecture", "teacher"):
+        options.append(f"model.{side}.train_cfg.rcnn.sampler.num={ROIS_PER_IMAGE}")
+    for part in ("train", "val", "test"):
+        options += [
+            f"{part}_dataloader.batch_size=4",
+            f"{part}_dataloader.num_workers=0",
+            f"{part}_dataloader.persistent_workers=False",
+            f"{part}_dataloader.dataset.data_root={digits}",
+            f"{part}_dataloader.dataset.pipeline.2.scale={scale}",
+        ]
+    return options

@@ -1,0 +1,74 @@
+"""Runs the command lines: in this process to spare imports, or as a user does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import RECIPE, TOOLS, load_tool, run_process, small_options
+from small import digits_config
+
+from kd_det import cli
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``tool("train", *arguments)`` in this process; errors end it with SystemExit."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.setenv("LOCAL_RANK", "0")  # the tools set it
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+    # As it is where a tool is the program that was started.
+    monkeypatch.setattr(cli, "OWN_CODE", (Path(cli.__file__).parent, TOOLS))
+
+    def run(name: str, *arguments: object) -> None:
+        module = load_tool(name)
+        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
+        cli.run(module.main)
+
+    return run
+
+
+@pytest.fixture
+def refusal(tool: Callable[..., None], capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """The message with which a tool ends; nothing of it is a traceback, and its code is 1."""
+
+    def run(name: str, *arguments: object) -> str:
+        with pytest.raises(SystemExit) as caught:
+            tool(name, *arguments)
+        message = caught.value.code
+        # With a text, SystemExit prints it to stderr and exits with 1.
+        assert isinstance(message, str)
+        assert "Traceback" not in message + capsys.readouterr().err
+        assert message.count("\n") == 1 and message.endswith("to see where it was raised)")
+        return message.splitlines()[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(
+    digits: Path, teacher_ckpt: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess]:
+    """Work directory and process of one epoch of ``tools/train.py``."""
+    work_dir = tmp_path_factory.mktemp("train") / "work"
+    options = small_options(digits, teacher_ckpt)
+    return work_dir, run_process("train", RECIPE, "--work-dir", work_dir, "--cfg-options", *options)
+
+
+@pytest.fixture
+def config_file(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes the small recipe with further options to a file."""
+
+    def write(name: str = "review_nd_kd", **options: object) -> Path:
+        cfg = digits_config(name, digits, tmp_path / "work")
+        if name == "review_nd_kd":
+            cfg.model.teacher_ckpt = str(teacher_ckpt)
+        cfg.train_dataloader.dataset.indices = 8
+        cfg.merge_from_dict(options)
+        cfg.dump(tmp_path / f"{name}.py")
+        return tmp_path / f"{name}.py"
+
+    return write

@@ -1,0 +1,156 @@
+"""tools/train.py trains, resumes, and refuses in one sentence what cannot go well."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+import torch
+from command_line import RECIPE, run_process, small_options
+from small import ROOT
+
+from kd_det.centers import ClassCenters
+
+
+def output_of(process: subprocess.CompletedProcess) -> str:
+    output = process.stdout + process.stderr
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    return output
+
+
+def test_trains_the_recipe_and_says_where_the_results_lie(trained):
+    work_dir, process = trained
+    output = output_of(process)
+    assert "Epoch(train) [1][2/2]" in output and "coco/bbox_mAP:" in output
+    assert f"Checkpoints and logs lie in {work_dir}" in output
+    assert (work_dir / "epoch_1.pth").is_file()
+    assert int(ClassCenters.load(work_dir / "class_centers.safetensors").counts.sum()) == 8 * 64
+    saved = torch.load(work_dir / "epoch_1.pth", map_location="cpu", weights_only=True)
+    parts = {key.split(".")[0] for key in saved["state_dict"]}
+    assert parts == {"architecture", "distiller"}
+
+
+def test_resume_goes_on_at_the_next_epoch(trained, digits, teacher_ckpt, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "work")
+    options = [*small_options(digits, teacher_ckpt), "train_cfg.max_epochs=2"]
+    output = output_of(
+        run_process(
+            "train", RECIPE, "--work-dir", tmp_path / "work", "--resume", "--cfg-options", *options
+        )
+    )
+    assert "Epoch(train) [2][2/2]" in output and "Epoch(train) [1]" not in output
+    assert "of an earlier pre-pass" in output and "Gathering" not in output
+    assert "resumed epoch: 1, iter: 2" in output
+    # The checkpoint holds no teacher, and resuming knows that.
+    for complaint in ("missing keys", "unexpected key", "do not match", "teacher.backbone"):
+        assert complaint not in output
+    first, second = (
+        torch.load(folder / name, map_location="cpu", weights_only=True)["state_dict"]
+        for folder, name in ((trained[0], "epoch_1.pth"), (tmp_path / "work", "epoch_2.pth"))
+    )
+    assert first.keys() == second.keys()
+    key = "distiller.distill_losses.loss_nd.centers"
+    assert torch.equal(first[key], second[key])
+    key = "architecture.roi_head.bbox_head.fc_cls.weight"
+    assert not torch.equal(first[key], second[key])
+
+
+def test_trains_a_plain_detector_in_process(tool, config_file, tmp_path):
+    tool("train", config_file("plain"), "--work-dir", tmp_path / "plain")
+    saved = torch.load(tmp_path / "plain" / "epoch_1.pth", map_location="cpu", weights_only=True)
+    assert "roi_head.bbox_head.fc_cls.weight" in saved["state_dict"]
+
+
+def test_missing_dataset_is_one_sentence(digits, teacher_ckpt, tmp_path):
+    # Once as a user sees it, with the exit code.
+    options = [
+        *small_options(digits, teacher_ckpt),
+        f"train_dataloader.dataset.data_root={tmp_path}/digits",
+    ]
+    process = run_process(
+        "train", RECIPE, "--work-dir", tmp_path / "work", "--cfg-options", *options
+    )
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    # What imports warn of comes before.
+    message, hint = process.stderr.splitlines()[-2:]
+    assert message == (
+        "error (FileNotFoundError): the train annotation file does not exist: "
+        f"{tmp_path}/digits/annotations/instances_train.json; "
+        f"run: python tools/make_digits_coco.py --root {tmp_path}/digits"
+    )
+    assert "KD_DET_DEBUG=1" in hint
+    assert not (tmp_path / "work").exists()
+
+
+def test_missing_images_and_other_datasets_have_their_own_remedy(refusal, config_file, tmp_path):
+    (tmp_path / "mine" / "annotations").mkdir(parents=True)
+    (tmp_path / "mine" / "annotations" / "instances_train.json").write_text("{}")
+    config = config_file(**{"train_dataloader.dataset.data_root": str(tmp_path / "mine")})
+    message = refusal("train", config)
+    assert f"the train image folder does not exist: {tmp_path}/mine/train; " in message
+    assert "set train_dataloader.dataset.data_root" in message
+
+
+def test_missing_teacher_file_is_one_sentence(refusal, config_file, tmp_path):
+    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "teacher.pth")})
+    assert refusal("train", config) == (
+        f"error (FileNotFoundError): the teacher's checkpoint does not exist: {tmp_path}/teacher."
+        "pth; train the teacher first, or set model.teacher_ckpt to its file or URL"
+    )
+
+
+def test_file_that_is_no_checkpoint_is_named(refusal, config_file, tmp_path):
+    (tmp_path / "teacher.pth").write_bytes(b"nothing of the kind")
+    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "teacher.pth")})
+    assert str(tmp_path / "teacher.pth") in refusal("train", config)
+
+
+def test_missing_config_is_one_sentence(refusal):
+    message = refusal("train", "configs/no.py")
+    assert "there is no config file configs/no.py; " in message and "configs/" in message
+
+
+@pytest.mark.parametrize("below", ["", "/run"])
+def test_work_directory_that_is_a_file_is_one_sentence(refusal, config_file, tmp_path, below):
+    (tmp_path / "file").write_text("")
+    message = refusal("train", config_file(), "--work-dir", f"{tmp_path}/file{below}")
+    assert f"{tmp_path}/file is a file" in message and "--work-dir" in message
+
+
+def test_missing_checkpoint_to_resume_is_one_sentence(refusal, config_file, tmp_path):
+    message = refusal("train", config_file(), "--resume", tmp_path / "epoch_9.pth")
+    assert f"does not exist: {tmp_path}/epoch_9.pth; " in message and "--resume" in message
+
+
+def test_auto_scale_lr_without_a_base_is_one_sentence(refusal, config_file):
+    message = refusal("train", config_file(), "--auto-scale-lr")
+    assert "--auto-scale-lr needs auto_scale_lr.base_batch_size" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_amp_without_a_gpu_is_one_sentence(refusal, config_file):
+    assert "--amp needs a GPU" in refusal("train", config_file(), "--amp")
+
+
+@pytest.mark.parametrize("name", ["train", "test", "collect_centers", "demo", "demo_seeds"])
+def test_help_shows_an_example(tool, capsys, monkeypatch, name):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as caught:
+        tool(name, "--help")
+    assert caught.value.code == 0
+    assert f"example:\n  python tools/{name}.py" in capsys.readouterr().out
+
+
+def test_help_of_the_launcher_shows_an_example():
+    done = subprocess.run(
+        ["bash", ROOT / "tools" / "dist_train.sh", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "example:\n  tools/dist_train.sh" in done.stdout
+    wrong = subprocess.run(
+        ["bash", ROOT / "tools" / "dist_train.sh", str(RECIPE)], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2 and "usage: " in wrong.stderr
