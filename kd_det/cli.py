@@ -46,12 +46,13 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line overrides."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    if "::" not in args.config and not Path(args.config).is_file():
-        raise FileNotFoundError(
-            f"there is no config file {args.config}; recipes lie in the repository's configs/, "
-            "those of a package are named like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
-        )
-    cfg = Config.fromfile(args.config)
+    if "::" in args.config:
+        path = Config._get_cfg_path(args.config, "")[0]
+    else:
+        path = args.config
+        remedy = "recipes lie in configs/, those of a package are named like mmdet::path/name.py"
+        require(path, "the config file", remedy)
+    cfg = Config.fromfile(path)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
@@ -90,15 +91,21 @@ def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
         if loader is not None:
             for dataset in _datasets(loader.dataset):
                 _check_dataset(dataset, part)
+        evaluator = cfg.get(f"{part}_evaluator")
+        if isinstance(evaluator, dict) and evaluator.get("ann_file"):
+            remedy = f"set {part}_evaluator.ann_file as in {part}_dataloader"
+            require(evaluator["ann_file"], f"the {part} evaluator's annotation file", remedy)
 
 
 TEACHER_REMEDY = "train the teacher first, or set model.teacher_ckpt to its file or URL"
 
 
 def _check_dataset(dataset: ConfigDict, part: str) -> None:
+    if "://" in str(dataset.get("data_root")):
+        return
     root = Path(dataset.get("data_root") or "")
     remedy = f"put the dataset there, or set {part}_dataloader.dataset.data_root"
-    if "digits" in str(root):
+    if root.name == "digits-coco":
         remedy = f"run: python tools/make_digits_coco.py --root {root}"
     if dataset.get("ann_file"):
         require(root / dataset.ann_file, f"the {part} annotation file", remedy)
@@ -136,7 +143,8 @@ def run(main: Callable[[], Any]) -> None:
         if os.environ.get(DEBUG_VARIABLE) or not _is_for_the_user(error):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.exit(f"error ({type(error).__name__}): {text}\n"
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        sys.exit(f"error ({type(error).__name__}): {text}{notes}\n"
                  f"(set {DEBUG_VARIABLE}=1 to see where it was raised)")  # fmt: skip
 
 

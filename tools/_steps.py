@@ -36,6 +36,7 @@ class Step:
         config: Config file that the command reads, part of what makes a result valid.
         inputs: Steps whose results it uses.
         resume: Option that makes the command go on where it was.
+        results: Files that must be there for the step to count as done.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Step:
     config: str | None = None
     inputs: list[Step] = field(default_factory=list)
     resume: str | None = None
+    results: list[Path] = field(default_factory=list)
 
     @cached_property
     def key(self) -> str:
@@ -62,7 +64,7 @@ class Step:
         marker = self.folder / MARKER
         state = json.loads(marker.read_text()) if marker.is_file() else {}
         command = list(self.command)
-        if state.get("key") == self.key and state.get("done"):
+        if state.get("key") == self.key and state.get("done") and self._results_exist():
             print(f"\n[{self.name}] done already in {self.folder}", flush=True)
             return
         if state.get("key") == self.key:
@@ -81,6 +83,9 @@ class Step:
         self._execute(command)
         self._mark(done=True)
         print(f"[{self.name}] done in {time.monotonic() - start:.0f} s", flush=True)
+
+    def _results_exist(self) -> bool:
+        return all(path.exists() for path in self.results)
 
     def _mark(self, done: bool) -> None:
         write_atomically(self.folder / MARKER, json.dumps({"key": self.key, "done": done}).encode())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from _steps import Step
 
-import kd_det  # noqa: F401  (mends the stack before anything else is imported)
+import kd_det  # noqa: F401  (mends the stack)
 from kd_det import cli
 from kd_det.files import write_atomically
 
@@ -57,6 +57,7 @@ def methods() -> list[str]:
 def teacher_steps(root: Path) -> tuple[Step, Step]:
     """The trained teacher, with the data as its input, and its class centers."""
     data = Step("data", ["tools/make_digits_coco.py", "--root", str(DATA)], root / "data")
+    data.results = [DATA / "annotations" / f"instances_{part}.json" for part in ("train", "val")]
     teacher = _train("teacher", CONFIGS / "teacher.py", root / "teacher", TEACHER_SEED, [data])
     config = CONFIGS / "review_nd_kd.py"
     folder = root / "centers"
@@ -67,6 +68,7 @@ def teacher_steps(root: Path) -> tuple[Step, Step]:
         folder,
         str(config),
         [teacher],
+        results=[folder / "class_centers.safetensors"],
     )
     return teacher, centers
 
@@ -96,7 +98,9 @@ def _train(
 ) -> Step:
     command = ["tools/train.py", str(config), "--work-dir", str(folder), "--cfg-options"]
     command += [f"randomness.seed={seed}", *options]
-    return Step(name, command, folder, str(config), inputs, resume="--resume")
+    step = Step(name, command, folder, str(config), inputs, resume="--resume")
+    step.results = [checkpoint(step)]
+    return step
 
 
 def checkpoint(step: Step) -> Path:
@@ -111,7 +115,7 @@ def evaluate(step: Step) -> dict[str, float]:
     out = step.folder / "test" / "metrics.json"
     command = ["tools/test.py", str(step.config), str(checkpoint(step)), "--out", str(out)]
     command += ["--work-dir", str(out.parent)]
-    Step(f"evaluate {step.name}", command, out.parent, step.config, [step]).run()
+    Step(f"evaluate {step.name}", command, out.parent, step.config, [step], results=[out]).run()
     return {k.removeprefix("coco/"): v for k, v in json.loads(out.read_text()).items()}
 
 

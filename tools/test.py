@@ -27,6 +27,10 @@ def main() -> None:
     args = parser.parse_args()
     models = ["student", "teacher"] if args.model == "both" else [args.model]
     metrics = {model: evaluate(args, model) for model in models}
+    from mmengine.dist import is_main_process
+
+    if not is_main_process():
+        return
     text = json.dumps(metrics if len(models) > 1 else metrics[models[0]], indent=2)
     print(text)
     if args.out:
@@ -38,6 +42,7 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
     """Metrics of one model, built alone: neither needs the other to be tested."""
+    from mmengine.model import is_model_wrapper
     from mmengine.runner import Runner
 
     from kd_det.algorithms.checkpoint import load_weights
@@ -54,11 +59,12 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
     if checkpoint is None:
         raise ValueError("the checkpoint to evaluate is missing on the command line")
     cli.check_files(cfg, ("test",))
-    # Neither hooks nor loops of training take part, and nothing is downloaded for a backbone.
-    cfg.custom_hooks = []
+    # Only the weights named here are evaluated, without hooks of training.
+    cfg.update(load_from=None, resume=False, custom_hooks=[])
     cfg.test_cfg = dict(type="TestLoop")
     runner = Runner.from_cfg(cfg)
-    load_weights(runner.model, checkpoint, which)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, checkpoint, which)
     return {key: float(value) for key, value in runner.test().items()}
 
 

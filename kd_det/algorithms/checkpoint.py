@@ -92,7 +92,7 @@ def weights_sha256(model: nn.Module) -> str:
     for name, value in sorted(model.state_dict().items()):
         value = value.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.flatten().view(-1).numpy().tobytes())
+        digest.update(value.flatten().numpy().tobytes())
     return digest.hexdigest()
 
 

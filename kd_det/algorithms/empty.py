@@ -12,9 +12,9 @@ from torch import Tensor
 def without_rois(distiller: ConfigurableDistiller) -> dict[str, Tensor]:
     """Distillation losses where RoI records are empty, or missing since mmdet skips its loss.
 
-    A loss with an empty argument becomes a zero that still reaches all parameters behind its
-    arguments, so that ranks with RoIs do not wait for this one's gradients; many a loss would
-    divide by the number of RoIs. The others (on the pyramid) are computed as always.
+    A loss whose arguments are all empty or missing becomes a zero that still reaches all
+    parameters behind them, so that ranks with RoIs do not wait for this one's gradients; many a
+    loss would divide by the number of RoIs. The others (on the pyramid) are computed as always.
     """
     losses = {}
     for name, arguments in distiller.loss_forward_mappings.items():

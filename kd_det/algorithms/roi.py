@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.utils import unpack_gt_instances
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
 from torch import Tensor, nn
@@ -41,15 +42,25 @@ def score_rois(detector: TwoStageDetector, inputs: Tensor, rois: Tensor) -> None
 def sample_and_score(detector: TwoStageDetector, inputs: Tensor, data_samples: SampleList) -> None:
     """Run the box head on the detector's own proposals, assigned and sampled as in training.
 
-    The RPN's losses are left out; the box head's loss runs, since its inputs are the labels.
+    Losses of the RPN and of masks are left out; the box head's loss runs, since its inputs are
+    the labels. Nothing runs for a batch without any sampled RoI.
     """
     feats = detector.extract_feat(inputs)
     proposals = detector.rpn_head.predict_by_feat(
         *detector.rpn_head(feats),
         batch_img_metas=[sample.metainfo for sample in data_samples],
-        cfg=detector.train_cfg.rpn_proposal,
+        cfg=detector.train_cfg.get("rpn_proposal", detector.test_cfg.rpn),
     )
-    detector.roi_head.loss(feats, proposals, data_samples)
+    head = detector.roi_head
+    annotated, ignored, _ = unpack_gt_instances(data_samples)
+    sampled = []
+    for i, boxes in enumerate(proposals):
+        boxes.priors = boxes.pop("bboxes")
+        assigned = head.bbox_assigner.assign(boxes, annotated[i], ignored[i])
+        own_feats = [level[i : i + 1] for level in feats]
+        sampled.append(head.bbox_sampler.sample(assigned, boxes, annotated[i], feats=own_feats))
+    if sum(len(result.priors) for result in sampled):
+        head.bbox_loss(feats, sampled)
 
 
 def score_ground_truth(

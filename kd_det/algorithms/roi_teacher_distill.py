@@ -158,9 +158,13 @@ def _check_options(
             "teacher's to deliver into it; remove distill_deliveries "
             f"{sorted(distiller['distill_deliveries'])} or use mmrazor.SingleTeacherDistill"
         )
-    if kwargs.get("teacher_trainable"):
-        raise ValueError("kd_det.RoITeacherDistill keeps the teacher fixed; it was given "
-                         "teacher_trainable=True")  # fmt: skip
+    fixed = dict(teacher_trainable=False, student_trainable=True, calculate_student_loss=True)
+    for option, value in fixed.items():
+        if kwargs.get(option, value) != value:
+            raise ValueError(
+                "kd_det.RoITeacherDistill trains the student with its own losses beside a fixed "
+                f"teacher: expected {option}={value}, found {kwargs[option]}"
+            )
     if teacher_ckpt is None and not isinstance(teacher, nn.Module):
         raise ValueError(
             "kd_det.RoITeacherDistill expected teacher_ckpt, the file or URL of the teacher's "

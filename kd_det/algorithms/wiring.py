@@ -30,7 +30,7 @@ def check_sources(recorders: Mapping[str, Any], model: nn.Module, who: str) -> N
     names = {name for name, _ in model.named_modules()}
     for recorder, cfg in recorders.items():
         source = cfg.get("source", "")
-        if str(cfg.get("type", "")).startswith("Module") and source not in names:
+        if str(cfg.get("type", "")).split(".")[-1].startswith("Module") and source not in names:
             depth = source.count(".")
             near = sorted(n for n in names if n and n.count(".") <= depth and _related(n, source))
             raise WiringError(

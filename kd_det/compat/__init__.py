@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from kd_det.compat import (
     cpu_distributed,
+    downloads,
     installed_path,
     mmcls,
     mmcv_ops,
@@ -31,6 +32,7 @@ def activate() -> None:
     mmcv_ops.mend()
     mmrazor_quantization.mend()
     torch_load.mend()
+    downloads.mend()
     installed_path.mend()
     mmcls.mend()  # after installed_path: `mmcls::` configs are found through it
     renamed_configs.mend()  # after mmcls: it sees the translated package name

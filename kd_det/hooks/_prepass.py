@@ -117,6 +117,8 @@ class PrePass:
                 centers.update(*self._embeddings(batch, recorders))
         finally:
             self.teacher.train(was_training)
+            for recorder in recorders.values():
+                recorder.reset_data_buffer()
         centers.all_reduce()
         return centers
 
@@ -137,6 +139,8 @@ class PrePass:
                 from kd_det.algorithms.roi import sample_and_score
 
                 sample_and_score(self.teacher, inputs, samples)
+                if not embedding.data_buffer:
+                    return torch.zeros(0, self.embed_dim), torch.zeros(0, dtype=torch.int64)
         return (
             embedding.get_record_data(0, self.embedding[2]),
             labels.get_record_data(0, self.labels[2]),
@@ -145,13 +149,19 @@ class PrePass:
     def _preprocess(self, batch: dict) -> dict:
         model = self.runner.model
         model = model.module if is_model_wrapper(model) else model
-        return model.data_preprocessor(batch, training=True)
+        # Not as in training: mixed images would have no class.
+        return model.data_preprocessor(batch, training=False)
 
     def _record_of(self, argument: str) -> tuple[type, str, int | None]:
         """Recorder class, source and data index that the losses' ``argument`` comes from."""
         found = set()
         for name in self.losses:
-            record = self.distiller.loss_forward_mappings[name][argument]
+            record = self.distiller.loss_forward_mappings[name].get(argument)
+            if record is None or record.get("connector"):
+                raise ValueError(
+                    f"ClassCenterHook gathers what '{argument}' of distillation loss '{name}' is "
+                    f"given, expected a record without a connector, found {record}"
+                )
             side = "student" if record["from_student"] else "teacher"
             recorder = getattr(self.distiller, f"{side}_recorders").recorders[record["recorder"]]
             found.add((type(recorder), recorder.source, record.get("data_idx")))
@@ -199,12 +209,15 @@ class _Spread(Sampler):
 @contextmanager
 def own_random_numbers() -> Iterator[None]:
     """The same numbers in every pre-pass; training goes on with those that it would have had."""
-    state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
         seed = get_rank()
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        yield
-    random.setstate(state[0])
-    np.random.set_state(state[1])
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

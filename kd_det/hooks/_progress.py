@@ -30,7 +30,7 @@ def _logged(batches: Any, what: str, total: int) -> Iterator[Any]:
     start = last = time.monotonic()
     for done, batch in enumerate(batches):
         now = time.monotonic()
-        if now - last > SECONDS_BETWEEN_LINES:
+        if done and now - last > SECONDS_BETWEEN_LINES:
             left = (now - start) / done * (total - done)
             print_log(f"{what}: {done}/{total}, {left:.0f} s left", logger="current")
             last = now

@@ -198,6 +198,9 @@ def test_students_differ_in_nothing_but_the_teacher(demo, tmp_path):
     from mmengine.config import Config
 
     configs = [Config.fromfile(step.config) for step in (plain, distilled)]
+    # The plain student has no connectors to which this could apply.
+    own = configs[1].optim_wrapper.pop("paramwise_cfg")
+    assert own == dict(custom_keys={"distiller.connectors": dict(lr_mult=10)})
     for key in ("train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg", "test_cfg"):
         assert configs[0][key] == configs[1][key]
     assert configs[1].model.architecture == configs[0].model
