@@ -6,6 +6,7 @@ MMEngine imports this module by itself when a config names the scope ``kd_det``,
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -15,3 +16,9 @@ MODELS = Registry(
     locations=["kd_det.losses", "kd_det.connectors", "kd_det.algorithms"],
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="kd_det", locations=["kd_det.hooks"])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope="kd_det",
+    locations=["kd_det.optim"],
+)

@@ -21,7 +21,7 @@ from kd_det.version import __version__
 
 MARKER = "step.json"
 # Of what a tool prints, what tells how far it is; all of it is in the step's console.log.
-SHOWN = ("Epoch(", "Gathering", "WARNING", "Error", "error", "digits-coco")
+SHOWN = ("Epoch(", "Gathering", "WARNING", "images in train/")
 HIDDEN = ("FileClient", "HardDiskBackend", "Exp name", "pkg_resources")
 
 

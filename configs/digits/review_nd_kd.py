@@ -35,5 +35,8 @@ model = dict(
 )
 # The fusion starts random and has to reach the scale of the teacher's features first: its output
 # normalisation grows by no more than the learning rate in a step.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={"distiller.connectors": dict(lr_mult=10)}))
+optim_wrapper = dict(
+    constructor="kd_det.DistillOptimWrapperConstructor",
+    paramwise_cfg=dict(custom_keys={"distiller.connectors": dict(lr_mult=10)}),
+)
 custom_hooks = [dict(type="kd_det.ClassCenterHook")]

@@ -151,3 +151,13 @@ def test_file_that_is_no_checkpoint_is_named(cfg, tmp_path: Path, content: bytes
     cfg.model.teacher_ckpt = str(path)
     with pytest.raises(CheckpointError, match=r"teacher's checkpoint .*teacher.pth cannot be read"):
         build(cfg.model)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("teacher_trainable", True), ("student_trainable", False), ("calculate_student_loss", False)],
+)
+def test_option_that_would_be_ignored_is_refused(cfg, option: str, value: bool):
+    cfg.model[option] = value
+    with pytest.raises(ValueError, match=f"expected {option}={not value}, found {value}"):
+        build(cfg.model)

@@ -123,3 +123,13 @@ def test_what_is_missing_is_one_sentence(refusal, config_file, checkpoint, tmp_p
     assert f"the test annotation file does not exist: {tmp_path}/set/" in (
         refusal("test", config, checkpoint)
     )
+
+
+def test_nothing_but_the_named_weights_is_evaluated(tool, easy, checkpoint, teacher_ckpt, tmp_path):
+    """A config may say load_from or resume for training."""
+    tool("test", easy, checkpoint, "--out", tmp_path / "named.json")
+    cfg = Config.fromfile(easy)
+    cfg.update(load_from=str(teacher_ckpt), resume=True)
+    cfg.dump(tmp_path / "more.py")
+    tool("test", tmp_path / "more.py", checkpoint, "--out", tmp_path / "more.json")
+    assert (tmp_path / "more.json").read_text() == (tmp_path / "named.json").read_text()

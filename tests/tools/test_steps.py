@@ -201,6 +201,7 @@ def test_students_differ_in_nothing_but_the_teacher(demo, tmp_path):
     # The plain student has no connectors to which this could apply.
     own = configs[1].optim_wrapper.pop("paramwise_cfg")
     assert own == dict(custom_keys={"distiller.connectors": dict(lr_mult=10)})
+    del configs[1].optim_wrapper["constructor"]
     for key in ("train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg", "test_cfg"):
         assert configs[0][key] == configs[1][key]
     assert configs[1].model.architecture == configs[0].model
@@ -223,3 +224,12 @@ def test_curve_joins_interrupted_runs(demo, steps, tmp_path):
         lines = [json.dumps({"step": s, "coco/bbox_mAP": v}) for s, v in points]
         file.write_text("\n".join([*lines, json.dumps({"step": 9, "loss": 1.0})]))
     assert demo.curve(steps.Step("a", [], tmp_path)) == ([1, 2, 3], [0.1, 0.25, 0.3])
+
+
+def test_runs_again_when_its_result_is_gone(step, tmp_path):
+    one = step("one", results=[tmp_path / "one" / "result.txt"])
+    one.run()
+    (tmp_path / "one" / "result.txt").unlink()
+    one.run()
+    assert len(runs(one)) == 2
+    assert (tmp_path / "one" / "result.txt").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 
@@ -10,6 +11,8 @@ import torch
 from command_line import RECIPE, run_process, small_options
 from small import ROOT
 
+from kd_det import cli
+from kd_det.algorithms import WiringError
 from kd_det.centers import ClassCenters
 
 
@@ -154,3 +157,33 @@ def test_help_of_the_launcher_shows_an_example():
         ["bash", ROOT / "tools" / "dist_train.sh", str(RECIPE)], capture_output=True, text=True
     )
     assert wrong.returncode == 2 and "usage: " in wrong.stderr
+
+
+def test_config_of_a_package_is_found():
+    args = argparse.Namespace(
+        config="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+        cfg_options=None,
+        launcher="none",
+        work_dir=None,
+        local_rank=0,
+    )
+    cfg = cli.load_config(args)
+    assert cfg.model.type == "FasterRCNN"
+    assert cfg.work_dir == "work_dirs/faster-rcnn_r50_fpn_1x_coco"
+
+
+def test_both_sides_of_a_fault_are_printed(monkeypatch, tmp_path):
+    def main() -> None:
+        error = WiringError("shapes differ")
+        error.add_note("loss_nd: s_emb from the student")
+        raise error
+
+    monkeypatch.setattr(cli, "_is_for_the_user", lambda error: True)
+    with pytest.raises(SystemExit, match=r"shapes differ\n  loss_nd: s_emb from the student"):
+        cli.run(main)
+
+
+def test_dataset_elsewhere_gets_a_remedy_of_its_own(refusal, config_file, tmp_path):
+    options = {"train_dataloader.dataset.data_root": str(tmp_path / "my-digits")}
+    message = refusal("train", config_file(**options))
+    assert "put the dataset there" in message and "make_digits_coco" not in message
