@@ -70,7 +70,7 @@ def test_missing_dataset_is_one_sentence(digits, teacher_ckpt, tmp_path):
     # Once as a user sees it, with the exit code.
     options = [
         *small_options(digits, teacher_ckpt),
-        f"train_dataloader.dataset.data_root={tmp_path}/digits",
+        f"train_dataloader.dataset.data_root={tmp_path}/digits-coco",
     ]
     process = run_process(
         "train", RECIPE, "--work-dir", tmp_path / "work", "--cfg-options", *options
@@ -81,8 +81,8 @@ def test_missing_dataset_is_one_sentence(digits, teacher_ckpt, tmp_path):
     message, hint = process.stderr.splitlines()[-2:]
     assert message == (
         "error (FileNotFoundError): the train annotation file does not exist: "
-        f"{tmp_path}/digits/annotations/instances_train.json; "
-        f"run: python tools/make_digits_coco.py --root {tmp_path}/digits"
+        f"{tmp_path}/digits-coco/annotations/instances_train.json; "
+        f"run: python tools/make_digits_coco.py --root {tmp_path}/digits-coco"
     )
     assert "KD_DET_DEBUG=1" in hint
     assert not (tmp_path / "work").exists()
