@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 import kd_det  # noqa: F401  (mends the stack before mmdet is imported)
@@ -51,8 +51,8 @@ def build(model: dict) -> torch.nn.Module:
     """Build a model config in mmdet's scope."""
     from mmdet.registry import MODELS
 
-    init_default_scope("mmdet")
-    return MODELS.build(model)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return MODELS.build(model)
 
 
 def runner(cfg: Config) -> Runner:
