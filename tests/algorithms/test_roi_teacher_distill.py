@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from small import build, digits_config, runner
 from torch import nn
 
@@ -32,10 +34,8 @@ def model(cfg) -> RoITeacherDistill:
 
 @pytest.fixture
 def batch(cfg) -> dict:
-    from mmengine.runner import Runner
-
-    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    return next(iter(loader))
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
 
 
 def step(model: RoITeacherDistill, batch: dict) -> dict[str, torch.Tensor]:
