@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from torch import Tensor
+
+# Runners would move models to a GPU, and numbers are compared with those of a CPU. To test the
+# kernels on a GPU: CUDA_VISIBLE_DEVICES=0 pytest tests/compat
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 GOLDEN = Path(__file__).parent / "golden"
 
