@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -55,16 +56,22 @@ class Step:
             parts.append(Config.fromfile(self.config).pretty_text)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def done(self) -> bool:
+        """Whether a finished run left its results, and nothing that they depend on changed."""
+        state = self._state()
+        finished = state.get("key") == self.key and state.get("done", False)
+        return finished and all(path.exists() for path in self.results)
+
     def run(self) -> None:
         """Run the command unless its result is there.
 
         Raises:
             RuntimeError: If the command fails; shows the end of its output.
         """
-        marker = self.folder / MARKER
-        state = json.loads(marker.read_text()) if marker.is_file() else {}
+        state = self._state()
         command = list(self.command)
-        if state.get("key") == self.key and state.get("done") and self._results_exist():
+        if self.done:
             print(f"\n[{self.name}] done already in {self.folder}", flush=True)
             return
         if state.get("key") == self.key:
@@ -84,8 +91,9 @@ class Step:
         self._mark(done=True)
         print(f"[{self.name}] done in {time.monotonic() - start:.0f} s", flush=True)
 
-    def _results_exist(self) -> bool:
-        return all(path.exists() for path in self.results)
+    def _state(self) -> dict[str, Any]:
+        marker = self.folder / MARKER
+        return json.loads(marker.read_text()) if marker.is_file() else {}
 
     def _mark(self, done: bool) -> None:
         write_atomically(self.folder / MARKER, json.dumps({"key": self.key, "done": done}).encode())
@@ -104,7 +112,7 @@ class Step:
             try:
                 for line in _tee(process.stdout, file.write):
                     if any(s in line for s in SHOWN) and not any(h in line for h in HIDDEN):
-                        print("  " + _shortened(line), flush=True)
+                        print(f"  {self.name}: {_shortened(line)}", flush=True)
                 code = process.wait()
             except BaseException:
                 process.terminate()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from _steps import Step
+from mmengine.config import Config
 
 import kd_det  # noqa: F401  (mends the stack)
 from kd_det import cli
@@ -81,7 +82,10 @@ def student_steps(
     config = CONFIGS / f"{method}.py"
     options = [f"model.teacher_ckpt={checkpoint(teacher)}"]
     inputs = [teacher]
-    if "ClassCenterHook" in config.read_text():
+    if any(
+        hook.type == "kd_det.ClassCenterHook"
+        for hook in Config.fromfile(config).get("custom_hooks", [])
+    ):
         options.append(f"custom_hooks.0.file={centers.folder / 'class_centers.safetensors'}")
         inputs.append(centers)
     folder = root / f"{method}_seed{seed}"
@@ -105,8 +109,6 @@ def _train(
 
 def checkpoint(step: Step) -> Path:
     """The last checkpoint of a training step."""
-    from mmengine.config import Config
-
     return step.folder / f"epoch_{Config.fromfile(step.config).train_cfg.max_epochs}.pth"
 
 

@@ -61,6 +61,12 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=10),
 )
+# For ReviewKD. Its fusion starts random and has to reach the scale of the teacher's features first:
+# its output normalisation grows by no more than the learning rate in a step.
+fast_connectors = dict(
+    constructor="kd_det.DistillOptimWrapperConstructor",
+    paramwise_cfg=dict(custom_keys={"distiller.connectors": dict(lr_mult=10)}),
+)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=50),
     dict(type="CosineAnnealingLR", by_epoch=True, begin=0, T_max=4, convert_to_iter_based=True),

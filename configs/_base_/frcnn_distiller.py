@@ -1,5 +1,5 @@
-# What MMRazor's distiller records of a Faster R-CNN with FPN, and, for recipes to compose,
-# which record goes to which argument of a loss:
+# What MMRazor's distiller records of a Faster R-CNN with FPN, and, for methods to compose, the ND
+# loss and which record goes to which argument of a loss:
 #     loss_forward_mappings=dict(loss_nd=_base_.nd_arguments)
 distiller = dict(
     type="mmrazor.ConfigurableDistiller",
@@ -29,3 +29,23 @@ kd_arguments = dict(
     preds_S=dict(recorder="logits", from_student=True),
     preds_T=dict(recorder="logits", from_student=False),
 )
+dkd_arguments = dict(
+    s_logits=dict(recorder="logits", from_student=True),
+    t_logits=dict(recorder="logits", from_student=False),
+    labels=dict(recorder="targets", from_student=True, data_idx=1),
+)
+dist_arguments = dict(
+    logits_S=dict(recorder="logits", from_student=True),
+    logits_T=dict(recorder="logits", from_student=False),
+)
+# One level at a time, as MMRazor's feature losses want them.
+level_arguments = [
+    dict(
+        preds_S=dict(recorder="fpn", from_student=True, data_idx=level),
+        preds_T=dict(recorder="fpn", from_student=False, data_idx=level),
+    )
+    for level in range(5)
+]
+
+# All RoIs count, background with a class mean of its own.
+nd = dict(type="kd_det.NDLoss", num_classes=80, embed_dim=1024, background=True)

@@ -1,4 +1,8 @@
-# The student without a teacher: what the distilled one is compared with.
-_base_ = ["../_base_/digits_frcnn.py", "../_base_/digits_coco.py"]
+# The student without a teacher: what the distilled ones are compared with.
+_base_ = [
+    "mmdet::_base_/models/faster-rcnn_r50_fpn.py",
+    "../_base_/digits_models.py",
+    "../_base_/digits_coco.py",
+]
 
-model = _base_.student_parts
+model = _base_.student

@@ -40,6 +40,15 @@ class AttentionFusion(nn.Module):
             else None
         )
 
+    def start_as_identity(self) -> None:
+        """Let both convolutions pass their input on, and the attention prefer the student's."""
+        nn.init.dirac_(self.conv1[0].weight)
+        nn.init.dirac_(self.conv2[0].weight)
+        if self.att_conv is not None:
+            nn.init.zeros_(self.att_conv[0].weight)
+            # sigmoid(2) = 0.88 for the student's map, sigmoid(-2) = 0.12 for the carried one.
+            self.att_conv[0].bias.data.copy_(torch.tensor([2.0, -2.0]))
+
     def forward(
         self, x: Tensor, carried: Tensor | None = None, out_size: Size | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -81,9 +90,13 @@ class ReviewFusion(nn.Module):
         sizes: Side of each level's carried map, int or ``(h, w)``, fine to deep. None takes
             the student's own sizes, which suits images of any size.
         out_sizes: Side of each output, likewise. None takes the student's own sizes.
+        identity: Start as the identity instead of random: each output is the student's own
+            map, standardised by the batch norms, with an eighth of the carried one. From the
+            first step on the loss then reaches the student's features, not a random mixture
+            of them. Needs the same channels everywhere.
 
     Raises:
-        ValueError: If the lists are not of one length.
+        ValueError: If the lists are not of one length, or channels differ with ``identity``.
 
     Source: "Distilling Knowledge via Knowledge Review", arXiv 2104.09044, figure 3.
     """
@@ -95,6 +108,7 @@ class ReviewFusion(nn.Module):
         mid_channels: int,
         sizes: Sequence[Size] | None = None,
         out_sizes: Sequence[Size] | None = None,
+        identity: bool = False,
     ) -> None:
         super().__init__()
         levels = len(in_channels)
@@ -115,6 +129,15 @@ class ReviewFusion(nn.Module):
             AttentionFusion(in_channels[i], out_channels[i], mid_channels, fuse=i < deepest)
             for i in reversed(range(levels))
         )
+        if identity:
+            if {*in_channels, *out_channels} != {mid_channels}:
+                raise ValueError(
+                    "ReviewFusion can only start as the identity where all channels are equal, "
+                    f"got in_channels={list(in_channels)}, out_channels={list(out_channels)}, "
+                    f"mid_channels={mid_channels}"
+                )
+            for abf in self.abfs:
+                abf.start_as_identity()
 
     def forward(self, s_feats: Sequence[Tensor]) -> list[Tensor]:
         """Fused maps, fine to deep, ``[N, out_channels[i], *, *]``.

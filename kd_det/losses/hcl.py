@@ -10,9 +10,12 @@ from kd_det.losses._dtype import at_least_float32
 from kd_det.registry import MODELS
 
 POOL_SIDES = (4, 2, 1)
+NORMALIZE = (None, "level", "channel")
 
 
-def hcl_loss(s_feats: Sequence[Tensor], t_feats: Sequence[Tensor]) -> Tensor:
+def hcl_loss(
+    s_feats: Sequence[Tensor], t_feats: Sequence[Tensor], normalize: str | None = None
+) -> Tensor:
     """Sum over levels of the mean squared difference at full size and at pooled sizes.
 
     A level's loss is ``(m + sum_k w_k * m_k) / (1 + sum_k w_k)``, with ``m`` the mean squared
@@ -23,15 +26,23 @@ def hcl_loss(s_feats: Sequence[Tensor], t_feats: Sequence[Tensor]) -> Tensor:
     Args:
         s_feats: Student maps, each ``[N, C, H, W]`` (or ``[N, C]``, a pooled feature).
         t_feats: Teacher maps of the same shapes; no gradient reaches them.
+        normalize: None, as published: the loss grows with the square of the features' scale.
+            ``'level'``: each level's loss is divided by the variance of the teacher's map, so
+            that a student map of the right mean costs about 1. ``'channel'``: both maps are
+            standardised, each channel to mean 0 and variance 1 over batch and positions, as in
+            PKD (arXiv 2207.02039): at full size the loss is ``2 * (1 - r)``, r the mean Pearson
+            correlation of the channels, whatever the scale of either side.
 
     Returns:
         Scalar, float32 (float64 for float64 input). 0 for equal or empty maps.
 
     Raises:
-        ValueError: If the numbers of levels or the shapes of a level differ.
+        ValueError: If the numbers of levels or the shapes of a level differ, or for an unknown
+            ``normalize``.
 
     Source: "Distilling Knowledge via Knowledge Review", arXiv 2104.09044, section 3.3.
     """
+    _check_normalize(normalize)
     if len(s_feats) != len(t_feats) or not s_feats:
         raise ValueError(
             "HCL compares two pyramids of the same number of levels (at least one), got "
@@ -45,8 +56,39 @@ def hcl_loss(s_feats: Sequence[Tensor], t_feats: Sequence[Tensor]) -> Tensor:
                 f"HCL level {level}: expected two maps [N, C, H, W] of equal shape, got student "
                 f"{list(s.shape)} and teacher {list(t.shape)}"
             )
-        levels.append(_level_loss(at_least_float32(s) - at_least_float32(t.detach())))
+        s, t = at_least_float32(s), at_least_float32(t.detach())
+        if normalize == "channel":
+            s, t = _standardised(s), _standardised(t)
+        loss = _level_loss(s - t)
+        levels.append(loss / _variance(t) if normalize == "level" else loss)
     return torch.stack(levels).sum()
+
+
+def _check_normalize(normalize: str | None) -> None:
+    if normalize not in NORMALIZE:
+        raise ValueError(f"HCL: expected normalize to be one of {NORMALIZE}, found {normalize!r}")
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """Each channel with mean 0 and variance 1; a constant channel becomes 0, without gradient."""
+    if x.numel() == 0:
+        return x
+    over = (0, 2, 3)
+    # The result does not depend on a channel's scale; at scale 1 squares do not overflow.
+    largest = x.detach().abs().amax(over, keepdim=True)
+    x = x / torch.where(largest > 0, largest, 1)
+    x = x - x.mean(over, keepdim=True)
+    variance = x.square().mean(over, keepdim=True)
+    varies = variance > 1e-10
+    return x * torch.where(varies, variance, 1).rsqrt() * varies
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Variance of a map around its channels' means, 1 for a constant or empty one."""
+    if x.numel() == 0:
+        return x.new_ones(())
+    variance = x.var(dim=(0, 2, 3), correction=0).mean()
+    return torch.where(variance > 0, variance, 1)
 
 
 def _level_loss(difference: Tensor) -> Tensor:
@@ -69,20 +111,23 @@ class HCLLoss(nn.Module):
 
     Args:
         loss_weight: Factor on the returned loss.
+        normalize: As in :func:`hcl_loss`; None is the published form.
 
     Raises:
-        ValueError: If ``loss_weight`` is negative.
+        ValueError: If ``loss_weight`` is negative, or for an unknown ``normalize``.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: float = 1.0, normalize: str | None = None) -> None:
         super().__init__()
         if loss_weight < 0:
             raise ValueError(f"HCLLoss needs loss_weight >= 0, got {loss_weight}")
+        _check_normalize(normalize)
         self.loss_weight = loss_weight
+        self.normalize = normalize
 
     def forward(self, s_feats: Sequence[Tensor], t_feats: Sequence[Tensor]) -> Tensor:
         """Scalar loss of two pyramids, each a sequence of ``[N, C, H, W]``."""
-        return self.loss_weight * hcl_loss(s_feats, t_feats)
+        return self.loss_weight * hcl_loss(s_feats, t_feats, self.normalize)
 
     def extra_repr(self) -> str:
-        return f"loss_weight={self.loss_weight}"
+        return f"loss_weight={self.loss_weight}, normalize={self.normalize!r}"

@@ -57,7 +57,7 @@ def test_runs_once_and_prints_what_can_be_run_by_hand(step, capsys):
     one.run()
     first = capsys.readouterr().out
     assert f"[one] python {' '.join(one.command)}" in first
-    assert "  Gathering of everything" in first and "detail" not in first
+    assert "  one: Gathering of everything" in first and "detail" not in first
     assert "detail 19" in (one.folder / "console.log").read_text()
     step("one", "--seed", "3").run()
     assert "[one] done already in" in capsys.readouterr().out

@@ -1,0 +1,12 @@
+# The student of plain.py, taught by MMRazor's PKD.
+_base_ = [
+    "../_base_/methods/pkd.py",
+    "../_base_/digits_models.py",
+    "../_base_/digits_coco.py",
+]
+
+model = dict(
+    architecture=_base_.student,
+    teacher=_base_.teacher,
+    teacher_ckpt=_base_.teacher_ckpt,
+)

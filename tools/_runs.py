@@ -1,0 +1,190 @@
+"""Training runs of the recipes in configs/digits, on digits-coco or on another COCO folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from _steps import Step
+from mmengine.config import Config
+
+from kd_det.files import write_atomically
+
+CONFIGS = Path("configs/digits")
+Change = Callable[[Config], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A COCO folder: ``annotations/instances_{train,val}.json`` beside ``train/`` and ``val/``.
+
+    Args:
+        root: The folder.
+        scale: Width and height that images are fitted into.
+        epochs: Of the student.
+        teacher_epochs: Of the teacher.
+    """
+
+    root: Path
+    scale: tuple[int, int]
+    epochs: int
+    teacher_epochs: int
+
+    def annotation_file(self, split: str) -> Path:
+        """Raises ``FileNotFoundError`` if the folder has none for this split."""
+        path = self.root / "annotations" / f"instances_{split}.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"expected a COCO folder with annotations/instances_train.json, "
+                f"annotations/instances_val.json, train/ and val/, found no {path}"
+            )
+        return path
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        categories = json.loads(self.annotation_file("train").read_text())["categories"]
+        return tuple(c["name"] for c in sorted(categories, key=lambda c: c["id"]))
+
+
+def recipes() -> list[str]:
+    """The recipes that teach the student of ``plain.py``."""
+    return sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("teacher", "plain"))
+
+
+def adapted(recipe: str, data: Data, seed: int, epochs: int) -> Config:
+    """A recipe of configs/digits for other data and another length."""
+    cfg = Config.fromfile(CONFIGS / f"{recipe}.py")
+    for part, split in (("train", "train"), ("val", "val"), ("test", "val")):
+        # Batches are made by the process that uses them: there is a run on every core.
+        loader = cfg[f"{part}_dataloader"]
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(data.root)
+        loader.dataset.metainfo = dict(classes=data.classes)
+        loader.dataset.ann_file = str(data.annotation_file(split).absolute())
+        for transform in loader.dataset.pipeline:
+            if transform["type"] == "Resize":
+                transform["scale"] = data.scale
+        if part != "train":
+            cfg[f"{part}_evaluator"].ann_file = loader.dataset.ann_file
+    for detector in (cfg.model, cfg.model.get("architecture"), cfg.model.get("teacher")):
+        if detector is not None and "roi_head" in detector:
+            detector.roi_head.bbox_head.num_classes = len(data.classes)
+    for loss in cfg.model.get("distiller", {}).get("distill_losses", {}).values():
+        if "num_classes" in loss:
+            loss.num_classes = len(data.classes)
+    cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
+    cfg.param_scheduler[-1].T_max = epochs
+    cfg.default_hooks.checkpoint.interval = max(1, epochs // 4)
+    cfg.randomness = dict(seed=seed)
+    return cfg
+
+
+class Study:
+    """Runs under one root that share data, teacher and class centers; all can be resumed."""
+
+    def __init__(self, root: Path, data: Data) -> None:
+        self.root = root
+        self.data = data
+        self.teacher = self._train("teacher", adapted("teacher", data, 0, data.teacher_epochs), [])
+        self.centers = self._centers()
+
+    def prepare(self) -> None:
+        """Teacher and class centers."""
+        self.teacher.run()
+        self.centers.run()
+
+    def student(
+        self,
+        recipe: str,
+        seed: int,
+        epochs: int | None = None,
+        change: Change | None = None,
+        name: str = "",
+    ) -> Step:
+        """The training of a student.
+
+        Args:
+            recipe: Name of a file in configs/digits.
+            seed: Of weights and batches.
+            epochs: Length; None for the data's own.
+            change: What is different from the recipe.
+            name: What it is called in folder names; the recipe's name if not given.
+        """
+        epochs = epochs or self.data.epochs
+        cfg = adapted(recipe, self.data, seed, epochs)
+        inputs = []
+        if "teacher" in cfg.model:
+            cfg.model.teacher_ckpt = str(checkpoint(self.teacher))
+            inputs.append(self.teacher)
+            for hook in cfg.get("custom_hooks", []):
+                if hook.type == "kd_det.ClassCenterHook":
+                    hook.file = str(self.centers.results[0])
+                    inputs.append(self.centers)
+        if change is not None:
+            change(cfg)
+        return self._train(f"{name or recipe}_e{epochs}_s{seed}", cfg, inputs)
+
+    def _train(self, name: str, cfg: Config, inputs: list[Step]) -> Step:
+        folder = self.root / name
+        config = self._write(name, cfg)
+        command = ["tools/train.py", str(config), "--work-dir", str(folder)]
+        step = Step(name, command, folder, str(config), inputs, resume="--resume")
+        step.results = [folder / f"epoch_{cfg.train_cfg.max_epochs}.pth"]
+        return step
+
+    def _centers(self) -> Step:
+        cfg = adapted("kd_nd", self.data, 0, 1)
+        cfg.model.teacher_ckpt = str(checkpoint(self.teacher))
+        folder = self.root / "centers"
+        config = self._write("centers", cfg)
+        command = ["tools/collect_centers.py", str(config), "--work-dir", str(folder)]
+        result = folder / "class_centers.safetensors"
+        return Step("centers", command, folder, str(config), [self.teacher], results=[result])
+
+    def _write(self, name: str, cfg: Config) -> Path:
+        path = self.root / "configs" / f"{name}.py"
+        write_atomically(path, cfg.pretty_text.encode())
+        return path
+
+
+def checkpoint(step: Step) -> Path:
+    """The last checkpoint of a training."""
+    return step.results[0]
+
+
+def final_map(step: Step) -> float:
+    """COCO mAP that a training logged last."""
+    found: dict[int, float] = {}
+    for file in sorted(step.folder.glob("*/vis_data/scalars.json")):
+        for line in file.read_text().splitlines():
+            entry: dict[str, Any] = json.loads(line)
+            if "coco/bbox_mAP" in entry:
+                found[entry["step"]] = entry["coco/bbox_mAP"]
+    if not found:
+        raise RuntimeError(f"no evaluation was logged in {step.folder}")
+    return found[max(found)]
+
+
+def run_all(steps: Iterable[Step], jobs: int) -> None:
+    """Run steps side by side, each with its share of the cores; what is done is skipped.
+
+    Raises:
+        RuntimeError: If steps failed, after all others ran; names them.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    steps = list(steps)
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for step, future in [(step, pool.submit(step.run)) for step in steps]:
+            try:
+                future.result()
+            except RuntimeError as error:
+                print(error, flush=True)
+                failed.append(step.name)
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")
