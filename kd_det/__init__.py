@@ -12,13 +12,17 @@ from kd_det.version import __version__
 
 if TYPE_CHECKING:
     from kd_det.algorithms import RoITeacherDistill
-    from kd_det.hooks import ClassCenterHook
+    from kd_det.hooks import ClassCenterHook, LossBalanceHook
 
 compat.activate()
 
-__all__ = ["ClassCenterHook", "RoITeacherDistill", "__version__"]
+__all__ = ["ClassCenterHook", "LossBalanceHook", "RoITeacherDistill", "__version__"]
 
-_LAZY = {"RoITeacherDistill": "kd_det.algorithms", "ClassCenterHook": "kd_det.hooks"}
+_LAZY = {
+    "RoITeacherDistill": "kd_det.algorithms",
+    "ClassCenterHook": "kd_det.hooks",
+    "LossBalanceHook": "kd_det.hooks",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Hooks: when things happen."""
 
 from kd_det.hooks.class_center_hook import ClassCenterHook
+from kd_det.hooks.loss_balance_hook import LossBalanceHook
 
-__all__ = ["ClassCenterHook"]
+__all__ = ["ClassCenterHook", "LossBalanceHook"]

@@ -1,0 +1,45 @@
+"""What hooks on distillation losses share: where the losses are, and how to scale one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+
+def distillation_model(runner: Runner, who: str) -> Any:
+    """The runner's algorithm, out of its wrapper.
+
+    Raises:
+        ValueError: If it has no distiller with losses; ``who`` is the hook that asks.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not hasattr(getattr(model, "distiller", None), "distill_losses"):
+        raise ValueError(
+            f"{who} needs a distillation model, an MMRazor algorithm with a distiller; found "
+            f"{type(model).__name__}"
+        )
+    return model
+
+
+def check_names(names: Iterable[str], model: Any, who: str) -> None:
+    """Raise ``ValueError`` if one of ``names`` is no distillation loss of ``model``."""
+    known = sorted(model.distiller.distill_losses)
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"{who}: '{name}' is no distillation loss of this model, it has {known}"
+            )
+
+
+def scaled(loss: Any, factor: float | Tensor) -> Any:
+    """A loss times ``factor``; a loss is a tensor or, as for MMEngine, a list of tensors."""
+    return loss * factor if isinstance(loss, Tensor) else [each * factor for each in loss]
+
+
+def total(loss: Any) -> Tensor:
+    """The number that MMEngine's ``parse_losses`` makes of a loss."""
+    return loss.mean() if isinstance(loss, Tensor) else sum(each.mean() for each in loss)

@@ -1,0 +1,139 @@
+"""Norms of the gradients that losses send into a student's features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from kd_det.hooks._distillation import total
+
+DISTILL_PREFIX = "distill."
+
+
+class GradientNorms:
+    """Measures, in the middle of a step, how strongly each loss pulls at the features.
+
+    Where ``recording`` is set, it keeps the features and the distillation losses as their
+    modules return them, before any other hook has changed them.
+
+    Args:
+        model: An MMRazor algorithm with a student and a distiller.
+        names: The distillation losses to measure.
+        source: The module of the student whose outputs are the features.
+
+    Raises:
+        ValueError: If the student has no such module.
+    """
+
+    def __init__(self, model: Any, names: Iterable[str], source: str) -> None:
+        self.recording = False
+        self._source = source
+        self._features: list[Tensor] = []
+        self._terms: dict[str, Tensor | None] = dict.fromkeys(names)
+        self._told: set[str] = set()
+        modules = dict(model.student.named_modules())
+        if source not in modules:
+            parts = sorted(name for name in modules if name and "." not in name)
+            raise ValueError(
+                f"the student {type(model.student).__name__} has no module '{source}' whose "
+                f"outputs could be the shared features; its parts are {parts}"
+            )
+        self._handles = [modules[source].register_forward_hook(self._keep_features)]
+        for name in self._terms:
+            loss = model.distiller.distill_losses[name]
+            # In front of hooks that weight the loss.
+            self._handles.append(loss.register_forward_hook(self._keeper(name), prepend=True))
+
+    def remove(self) -> None:
+        """Take all hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+
+    def measure(self, losses: Mapping[str, Any], loss_scale: float = 1.0) -> Tensor:
+        """Norms over all features together, ``[1 + n]``: of the task losses, then of each term.
+
+        The graph stays as it is, and no gradient of a parameter is touched. What was recorded
+        is forgotten. A term that was not computed in this step has norm 0.
+
+        Args:
+            losses: What the algorithm's forward pass returns. The task's are those that
+                MMEngine sums up and that are no distillation loss.
+            loss_scale: That of mixed precision. Without it, gradients in half precision vanish.
+
+        Raises:
+            ValueError: If the features have no gradient of the task losses.
+        """
+        features = [feature for feature in self._features if feature.requires_grad]
+        task = [
+            total(loss)
+            for name, loss in losses.items()
+            if "loss" in name and not name.startswith(DISTILL_PREFIX)
+        ]
+        terms, self._terms = self._terms, dict.fromkeys(self._terms)
+        self._features = []
+        device = next(t for loss in losses.values() for t in _tensors(loss)).device
+        # As in the step's own backward pass, which does not run in autocast.
+        with torch.autocast(device.type, enabled=False):
+            norm = _norm(torch.stack(task).sum() if task else None, features, loss_scale)
+            if norm is None:
+                raise ValueError(
+                    f"no task loss of {sorted(losses)} has a gradient at the outputs of the "
+                    f"student's module '{self._source}'; name one that learns from them"
+                )
+            norms = [norm]
+            for name, term in terms.items():
+                norm = _norm(term, features, loss_scale)
+                if norm is None and term is not None:
+                    self._tell(name)
+                norms.append(torch.zeros_like(norms[0]) if norm is None else norm)
+        return torch.stack(norms)
+
+    def _keep_features(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if self.recording:
+            self._features += _tensors(outputs)
+
+    def _keeper(self, name: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, loss: Any) -> None:
+            if self.recording:
+                self._terms[name] = total(loss)
+
+        return keep
+
+    def _tell(self, name: str) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            print_log(
+                f"Distillation loss '{name}' has no gradient at the outputs of the student's "
+                f"module '{self._source}', so it cannot be balanced there; its scale stays as "
+                "it is",
+                logger="current",
+                level=30,
+            )
+
+
+def _norm(loss: Tensor | None, features: list[Tensor], loss_scale: float) -> Tensor | None:
+    """Float32 norm of a loss's gradients at ``features``, None where there are none."""
+    if loss is None or not loss.requires_grad or not features:
+        return None
+    gradients = torch.autograd.grad(
+        loss,
+        features,
+        grad_outputs=torch.full_like(loss, loss_scale),
+        retain_graph=True,
+        allow_unused=True,
+    )
+    norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
+    return torch.linalg.vector_norm(torch.stack(norms)) / loss_scale if norms else None
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in nested sequences and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = value.values()
+    return [t for v in value for t in _tensors(v)] if isinstance(value, Iterable) else []

@@ -1,0 +1,164 @@
+"""Holds distillation losses at a stated share of the task's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from kd_det.hooks._balance import GradientBalance
+from kd_det.hooks._distillation import check_names, distillation_model, scaled
+from kd_det.hooks._gradient_norms import DISTILL_PREFIX, GradientNorms
+from kd_det.registry import HOOKS
+
+# At the start of a training gradients change fast: its first iterations are all measured.
+FIRST_ITERATIONS = 10
+STATE_KEY = "kd_det.loss_balance"
+
+
+@HOOKS.register_module()
+class LossBalanceHook(Hook):
+    """Scales each distillation loss so that it pulls at the student's features as asked.
+
+    What a loss weight does to the training depends on the size of the loss, on the features
+    and on the number of classes, and changes while the student learns. This hook measures,
+    every ``interval`` iterations, the norms of the gradients at the student's shared features
+
+        ``g_task = |d(sum of task losses) / d(features)|``,  ``g_i = |d(term_i) / d(features)|``
+
+    over all levels of the pyramid together, and multiplies each term by ``share_i * g_task /
+    g_i``, from running means that are equal on all ranks. Related: GradNorm (arXiv 1711.02257),
+    which learns the weights instead of computing them.
+
+    The term's own ``loss_weight`` cancels out, since the term is measured with it.
+    :class:`kd_det.LossWeightHook` acts on top and is not balanced away. Scales are in the
+    checkpoints; a resumed run goes on with them. Logged as ``scale/<loss>``, and ``share/<loss>``
+    for what the last measurement found before scaling.
+
+    Args:
+        share: For all terms, or for each by name; terms that are not named are left alone. 0.5:
+            the term's gradient is half as long as that of all task losses together.
+        interval: Iterations between two measurements; the first ten iterations are all
+            measured. A measurement costs one backward pass through the student's heads for
+            the task and one for each term, down to the features.
+        momentum: Weight of a new measurement in the running means, in (0, 1].
+        source: The module of the student whose outputs are the shared features.
+
+    Raises:
+        ValueError: For a share that is not positive and finite, a momentum outside (0, 1], or
+            an ``interval`` below 1; when training begins, for names that do not exist.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(
+        self,
+        share: float | Mapping[str, float],
+        interval: int = 50,
+        momentum: float = 0.2,
+        source: str = "neck",
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f"LossBalanceHook: expected interval >= 1, found {interval}")
+        shares = share if isinstance(share, Mapping) else {"all terms": share}
+        GradientBalance(shares, momentum)  # what is wrong should show before data is read
+        self.share = share
+        self.interval = interval
+        self.momentum = momentum
+        self.source = source
+        self.balance: GradientBalance | None = None
+        self._state: Mapping[str, Any] | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of an earlier run until it is known whether this one resumes it."""
+        self._state = checkpoint.get(STATE_KEY)
+
+    def before_train(self, runner: Runner) -> None:
+        """Find losses and features in the model, and put hooks on them."""
+        if sum(isinstance(hook, LossBalanceHook) for hook in runner.hooks) > 1:
+            raise ValueError("a run can have one LossBalanceHook: name all shares in it")
+        model = distillation_model(runner, "LossBalanceHook")
+        shares = self.share
+        if not isinstance(shares, Mapping):
+            shares = dict.fromkeys(model.distiller.distill_losses, shares)
+        check_names(shares, model, "LossBalanceHook")
+        device = next(model.parameters()).device
+        balance = GradientBalance(shares, self.momentum, device)
+        # A checkpoint that is only loaded (load_from) belongs to another training.
+        if self._state is not None and runner.iter > 0:
+            balance.load_state_dict(self._state)
+        norms = GradientNorms(model, shares, self.source)
+
+        def balance_losses(model: nn.Module, inputs: Any, losses: Any) -> Any:
+            if not isinstance(losses, dict):  # predictions
+                return losses
+            if norms.recording:
+                norms.recording = False
+                self._measure(losses, _loss_scale(runner))
+            return _balanced(losses, balance)
+
+        self._handle = model.register_forward_hook(balance_losses)
+        self.balance, self._norms = balance, norms
+        self._scalars = _scalars(balance)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
+    ) -> None:
+        """Record in the iterations that are measured."""
+        self._norms.recording = runner.iter < FIRST_ITERATIONS or runner.iter % self.interval == 0
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Log scales and shares."""
+        runner.message_hub.update_scalars(self._scalars)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add the running means and scales."""
+        if self.balance is not None:
+            checkpoint[STATE_KEY] = self.balance.state_dict()
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the model without hooks."""
+        self._norms.remove()
+        self._handle.remove()
+
+    def _measure(self, losses: dict[str, Any], loss_scale: float) -> None:
+        assert self.balance is not None
+        norms = self._norms.measure(losses, loss_scale)
+        all_reduce(norms, op="mean")
+        self.balance.update(norms)
+        self._scalars = _scalars(self.balance)
+
+
+def _balanced(losses: dict[str, Any], balance: GradientBalance) -> dict[str, Any]:
+    """The losses with what is balanced scaled, from the very step that was measured on."""
+    losses = dict(losses)
+    for name, scale in zip(balance.names, balance.scales):
+        key = DISTILL_PREFIX + name
+        if key in losses:
+            losses[key] = scaled(losses[key], scale)
+    return losses
+
+
+def _loss_scale(runner: Runner) -> float:
+    """That of mixed precision."""
+    scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
+    return scaler.get_scale() if scaler is not None else 1.0
+
+
+def _scalars(balance: GradientBalance) -> dict[str, float]:
+    """What is logged. Waits for the device, and so is called after a measurement only."""
+    scales, shares = balance.scales.tolist(), balance.measured.tolist()
+    return {
+        **{f"train/scale/{name}": scale for name, scale in zip(balance.names, scales)},
+        **{f"train/share/{name}": share for name, share in zip(balance.names, shares)},
+    }

@@ -1,0 +1,69 @@
+"""Runners that the tests of several hooks train with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from small import digits_config, runner
+
+
+class Watch(Hook):
+    """Random numbers that follow from the iteration alone, as after a resume; keeps losses."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        random.seed(runner.iter)
+        np.random.seed(runner.iter)
+        torch.manual_seed(runner.iter)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.losses.append({name: float(value) for name, value in outputs.items()})
+
+
+class Kill(Hook):
+    """Stops a training as Ctrl-C would, before the given epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if runner.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def make(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Callable[..., Runner]:
+    """Makes Runners of two iterations an epoch, named by their work directory."""
+
+    def make(name: str, *hooks: dict, config: str = "review_nd_kd", **options: object) -> Runner:
+        cfg = digits_config(config, digits, tmp_path / name)
+        # Every Runner and every checkpoint would format the config anew, for seconds.
+        object.__setattr__(cfg, "_format_python_code", False)
+        cfg.model.teacher_ckpt = str(teacher_ckpt)
+        cfg.train_dataloader.dataset.indices = 8
+        cfg.train_cfg.val_interval = 99
+        cfg.default_hooks.logger.interval = 1
+        cfg.merge_from_dict(options)
+        cfg.custom_hooks += hooks
+        run = runner(cfg)
+        run.watch = Watch()
+        run.register_hook(run.watch)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def kill() -> type[Kill]:
+    return Kill

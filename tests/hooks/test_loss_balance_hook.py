@@ -1,0 +1,391 @@
+"""Balanced losses: the arithmetic, what is measured, and a real training with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from kd_det import LossBalanceHook
+from kd_det.hooks._balance import LARGEST, SMALLEST, GradientBalance
+from kd_det.hooks._gradient_norms import GradientNorms
+
+# The arithmetic
+
+
+def balance(*shares: float, momentum: float = 0.5) -> GradientBalance:
+    return GradientBalance({f"loss_{i}": share for i, share in enumerate(shares)}, momentum)
+
+
+def test_first_norms_count_in_full():
+    found = balance(0.5, 2.0, momentum=0.1)
+    assert found.scales.tolist() == [1, 1]
+    found.update(torch.tensor([3.0, 6.0, 0.5]))
+    torch.testing.assert_close(found.scales, torch.tensor([0.5 * 3 / 6, 2 * 3 / 0.5]))
+    torch.testing.assert_close(found.measured, torch.tensor([2.0, 0.5 / 3]))
+
+
+def test_means_are_those_worked_by_hand():
+    found = balance(1.0, momentum=0.25)
+    norms = [(1.0, 2.0), (3.0, 1.0), (2.0, 8.0)]
+    for norm in norms:
+        found.update(torch.tensor(norm))
+    weights = [0.25 * 0.75**2, 0.25 * 0.75, 0.25]
+    task, term = (sum(w * n[i] for w, n in zip(weights, norms)) for i in (0, 1))
+    assert found.scales.item() == pytest.approx(task / term)
+
+
+def test_constant_norms_keep_the_share_exactly_there():
+    found = balance(0.3)
+    for _ in range(20):
+        found.update(torch.tensor([7.0, 0.2]))
+        assert found.scales.item() * 0.2 == pytest.approx(0.3 * 7)
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_a_bad_norm_leaves_its_scale_and_its_mean(bad):
+    found = balance(1.0, 1.0)
+    found.update(torch.tensor([1.0, 2.0, 4.0]))
+    before = found.scales.clone()
+    found.update(torch.tensor([5.0, bad, 4.0]))
+    assert found.scales[0] == before[0] and found.scales[1] != before[1]
+    assert found.measured[0] == 2
+    # Without a norm of the task, nothing can be said of any term.
+    before = found.scales.clone()
+    found.update(torch.tensor([bad, 9.0, 9.0]))
+    assert torch.equal(found.scales, before)
+    found.update(torch.tensor([5.0, 2.0, 4.0]))
+    assert found.scales.isfinite().all() and found.scales[0] > before[0]
+
+
+def test_a_term_that_never_had_a_norm_has_scale_one():
+    found = balance(0.5, 0.5)
+    found.update(torch.tensor([1.0, 0.0, 1.0]))
+    assert found.scales.tolist() == [1, 0.5]
+
+
+def test_scales_stay_in_bounds():
+    found = balance(1.0, 1.0)
+    found.update(torch.tensor([1.0, 1e-30, 1e30]))
+    torch.testing.assert_close(found.scales, torch.tensor([LARGEST, SMALLEST]))
+
+
+def test_balance_goes_on_from_its_state():
+    first, second = balance(1.0), balance(1.0)
+    first.update(torch.tensor([1.0, 3.0]))
+    second.load_state_dict(first.state_dict())
+    for each in (first, second):
+        each.update(torch.tensor([2.0, 1.0]))
+    assert torch.equal(first.scales, second.scales)
+    with pytest.raises(ValueError, match=r"expected the terms \['loss_0', 'loss_1'\], found"):
+        balance(1.0, 1.0).load_state_dict(first.state_dict())
+
+
+# What is measured
+
+
+class Student(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(3, 4)
+        self.neck = Levels()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.neck(self.backbone(x))
+
+
+class Levels(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x * 1, x[:, :2] * 1
+
+
+class Squares(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.square().sum() / 2
+
+
+def toy(**losses: nn.Module) -> SimpleNamespace:
+    torch.manual_seed(0)
+    distiller = SimpleNamespace(distill_losses=nn.ModuleDict(losses))
+    return SimpleNamespace(student=Student(), distiller=distiller)
+
+
+def test_norms_are_those_of_all_levels_together():
+    model = toy(loss_a=Squares(), loss_b=Squares())
+    norms = GradientNorms(model, ["loss_a", "loss_b"], "neck")
+    norms.recording = True
+    fine, coarse = model.student(torch.randn(5, 3))
+    losses = {
+        "student.loss": fine.sum() + 2 * coarse.sum(),
+        "student.loss_list": [coarse.sum(), 0 * fine.sum()],
+        "student.accuracy": 100 * fine.sum(),
+        "distill.loss_a": model.distiller.distill_losses.loss_a(fine),
+        "distill.loss_b": model.distiller.distill_losses.loss_b(torch.cat([3 * fine, coarse], 1)),
+    }
+    expected = [
+        (fine.numel() + 9 * coarse.numel()) ** 0.5,
+        fine.norm().item(),
+        (81 * fine.square().sum() + coarse.square().sum()).sqrt().item(),
+    ]
+    assert norms.measure(losses).tolist() == pytest.approx(expected)
+
+
+def test_hooks_that_weight_a_loss_are_not_measured():
+    model = toy(loss_a=Squares())
+    loss = model.distiller.distill_losses.loss_a
+    loss.register_forward_hook(lambda module, inputs, output: 0 * output)
+    norms = GradientNorms(model, ["loss_a"], "neck")
+    norms.recording = True
+    fine, _ = model.student(torch.randn(5, 3))
+    measured = norms.measure({"loss": fine.sum(), "distill.loss_a": loss(fine)})
+    assert measured[1].item() == pytest.approx(fine.norm().item())
+
+
+def test_loss_scale_of_mixed_precision_keeps_small_gradients():
+    model = toy(loss_a=nn.Identity())
+    norms = GradientNorms(model, ["loss_a"], "neck")
+
+    def measure(loss_scale: float) -> Tensor:
+        norms.recording = True
+        fine, _ = model.student.neck(torch.randn(5, 4, dtype=torch.float16, requires_grad=True))
+        tiny = model.distiller.distill_losses.loss_a(fine.float().sum() * 1e-9)
+        return norms.measure({"loss": fine.float().sum(), "distill.loss_a": tiny}, loss_scale)
+
+    assert measure(1.0)[1] == 0
+    found = measure(2.0**14)
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx([20**0.5, 1e-9 * 20**0.5], rel=1e-3)
+
+
+def test_term_that_does_not_reach_the_features_is_told_of_once(caplog, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "kd_det.hooks._gradient_norms.print_log", lambda text, **_: told.append(text)
+    )
+    model = toy(loss_a=Squares(), loss_b=Squares(), loss_c=Squares())
+    norms = GradientNorms(model, ["loss_a", "loss_b", "loss_c"], "neck")
+    for _ in range(2):
+        norms.recording = True
+        x = model.student.backbone(torch.randn(5, 3))
+        fine, _ = model.student.neck(x)
+        losses = {"loss": fine.sum(), "distill.loss_a": model.distiller.distill_losses.loss_a(x)}
+        # loss_b is computed of nothing that learns, loss_c is absent in this step.
+        model.distiller.distill_losses.loss_b(torch.zeros(2))
+        measured = norms.measure(losses)
+        assert measured[0] > 0 and measured[1:].tolist() == [0, 0, 0]
+    assert len(told) == 2
+    assert "'loss_a' has no gradient at the outputs of the student's module 'neck'" in told[0]
+    assert "'loss_b'" in told[1]
+
+
+def test_features_without_a_task_loss_are_an_error():
+    model = toy(loss_a=Squares())
+    norms = GradientNorms(model, ["loss_a"], "neck")
+    norms.recording = True
+    x = model.student.backbone(torch.randn(5, 3))
+    model.student.neck(x)
+    with pytest.raises(ValueError, match=r"no task loss of \['loss'\] has a gradient .* 'neck'"):
+        norms.measure({"loss": x.sum()})
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="a share above 0 for 'loss_kd', found 0"):
+        LossBalanceHook(share=dict(loss_kd=0))
+    with pytest.raises(ValueError, match=r"expected momentum in \(0, 1\], found 0"):
+        LossBalanceHook(share=1, momentum=0)
+    with pytest.raises(ValueError, match="expected interval >= 1, found 0"):
+        LossBalanceHook(share=1, interval=0)
+
+
+# In a real run
+
+
+def balanced(share: object, **options: object) -> dict:
+    return dict(type="kd_det.LossBalanceHook", share=share, **options)
+
+
+def balancer(run: Runner) -> LossBalanceHook:
+    (hook,) = (hook for hook in run.hooks if isinstance(hook, LossBalanceHook))
+    return hook
+
+
+def scalars(run: Runner, name: str) -> list[float]:
+    return run.message_hub.get_scalar(f"train/{name}").data[0].tolist()
+
+
+def test_each_term_has_its_share_of_the_gradient(make):
+    shares = dict(loss_review=0.5, loss_kd=0.125)
+    run = make("work", balanced(shares, momentum=1.0))
+    hooks = len(run.model._forward_hooks)
+    seen = []
+
+    def measure(model: nn.Module, inputs: object, losses: dict) -> None:
+        # After the balance: what it hands on has the shares that were asked for.
+        if not isinstance(losses, dict):
+            return
+        task = sum(
+            v if isinstance(v, Tensor) else sum(v)
+            for k, v in losses.items()
+            if k.startswith("student.loss")
+        )
+        feats = neck.pop()
+        seen.append(
+            {
+                name: norm(losses[f"distill.{name}"], feats) / norm(task, feats)
+                for name in ("loss_review", "loss_kd", "loss_nd")
+            }
+        )
+
+    def norm(loss: Tensor, feats: tuple[Tensor, ...]) -> float:
+        grads = torch.autograd.grad(loss, feats, retain_graph=True, allow_unused=True)
+        return torch.cat([g.flatten() for g in grads if g is not None]).norm().item()
+
+    neck: list = []
+    run.model.student.neck.register_forward_hook(lambda m, i, feats: neck.append(feats))
+
+    class Measure(Hook):
+        priority = "VERY_LOW"
+
+        def before_train(self, runner: Runner) -> None:
+            self.handle = runner.model.register_forward_hook(measure)
+
+        def after_train(self, runner: Runner) -> None:
+            self.handle.remove()
+
+    run.register_hook(Measure())
+    run.train()
+    assert len(seen) == 2
+    for step in seen:
+        assert step["loss_review"] == pytest.approx(0.5, rel=1e-4)
+        assert step["loss_kd"] == pytest.approx(0.125, rel=1e-4)
+        assert step["loss_nd"] not in (0, pytest.approx(0.5), pytest.approx(0.125))
+    # What is logged: the scale, and the share that was found without it.
+    for name, share in shares.items():
+        found = [
+            a * b for a, b in zip(scalars(run, f"scale/{name}"), scalars(run, f"share/{name}"))
+        ]
+        assert found == pytest.approx([share] * 2, rel=1e-4)
+    (log,) = Path(run.work_dir).glob("*/vis_data/scalars.json")
+    assert '"scale/loss_review"' in log.read_text() and '"share/loss_kd"' in log.read_text()
+    with pytest.raises(KeyError):
+        scalars(run, "scale/loss_nd")
+    # Nothing stays behind.
+    assert len(run.model._forward_hooks) == hooks
+    assert not any(loss._forward_hooks for loss in run.model.distiller.distill_losses.values())
+
+
+def test_measuring_changes_no_gradient(make):
+    def train(run: Runner) -> dict[str, Tensor]:
+        gradients = {}
+
+        class Keep(Hook):
+            def before_train(self, runner: Runner) -> None:
+                runner.optim_wrapper.optimizer.register_step_pre_hook(self.keep)
+
+            def keep(self, *_: object) -> None:
+                for name, p in run.model.named_parameters():
+                    if p.grad is not None:
+                        gradients[name] = p.grad.clone()
+
+        run.register_hook(Keep())
+        run.train()
+        return gradients
+
+    few = {"train_dataloader.dataset.indices": 4}
+    run = make("balanced", balanced(0.3), **few)
+    with_hook = train(run)
+    scales = balancer(run).balance.scales
+    assert (scales != 1).all()
+
+    plain = make("plain", **few)
+    for name, scale in zip(balancer(run).balance.names, scales):
+        loss = plain.model.distiller.distill_losses[name]
+        loss.register_forward_hook(lambda module, inputs, loss, scale=scale: loss * scale)
+    without = train(plain)
+
+    assert with_hook.keys() == without.keys() and len(without) > 100
+    assert all(torch.equal(with_hook[name], without[name]) for name in without)
+    assert run.watch.losses == plain.watch.losses
+
+
+def test_measures_at_first_and_then_at_intervals(make, monkeypatch):
+    monkeypatch.setattr("kd_det.hooks.loss_balance_hook.FIRST_ITERATIONS", 2)
+    run = make("work", balanced(0.3, interval=4), **{"train_cfg.max_epochs": 4})
+    run.train()
+    found = scalars(run, "share/loss_review")
+    changed = [i for i in range(8) if i == 0 or found[i] != found[i - 1]]
+    assert changed == [0, 1, 4]
+
+
+def test_resumed_run_equals_one_that_was_not_stopped(make, kill, monkeypatch):
+    monkeypatch.setattr("kd_det.hooks.loss_balance_hook.FIRST_ITERATIONS", 2)
+    # Measured in iterations 0, 1 and 5, stopped after 4: nothing is measured on resuming.
+    hook = balanced(0.3, interval=5)
+    epochs = {"train_cfg.max_epochs": 3}
+    whole = make("whole", hook, **epochs)
+    whole.train()
+    killed = make("killed", hook, **epochs)
+    killed.register_hook(kill(epoch=2))
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    resumed = make("killed", hook, resume=True, **epochs)
+    resumed.train()
+    assert resumed.iter == 6 and len(resumed.watch.losses) == 2
+    assert resumed.watch.losses == whole.watch.losses[4:]
+    assert scalars(resumed, "scale/loss_review") == scalars(whole, "scale/loss_review")
+    state = whole.model.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in resumed.model.state_dict().items())
+
+
+def test_checkpoint_that_is_only_loaded_does_not_set_scales(make):
+    few = {"train_dataloader.dataset.indices": 4}
+    first = make("first", balanced(0.3), **few)
+    first.train()
+    file = str(Path(first.work_dir) / "epoch_1.pth")
+    second = make("second", balanced(dict(loss_kd=0.1)), load_from=file, **few)
+    second.train()
+    assert balancer(second).balance.names == ["loss_kd"]
+    assert balancer(second).balance._weights[0] == pytest.approx(0.2)
+
+
+def test_names_that_do_not_exist_are_errors(make):
+    run = make("work")
+    assert run.train_loop.iter == 0  # builds it: the hook asks for the iteration
+    with pytest.raises(ValueError, match=r"'loss_dk' is no distillation loss.*'loss_kd'"):
+        LossBalanceHook(share=dict(loss_dk=0.1)).before_train(run)
+    with pytest.raises(ValueError, match=r"no module 'nekc'.*'backbone', .*'neck'"):
+        LossBalanceHook(share=0.1, source="nekc").before_train(run)
+    run.register_hook(LossBalanceHook(share=0.1))
+    run.register_hook(LossBalanceHook(share=0.1))
+    with pytest.raises(ValueError, match="one LossBalanceHook"):
+        run.call_hook("before_train")
+    with pytest.raises(ValueError, match=r"needs a distillation model.*found Linear"):
+        LossBalanceHook(share=0.1).before_train(SimpleNamespace(model=nn.Linear(1, 1), hooks=[]))
+
+
+def test_steps_without_rois_leave_scales_as_they_are(make):
+    run = make("work", balanced(0.3), **{"train_cfg.max_epochs": 2})
+    head = run.model.student.roi_head
+    sample = head.bbox_sampler.sample
+
+    def sample_none(assigned, boxes, annotated, **kwargs):
+        result = sample(assigned, boxes, annotated, **kwargs)
+        if run.iter in (1, 2):
+            result.pos_priors, result.neg_priors = result.pos_priors[:0], result.neg_priors[:0]
+            for name in ("pos_inds", "neg_inds", "pos_gt_labels", "pos_gt_bboxes", "pos_is_gt"):
+                setattr(result, name, getattr(result, name)[:0])
+            result.pos_assigned_gt_inds = result.pos_assigned_gt_inds[:0]
+        return result
+
+    head.bbox_sampler.sample = sample_none
+    run.train()
+    kd, review = scalars(run, "scale/loss_kd"), scalars(run, "scale/loss_review")
+    assert kd[0] == kd[1] == kd[2] != kd[3]
+    assert len(set(review)) == 4
+    assert all(np.isfinite(list(step.values())).all() for step in run.watch.losses)
