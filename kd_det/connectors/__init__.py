@@ -1,5 +1,6 @@
 """Connectors: what turns the student's features into something comparable to the teacher's."""
 
+from kd_det.connectors.embedding import EmbeddingConnector
 from kd_det.connectors.review import ReviewFusion
 
-__all__ = ["ReviewFusion"]
+__all__ = ["EmbeddingConnector", "ReviewFusion"]

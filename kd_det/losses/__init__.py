@@ -5,7 +5,27 @@ classes. Modules return a scalar with ``loss_weight`` applied once, compute in f
 AMP, keep the graph on empty input and return no NaN for finite input.
 """
 
+from kd_det.losses._class_means import CentersNotSetError
+from kd_det.losses.center_contrast import CenterContrastLoss, center_contrast_loss
+from kd_det.losses.center_cosine import CenterCosineLoss, center_cosine_loss
+from kd_det.losses.dkd import DKDLoss, dkd_loss
+from kd_det.losses.feature_norm import FeatureNormLoss, feature_l2_loss, sifn_loss
 from kd_det.losses.hcl import HCLLoss, hcl_loss
-from kd_det.losses.nd import CentersNotSetError, NDLoss, nd_loss
+from kd_det.losses.nd import NDLoss, nd_loss
 
-__all__ = ["CentersNotSetError", "HCLLoss", "NDLoss", "hcl_loss", "nd_loss"]
+__all__ = [
+    "CenterContrastLoss",
+    "CenterCosineLoss",
+    "CentersNotSetError",
+    "DKDLoss",
+    "FeatureNormLoss",
+    "HCLLoss",
+    "NDLoss",
+    "center_contrast_loss",
+    "center_cosine_loss",
+    "dkd_loss",
+    "feature_l2_loss",
+    "hcl_loss",
+    "nd_loss",
+    "sifn_loss",
+]

@@ -1,16 +1,14 @@
 """ND loss of KD++: norm and direction of an embedding against the teacher's class mean."""
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from kd_det.centers import ClassCenters
+from kd_det.losses._class_means import ClassMeanLoss, check_shapes
 from kd_det.losses._dtype import at_least_float32
+from kd_det.losses._rows import divisor, largest_entry, unit_rows
 from kd_det.registry import MODELS
 
-
-class CentersNotSetError(RuntimeError):
-    """A loss that needs class centers ran before it was given any."""
+TITLE = "ND loss"
 
 
 def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
@@ -39,13 +37,12 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
     Source: "Improving Knowledge Distillation via Regularizing Feature Norm and Direction",
     arXiv 2305.17007, equation 8.
     """
-    _check_shapes(s_emb, t_emb, centers, labels)
+    check_shapes(TITLE, s_emb, centers, labels, t_emb)
     s, t = at_least_float32(s_emb), at_least_float32(t_emb.detach())
-    c = at_least_float32(centers.detach())
-    direction = F.normalize(c / _scale(_largest(c)), dim=1)[labels]
+    direction = unit_rows(at_least_float32(centers.detach()))[labels]
 
-    largest = torch.maximum(_largest(s.detach()), _largest(t))
-    s, t = s / _scale(largest), t / _scale(largest)
+    largest = torch.maximum(largest_entry(s.detach()), largest_entry(t))
+    s, t = s / divisor(largest), t / divisor(largest)
 
     s_norm = torch.linalg.vector_norm(s, dim=1)
     t_norm = torch.linalg.vector_norm(t, dim=1)
@@ -54,128 +51,14 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
     return 1 - (s * direction).sum(dim=1) / norm
 
 
-def _largest(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, ord=torch.inf, dim=1)
-
-
-def _scale(largest: Tensor) -> Tensor:
-    return torch.where(largest > 0, largest, 1).unsqueeze(1)
-
-
-def _check_shapes(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> None:
-    shapes = (
-        f"got s_emb {list(s_emb.shape)}, t_emb {list(t_emb.shape)}, "
-        f"centers {list(centers.shape)}, labels {list(labels.shape)}"
-    )
-    if s_emb.dim() != 2 or centers.dim() != 2 or labels.dim() != 1:
-        raise ValueError(f"ND loss needs s_emb [N, D], centers [C, D], labels [N]; {shapes}")
-    if s_emb.shape != t_emb.shape:
-        raise ValueError(
-            "ND loss compares student and teacher embeddings of the same samples and size; "
-            f"{shapes}. Where only the sizes differ, put a connector on the student's embedding"
-        )
-    if s_emb.shape[1] != centers.shape[1] or len(labels) != len(s_emb):
-        raise ValueError(f"ND loss: embeddings, centers and labels do not fit; {shapes}")
-
-
 @MODELS.register_module()
-class NDLoss(nn.Module):
+class NDLoss(ClassMeanLoss):
     """Mean of :func:`nd_loss` over the samples whose class has a center.
 
-    A sample takes no part if its class was never seen while the centers were gathered, or if
-    its label lies outside the rows of ``centers`` (background, with ``background=False``).
-
-    Args:
-        num_classes: Number of foreground classes.
-        embed_dim: Size D of the embedding.
-        loss_weight: Factor on the returned loss.
-        background: Whether class ``num_classes`` is background with a center of its own.
-
-    Raises:
-        ValueError: If a size is not positive or ``loss_weight`` is negative.
+    Arguments, errors and the samples that take no part: :class:`ClassMeanLoss`.
     """
 
-    centers: Tensor
-    counts: Tensor
+    title = TITLE
 
-    def __init__(
-        self,
-        num_classes: int,
-        embed_dim: int,
-        loss_weight: float = 1.0,
-        background: bool = False,
-    ) -> None:
-        super().__init__()
-        if num_classes < 1 or embed_dim < 1 or loss_weight < 0:
-            raise ValueError(
-                "NDLoss needs num_classes >= 1, embed_dim >= 1 and loss_weight >= 0, got "
-                f"num_classes={num_classes}, embed_dim={embed_dim}, loss_weight={loss_weight}"
-            )
-        self.num_classes = num_classes
-        self.embed_dim = embed_dim
-        self.loss_weight = loss_weight
-        self.background = background
-        rows = num_classes + background
-        self.register_buffer("centers", torch.zeros(rows, embed_dim))
-        self.register_buffer("counts", torch.zeros(rows, dtype=torch.int64))
-
-    @property
-    def has_centers(self) -> bool:
-        """Whether any class has a center (on a GPU, asking waits for the device)."""
-        return bool(self.counts.any())
-
-    def set_centers(self, centers: ClassCenters) -> None:
-        """Take over the class means of ``centers``.
-
-        Args:
-            centers: Means ``[C, embed_dim]``, with C the rows of this loss, or one more: a
-                background row that a loss with ``background=False`` leaves out.
-
-        Raises:
-            ValueError: If class count or embedding size differ, or no class was ever seen.
-        """
-        rows = len(self.counts)
-        fits = centers.num_classes == rows
-        fits |= not self.background and centers.num_classes == rows + 1
-        if not fits or centers.embed_dim != self.embed_dim:
-            raise ValueError(
-                f"NDLoss expected centers of {rows} classes"
-                f"{' (the last is background)' if self.background else ''} and embedding size "
-                f"{self.embed_dim}, found {centers.num_classes} classes and size "
-                f"{centers.embed_dim}"
-            )
-        if not centers.counts[:rows].any():
-            raise ValueError("NDLoss was given centers in which no class was ever seen")
-        self.centers.copy_(centers.means[:rows])
-        self.counts.copy_(centers.counts[:rows])
-
-    def forward(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
-        """Scalar loss of embeddings ``[N, D]`` with labels ``[N]``.
-
-        Raises:
-            ValueError: If the shapes do not fit.
-            CentersNotSetError: On the first call, if no centers were set.
-        """
-        _check_shapes(s_emb, t_emb, self.centers, labels)
-        self._require_centers()
-        known = (labels >= 0) & (labels < len(self.counts))
-        rows = torch.where(known, labels, 0)
-        weight = (known & (self.counts[rows] > 0)).to(torch.float32)
-        loss = nd_loss(s_emb, t_emb, self.centers, rows)
-        return self.loss_weight * (loss * weight).sum() / weight.sum().clamp(min=1)
-
-    def _require_centers(self) -> None:
-        # Asked until it was true once: the answer waits for the device.
-        if not getattr(self, "_centers_seen", False):
-            if not self.has_centers:
-                raise CentersNotSetError(
-                    "NDLoss has no class centers: add dict(type='kd_det.ClassCenterHook') to "
-                    "custom_hooks, or call set_centers()"
-                )
-            self._centers_seen = True
-
-    def extra_repr(self) -> str:
-        return (
-            f"num_classes={self.num_classes}, embed_dim={self.embed_dim}, "
-            f"loss_weight={self.loss_weight}, background={self.background}"
-        )
+    def sample_losses(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
+        return nd_loss(s_emb, t_emb, self.centers, labels)

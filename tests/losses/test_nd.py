@@ -9,23 +9,17 @@ import torch
 from torch import Tensor
 
 from kd_det.centers import ClassCenters
-from kd_det.losses import CentersNotSetError, NDLoss, nd_loss
+from kd_det.losses import NDLoss, nd_loss
 
 CLASSES, DIM = 4, 6
 
 
-def centers_of(means: Tensor, counts: Tensor | None = None) -> ClassCenters:
-    """Centers with exactly these means; by default each class was seen once."""
-    counts = torch.ones(len(means), dtype=torch.int64) if counts is None else counts
+def loss_with(means: Tensor, **options) -> NDLoss:
+    """A loss whose centers are exactly these means."""
     centers = ClassCenters(*means.shape)
-    labels = torch.arange(len(means)).repeat_interleave(counts)
-    centers.update(means[labels], labels)
-    return centers
-
-
-def loss_with(means: Tensor, counts: Tensor | None = None, **options) -> NDLoss:
-    loss = NDLoss(len(means) - options.get("background", False), means.shape[1], **options)
-    loss.set_centers(centers_of(means, counts))
+    centers.update(means, torch.arange(len(means)))
+    loss = NDLoss(*means.shape, **options)
+    loss.set_centers(centers)
     return loss
 
 
@@ -254,104 +248,6 @@ def test_teacher_and_centers_get_no_gradient(rows):
     assert not list(loss_with(centers.detach()).parameters())
 
 
-# The module: which samples take part
-
-
-@pytest.mark.parametrize("background, outside", [(False, [-1, 3, 255]), (True, [-1, 4, 255])])
-def test_mean_over_the_samples_that_have_a_center(rows, background, outside):
-    s, t, centers, _ = rows
-    means = centers if background else centers[:3]
-    counts = torch.ones(len(means), dtype=torch.int64)
-    counts[1] = 0  # never seen
-    loss = loss_with(means, counts, background=background, loss_weight=2.0)
-    labels = torch.tensor([0, 1, 2, *outside, 0, 2, 1, len(means) - 1])
-    taking_part = torch.tensor([0, 2, 6, 7, 9])
-    s.requires_grad_()
-    value = loss(s, t, labels)
-    (grad,) = torch.autograd.grad(value, s)
-    alone = s.detach()[taking_part].requires_grad_()
-    expected = 2.0 * nd_loss(alone, t[taking_part], means, labels[taking_part]).mean()
-    (expected_grad,) = torch.autograd.grad(expected, alone)
-    torch.testing.assert_close(value, expected)
-    torch.testing.assert_close(grad[taking_part], expected_grad)
-    left_out = torch.ones(10, dtype=torch.bool).index_fill(0, taking_part, False)
-    assert torch.equal(grad[left_out], torch.zeros(5, DIM))
-
-
-def test_no_sample_with_a_center_gives_a_connected_zero(rows):
-    s, t, centers, _ = rows
-    s.requires_grad_()
-    value = loss_with(centers)(s, t, torch.full((10,), CLASSES))
-    value.backward()
-    assert value == 0
-    assert torch.equal(s.grad, torch.zeros_like(s))
-
-
-# The module: centers
-
-
-@pytest.mark.parametrize("background", [False, True])
-def test_takes_over_means_and_counts(rows, background):
-    counts = torch.tensor([2, 0, 1, 3])
-    given = centers_of(rows[2], counts)
-    loss = NDLoss(CLASSES - background, DIM, background=background)
-    loss.set_centers(given)
-    assert torch.equal(loss.centers, given.means)
-    assert torch.equal(loss.counts, counts)
-    assert loss.has_centers
-
-
-def test_without_background_the_background_row_is_left_out(rows):
-    loss = NDLoss(CLASSES - 1, DIM)
-    loss.set_centers(centers_of(rows[2]))
-    assert torch.equal(loss.centers, rows[2][:-1])
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (
-            dict(num_classes=CLASSES, background=True),
-            r"of 5 classes \(the last is background\) and embedding size 6, found 4 classes",
-        ),
-        (dict(num_classes=CLASSES + 1), "of 5 classes and embedding size 6, found 4 classes"),
-        (dict(num_classes=CLASSES - 2), "of 2 classes .* found 4 classes"),
-        (
-            dict(num_classes=CLASSES - 2, background=True),
-            r"of 3 classes \(the last is background\) .* found 4 classes",
-        ),
-        (dict(num_classes=CLASSES, embed_dim=DIM + 1), "size 7, found 4 classes and size 6"),
-    ],
-)
-def test_rejects_centers_that_do_not_fit(rows, options, message):
-    loss = NDLoss(**{"embed_dim": DIM, **options})
-    with pytest.raises(ValueError, match=message):
-        loss.set_centers(centers_of(rows[2]))
-    assert not loss.has_centers
-
-
-@pytest.mark.parametrize("counts", [[0, 0, 0, 0], [0, 0, 0, 5]])
-def test_rejects_centers_in_which_none_of_its_classes_was_seen(rows, counts):
-    loss = NDLoss(CLASSES - 1, DIM)  # the fourth row is background
-    with pytest.raises(ValueError, match="no class was ever seen"):
-        loss.set_centers(centers_of(rows[2], torch.tensor(counts)))
-
-
-def test_without_centers_the_error_names_the_hook(rows):
-    s, t, _, labels = rows
-    with pytest.raises(CentersNotSetError, match=r"kd_det\.ClassCenterHook"):
-        NDLoss(CLASSES, DIM)(s, t, labels)
-
-
-def test_state_dict_brings_the_centers_back(rows):
-    s, t, centers, labels = rows
-    saved = loss_with(centers, torch.tensor([1, 2, 0, 4]))
-    restored = NDLoss(CLASSES, DIM)
-    restored.load_state_dict(saved.state_dict(), strict=True)
-    assert torch.equal(restored.counts, saved.counts)
-    assert torch.equal(restored(s, t, labels), saved(s, t, labels))
-
-
 # Errors
 
 
@@ -372,9 +268,3 @@ def test_shapes_that_do_not_fit_are_an_error(shapes, message):
     labels = torch.zeros(shapes[3], dtype=torch.int64)
     with pytest.raises(ValueError, match=message):
         nd_loss(s, t, centers, labels)
-
-
-@pytest.mark.parametrize("option", ["num_classes", "embed_dim"])
-def test_sizes_are_positive(option):
-    with pytest.raises(ValueError, match=f"{option}=0"):
-        NDLoss(**{"num_classes": CLASSES, "embed_dim": DIM, option: 0})

@@ -1,0 +1,148 @@
+"""What losses against the teacher's class means have in common."""
+
+import torch
+from torch import Tensor, nn
+
+from kd_det.centers import ClassCenters
+from kd_det.losses._rows import mean_over
+
+
+class CentersNotSetError(RuntimeError):
+    """A loss that needs class centers ran before it was given any."""
+
+
+def check_shapes(
+    who: str, s_emb: Tensor, centers: Tensor, labels: Tensor, t_emb: Tensor | None = None
+) -> None:
+    """Raise ValueError, in the name of ``who``, unless the shapes fit each other."""
+    given = {"s_emb": s_emb, "t_emb": t_emb, "centers": centers, "labels": labels}
+    shapes = "got " + ", ".join(f"{k} {list(x.shape)}" for k, x in given.items() if x is not None)
+    if s_emb.dim() != 2 or centers.dim() != 2 or labels.dim() != 1:
+        raise ValueError(f"{who} needs s_emb [N, D], centers [C, D], labels [N]; {shapes}")
+    if t_emb is not None and s_emb.shape != t_emb.shape:
+        raise ValueError(
+            f"{who} compares student and teacher embeddings of the same samples and size; "
+            f"{shapes}. Where only the sizes differ, put a connector on the student's embedding"
+        )
+    if s_emb.shape[1] != centers.shape[1] or len(labels) != len(s_emb):
+        raise ValueError(f"{who}: embeddings, centers and labels do not fit; {shapes}")
+
+
+class ClassMeanLoss(nn.Module):
+    """Base of the losses that compare a student's embedding with the teacher's class means.
+
+    The value is the mean over the samples whose class has a center. A sample takes no part if
+    its class was never seen while the centers were gathered, or if its label lies outside the
+    rows of ``centers`` (background, with ``background=False``).
+
+    A subclass sets ``title``, its name in messages, and computes :meth:`sample_losses`.
+
+    Args:
+        num_classes: Number of foreground classes.
+        embed_dim: Size D of the embedding.
+        loss_weight: Factor on the returned loss.
+        background: Whether class ``num_classes`` is background with a center of its own.
+
+    Raises:
+        ValueError: If a size is not positive or ``loss_weight`` is negative.
+    """
+
+    title: str
+    centers: Tensor
+    counts: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dim: int,
+        loss_weight: float = 1.0,
+        background: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1 or embed_dim < 1 or loss_weight < 0:
+            raise ValueError(
+                f"{type(self).__name__} needs num_classes >= 1, embed_dim >= 1 and "
+                f"loss_weight >= 0, got num_classes={num_classes}, embed_dim={embed_dim}, "
+                f"loss_weight={loss_weight}"
+            )
+        self.num_classes = num_classes
+        self.embed_dim = embed_dim
+        self.loss_weight = loss_weight
+        self.background = background
+        rows = num_classes + background
+        self.register_buffer("centers", torch.zeros(rows, embed_dim))
+        self.register_buffer("counts", torch.zeros(rows, dtype=torch.int64))
+
+    @property
+    def has_centers(self) -> bool:
+        """Whether any class has a center (on a GPU, asking waits for the device)."""
+        return bool(self.counts.any())
+
+    def set_centers(self, centers: ClassCenters) -> None:
+        """Take over the class means of ``centers``.
+
+        Args:
+            centers: Means ``[C, embed_dim]``, with C the rows of this loss, or one more: a
+                background row that a loss with ``background=False`` leaves out.
+
+        Raises:
+            ValueError: If class count or embedding size differ, or no class was ever seen.
+        """
+        rows = len(self.counts)
+        fits = centers.num_classes == rows
+        fits |= not self.background and centers.num_classes == rows + 1
+        if not fits or centers.embed_dim != self.embed_dim:
+            raise ValueError(
+                f"{type(self).__name__} expected centers of {rows} classes"
+                f"{' (the last is background)' if self.background else ''} and embedding size "
+                f"{self.embed_dim}, found {centers.num_classes} classes and size "
+                f"{centers.embed_dim}"
+            )
+        if not centers.counts[:rows].any():
+            raise ValueError(
+                f"{type(self).__name__} was given centers in which no class was ever seen"
+            )
+        self.centers.copy_(centers.means[:rows])
+        self.counts.copy_(centers.counts[:rows])
+
+    def forward(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of a batch.
+
+        Args:
+            s_emb: Student embeddings ``[N, D]``.
+            t_emb: Teacher embeddings ``[N, D]`` of the same samples. The pre-pass gathers the
+                centers from what is given here, whether or not it enters the value.
+            labels: Class of each sample, int64 ``[N]``.
+
+        Raises:
+            ValueError: If the shapes do not fit.
+            CentersNotSetError: On the first call, if no centers were set.
+        """
+        check_shapes(self.title, s_emb, self.centers, labels, t_emb)
+        self._require_centers()
+        known = (labels >= 0) & (labels < len(self.counts))
+        takes_part = known & (self.counts[torch.where(known, labels, 0)] > 0)
+        # The others are computed against a class that was seen, finite, and then left out.
+        rows = torch.where(takes_part, labels, self.counts.argmax())
+        losses = self.sample_losses(s_emb, t_emb, rows)
+        return self.loss_weight * mean_over(losses, takes_part)
+
+    def sample_losses(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each sample ``[N]``; every label is the row of a class that was seen."""
+        raise NotImplementedError
+
+    def _require_centers(self) -> None:
+        # Asked until it was true once: the answer waits for the device.
+        if not getattr(self, "_centers_seen", False):
+            if not self.has_centers:
+                raise CentersNotSetError(
+                    f"{type(self).__name__} has no class centers: add "
+                    "dict(type='kd_det.ClassCenterHook') to custom_hooks, or call set_centers()"
+                )
+            self._centers_seen = True
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_classes={self.num_classes}, embed_dim={self.embed_dim}, "
+            f"loss_weight={self.loss_weight}, background={self.background}"
+        )
