@@ -101,6 +101,21 @@ def test_no_sample_with_a_center_gives_a_connected_zero(rows, kind, labels):
     assert torch.equal(s.grad, torch.zeros_like(s))
 
 
+def test_a_subclass_is_given_labels_of_seen_classes_alone(rows):
+    class Labels(ClassMeanLoss):
+        title = "labels"
+
+        def sample_losses(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
+            given.append(labels)
+            return s_emb.sum(dim=1)
+
+    given: list[Tensor] = []
+    s, t, centers, _ = rows
+    labels = torch.tensor([0, 1, 2, 3, 4, -1, 255, 2, 3, 1])
+    loss_with(Labels, centers, torch.tensor([0, 0, 3, 1]))(s, t, labels)
+    assert given[0].tolist() == [2, 2, 2, 3, 2, 2, 2, 2, 3, 2]
+
+
 # Centers
 
 
