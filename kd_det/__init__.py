@@ -12,16 +12,23 @@ from kd_det.version import __version__
 
 if TYPE_CHECKING:
     from kd_det.algorithms import RoITeacherDistill
-    from kd_det.hooks import ClassCenterHook, LossBalanceHook
+    from kd_det.hooks import ClassCenterHook, LossBalanceHook, TeacherAccuracyHook
 
 compat.activate()
 
-__all__ = ["ClassCenterHook", "LossBalanceHook", "RoITeacherDistill", "__version__"]
+__all__ = [
+    "ClassCenterHook",
+    "LossBalanceHook",
+    "RoITeacherDistill",
+    "TeacherAccuracyHook",
+    "__version__",
+]
 
 _LAZY = {
     "RoITeacherDistill": "kd_det.algorithms",
     "ClassCenterHook": "kd_det.hooks",
     "LossBalanceHook": "kd_det.hooks",
+    "TeacherAccuracyHook": "kd_det.hooks",
 }
 
 

@@ -2,5 +2,6 @@
 
 from kd_det.hooks.class_center_hook import ClassCenterHook
 from kd_det.hooks.loss_balance_hook import LossBalanceHook
+from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError, TeacherAccuracyHook
 
-__all__ = ["ClassCenterHook", "LossBalanceHook"]
+__all__ = ["ClassCenterHook", "LossBalanceHook", "TeacherAccuracyError", "TeacherAccuracyHook"]

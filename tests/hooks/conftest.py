@@ -14,18 +14,22 @@ from mmengine.runner import Runner
 from small import digits_config, runner
 
 
-class Watch(Hook):
-    """Random numbers that follow from the iteration alone, as after a resume; keeps losses."""
+class Reseed(Hook):
+    """Random numbers follow from the iteration alone, for resumed runs that compare."""
 
     priority = "VERY_HIGH"
-
-    def __init__(self) -> None:
-        self.losses: list[dict[str, float]] = []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         random.seed(runner.iter)
         np.random.seed(runner.iter)
         torch.manual_seed(runner.iter)
+
+
+class Watch(Hook):
+    """Keeps the losses of all iterations."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.losses.append({name: float(value) for name, value in outputs.items()})
@@ -46,8 +50,8 @@ class Kill(Hook):
 def make(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Callable[..., Runner]:
     """Makes Runners of two iterations an epoch, named by their work directory."""
 
-    def make(name: str, *hooks: dict, config: str = "review_nd_kd", **options: object) -> Runner:
-        cfg = digits_config(config, digits, tmp_path / name)
+    def make(name: str, *hooks: dict, reseed: bool = True, **options: object) -> Runner:
+        cfg = digits_config("review_nd_kd", digits, tmp_path / name)
         # Every Runner and every checkpoint would format the config anew, for seconds.
         object.__setattr__(cfg, "_format_python_code", False)
         cfg.model.teacher_ckpt = str(teacher_ckpt)
@@ -59,6 +63,8 @@ def make(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Callable[..., Runn
         run = runner(cfg)
         run.watch = Watch()
         run.register_hook(run.watch)
+        if reseed:
+            run.register_hook(Reseed())
         return run
 
     return make

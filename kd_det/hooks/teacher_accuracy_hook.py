@@ -1,0 +1,197 @@
+"""Asks how good the teacher is before a student learns from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.runner.amp import autocast
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kd_det.files import write_atomically
+from kd_det.hooks._prepass import own_random_numbers
+from kd_det.hooks._progress import progress
+from kd_det.registry import HOOKS
+
+FILE_NAME = "teacher_metrics.json"
+
+
+class TeacherAccuracyError(RuntimeError):
+    """The teacher is worse than the run asks for."""
+
+
+@HOOKS.register_module()
+class TeacherAccuracyHook(Hook):
+    """Evaluates the teacher once, before the first iteration, and stops if it is too bad.
+
+    Wrong weights, classes in another order or another normalisation leave a teacher that runs
+    without an error and teaches nonsense. It is evaluated with the run's own validation data
+    and evaluator, and with its own data preprocessor. The result is logged as the teacher's
+    (scalars ``teacher/<metric>``) and written to ``teacher_metrics.json`` in the work directory,
+    where the next run finds it; a resumed run does not ask again. Training goes on with the
+    random numbers that it would have had.
+
+    MMRazor's ``SingleTeacherDistillValLoop`` evaluates the teacher after every epoch, though it
+    never changes; with this hook a plain ``ValLoop`` is enough.
+
+    Args:
+        floor: What ``metric`` must reach; None only reports.
+        metric: Its name among the evaluator's results.
+
+    Raises:
+        TeacherAccuracyError: Before the first iteration, if ``metric`` is below ``floor``.
+        ValueError: Then, if there is no teacher, no validation or no such metric.
+    """
+
+    priority = "ABOVE_NORMAL"  # a pre-pass of a bad teacher would be in vain
+
+    def __init__(self, floor: float | None = None, metric: str = "coco/bbox_mAP") -> None:
+        self.floor = floor
+        self.metric = metric
+
+    def before_train(self, runner: Runner) -> None:
+        """Evaluate the teacher or find its metrics, report them, and compare with the floor."""
+        if runner.iter > 0:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not hasattr(model, "teacher"):
+            raise ValueError(
+                "TeacherAccuracyHook needs a distillation model with a teacher, found "
+                f"{type(model).__name__}"
+            )
+        if runner.val_loop is None:
+            raise ValueError(
+                "TeacherAccuracyHook evaluates with the run's val_dataloader, val_evaluator and "
+                "val_cfg, and this run has none"
+            )
+        metrics = self._metrics(runner, model.teacher)
+        _report(runner, metrics)
+        if self.floor is not None:
+            self._require(self.floor, metrics, runner)
+
+    def _metrics(self, runner: Runner, teacher: nn.Module) -> dict[str, float]:
+        path = Path(runner.work_dir) / FILE_NAME
+        # Machines may not share the work directory: the first process decides for all.
+        origin = _origin(runner, teacher) if is_main_process() else {}
+        found = [_read(path, origin, runner) if is_main_process() else None]
+        broadcast_object_list(found)
+        if found[0] is not None:
+            return found[0]
+        metrics = _evaluate(runner, teacher)
+        if is_main_process():
+            text = json.dumps({**origin, "metrics": metrics}, indent=2) + "\n"
+            write_atomically(path, text.encode())
+        return metrics
+
+    def _require(self, floor: float, metrics: dict[str, float], runner: Runner) -> None:
+        if metrics and self.metric not in metrics:
+            raise ValueError(
+                f"TeacherAccuracyHook: there is no '{self.metric}' among the teacher's metrics "
+                f"{sorted(metrics)}"
+            )
+        if metrics and metrics[self.metric] >= floor:
+            return
+        # Nothing that was detected can be evaluated, and CocoMetric returns nothing.
+        measured = f"{metrics[self.metric]:.4f}" if metrics else "nothing, as it detects nothing"
+        checkpoint = (runner.cfg.get("model") or {}).get("teacher_ckpt")
+        raise TeacherAccuracyError(
+            f"the teacher was evaluated before training: expected {self.metric} >= {floor}, found "
+            f"{measured}. Likely causes: wrong weights (teacher_ckpt is {checkpoint}); classes in "
+            "another order than those it was trained on; other preprocessing than it was trained "
+            "with (mean, std, channel order, image size). If the teacher is meant to be like that, "
+            "lower the hook's floor; floor=None only reports."
+        )
+
+
+def _origin(runner: Runner, teacher: nn.Module) -> dict[str, Any]:
+    """What metrics must come from to be this run's."""
+    from kd_det.algorithms.checkpoint import weights_sha256
+
+    cfg = runner.cfg
+    settings = [
+        (cfg.get("val_dataloader") or {}).get("dataset"),
+        cfg.get("val_evaluator"),
+        (cfg.get("model") or {}).get("teacher"),
+    ]
+    return {
+        "teacher_sha256": weights_sha256(teacher),
+        "config_sha256": hashlib.sha256(json.dumps(settings, default=repr).encode()).hexdigest(),
+        "images": len(runner.val_loop.dataloader.dataset),
+    }
+
+
+def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float] | None:
+    """The metrics in a file of an earlier run, if they are of ``origin``."""
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_text())
+        metrics = dict(kept["metrics"])
+        other = [f"{key} {value}, found {kept[key]}" for key, value in origin.items()
+                 if kept[key] != value]  # fmt: skip
+    except (ValueError, KeyError, TypeError) as error:
+        metrics, other = {}, [f"a file of metrics, found {error!r}"]
+    if other:
+        runner.logger.warning(f"The teacher is evaluated anew. {path}: expected {other[0]}")
+        return None
+    runner.logger.info(f"Teacher's metrics of an earlier run read from {path}")
+    return metrics
+
+
+@torch.no_grad()
+def _evaluate(runner: Runner, teacher: Any) -> dict[str, float]:
+    """All numbers that the run's evaluator finds; the same on all ranks."""
+    loop = runner.val_loop
+    was_training = teacher.training
+    teacher.eval()
+    try:
+        with own_random_numbers():
+            for batch in progress(_loader(loop.dataloader), "Evaluating the teacher"):
+                with autocast(enabled=getattr(loop, "fp16", False)):
+                    outputs = teacher.val_step(batch)
+                loop.evaluator.process(data_samples=outputs, data_batch=batch)
+            metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
+    finally:
+        teacher.train(was_training)
+    return {key: float(value) for key, value in metrics.items() if _is_number(value)}
+
+
+def _loader(loader: DataLoader) -> DataLoader:
+    """The same batches, from workers of its own.
+
+    Workers that persist draw a random number when they start: in the first validation, which
+    is then no longer the training's.
+    """
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=loader.batch_sampler,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
+        pin_memory=loader.pin_memory,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _report(runner: Runner, metrics: dict[str, float]) -> None:
+    listed = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "none"
+    runner.logger.info(f"The teacher's metrics on the validation data: {listed}")
+    scalars = {f"teacher/{name}": value for name, value in metrics.items()}
+    if scalars:
+        runner.message_hub.update_scalars(scalars)
+        runner.visualizer.add_scalars(scalars, step=0)
