@@ -1,11 +1,12 @@
-# make demo: from an empty machine to a distilled detector. make test: lint and all tests.
+# make demo: from an empty machine to a distilled detector; METHOD=... names another recipe of
+# configs/digits. make test: lint and all tests.
 PYTHON ?= python3
 PY := .venv/bin/python
 
 .PHONY: demo test lint env clean
 
 demo: env
-	$(PY) tools/demo.py
+	$(PY) tools/demo.py $(if $(METHOD),--method $(METHOD))
 
 test: lint
 	$(PY) -m pytest

@@ -1,0 +1,131 @@
+"""Loss weights of a recipe by a small greedy search on training images alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from _runs import Data, Study, adapted, final_map, recipes, run_all
+from compare import add_data_arguments, data_of, provenance
+from mmengine.config import Config
+
+from kd_det import cli
+from kd_det.files import write_atomically
+
+FACTORS = (0.25, 4.0)
+
+
+def main() -> None:
+    args = parse_args()
+    data = hold_out(data_of(args), Path(args.root) / "data")
+    study = Study(Path(args.root), data)
+    study.prepare()
+    lines = []
+    for method in args.methods:
+        best = start = default_weights(method, data)
+        tried = evaluate(study, args, method, [start])
+        for loss in start:
+            options = [{**best, loss: round(best[loss] * factor, 6)} for factor in FACTORS]
+            tried |= evaluate(study, args, method, options)
+            best = max([best, *options], key=lambda weights: tried[key(weights)])
+        lines += [f"| {method} | {weights} | {value:.3f} |" for weights, value in tried.items()]
+        lines.append(f"| {method} | **best: {key(best)}** | **{tried[key(best)]:.3f}** |")
+        text = report(study, args, lines)
+        write_atomically(Path(args.out), text.encode())
+    print(f"\n{text}\nTable written to {args.out}")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example:\n  python tools/search_weights.py --methods kd_nd cwd_nd_kd --jobs 2\n\n"
+        "A fifth of the training images is held out and judges; the validation images are never "
+        "looked at. One loss after the other, a quarter and four times its weight are tried, and "
+        "kept where better. Stopped at any time, the same command goes on where it was.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_data_arguments(parser)
+    parser.set_defaults(root="work_dirs/search")
+    parser.add_argument(
+        "--methods", nargs="+", choices=recipes(), required=True, metavar="METHOD",
+        help=f"of {', '.join(recipes())}",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=100, help="default: %(default)s")
+    parser.add_argument("--out", default="docs/search_weights.md", help="default: %(default)s")
+    return parser.parse_args()
+
+
+def hold_out(data: Data, folder: Path) -> Data:
+    """A COCO folder whose validation images are every fifth training image of ``data``."""
+    everything = json.loads(data.annotation_file("train").read_text())
+    ids = sorted(image["id"] for image in everything["images"])
+    held_out = set(ids[::5])
+    for split, chosen in (("train", set(ids) - held_out), ("val", held_out)):
+        part = dict(everything)
+        part["images"] = [i for i in everything["images"] if i["id"] in chosen]
+        part["annotations"] = [a for a in everything["annotations"] if a["image_id"] in chosen]
+        path = folder / "annotations" / f"instances_{split}.json"
+        write_atomically(path, json.dumps(part).encode())
+        images = folder / split
+        if not images.exists():
+            images.symlink_to((data.root / "train").absolute())
+    return replace(data, root=folder)
+
+
+def default_weights(method: str, data: Data) -> dict[str, float]:
+    """The weight of each distillation loss; the levels of one kind share theirs."""
+    losses = adapted(method, data, 0, 1).model.distiller.distill_losses
+    return {kind(name): loss.get("loss_weight", 1.0) for name, loss in losses.items()}
+
+
+def kind(loss: str) -> str:
+    """``loss_cwd`` of ``loss_cwd_fpn3``."""
+    return loss.split("_fpn")[0]
+
+
+def key(weights: dict[str, float]) -> str:
+    return ", ".join(f"{name.removeprefix('loss_')} {value:g}" for name, value in weights.items())
+
+
+def evaluate(
+    study: Study, args: argparse.Namespace, method: str, options: list[dict[str, float]]
+) -> dict[str, float]:
+    """mAP on the held-out images for each set of weights."""
+    steps = {}
+    for weights in options:
+        name = f"{method}_{key(weights)}".replace(", ", "_").replace(" ", "")
+        change = partial(set_weights, weights=weights)
+        steps[key(weights)] = study.student(method, args.seed, change=change, name=name)
+    run_all(steps.values(), args.jobs)
+    return {name: final_map(step) for name, step in steps.items()}
+
+
+def set_weights(cfg: Config, weights: dict[str, float]) -> None:
+    for name, loss in cfg.model.distiller.distill_losses.items():
+        loss.loss_weight = weights[kind(name)]
+
+
+def report(study: Study, args: argparse.Namespace, lines: list[str]) -> str:
+    return "\n".join(
+        [
+            "# Search for loss weights",
+            "",
+            f"COCO mAP on a fifth of the training images of digits-coco, held out; "
+            f"{study.data.epochs} epochs on the others, seed {args.seed}; teacher trained on the "
+            f"same part, {final_map(study.teacher):.3f}.",
+            "",
+            "| method | weights | mAP |",
+            "|---|---|---|",
+            *lines,
+            "",
+            provenance(),
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
