@@ -12,13 +12,19 @@ from kd_det.version import __version__
 
 if TYPE_CHECKING:
     from kd_det.algorithms import RoITeacherDistill
-    from kd_det.hooks import ClassCenterHook, LossBalanceHook, TeacherAccuracyHook
+    from kd_det.hooks import (
+        ClassCenterHook,
+        LossBalanceHook,
+        LossWeightHook,
+        TeacherAccuracyHook,
+    )
 
 compat.activate()
 
 __all__ = [
     "ClassCenterHook",
     "LossBalanceHook",
+    "LossWeightHook",
     "RoITeacherDistill",
     "TeacherAccuracyHook",
     "__version__",
@@ -28,6 +34,7 @@ _LAZY = {
     "RoITeacherDistill": "kd_det.algorithms",
     "ClassCenterHook": "kd_det.hooks",
     "LossBalanceHook": "kd_det.hooks",
+    "LossWeightHook": "kd_det.hooks",
     "TeacherAccuracyHook": "kd_det.hooks",
 }
 

@@ -2,6 +2,13 @@
 
 from kd_det.hooks.class_center_hook import ClassCenterHook
 from kd_det.hooks.loss_balance_hook import LossBalanceHook
+from kd_det.hooks.loss_weight_hook import LossWeightHook
 from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError, TeacherAccuracyHook
 
-__all__ = ["ClassCenterHook", "LossBalanceHook", "TeacherAccuracyError", "TeacherAccuracyHook"]
+__all__ = [
+    "ClassCenterHook",
+    "LossBalanceHook",
+    "LossWeightHook",
+    "TeacherAccuracyError",
+    "TeacherAccuracyHook",
+]

@@ -1,0 +1,92 @@
+"""Weights of distillation losses that change while training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from kd_det.hooks._distillation import check_names, distillation_model, scaled
+from kd_det.hooks._schedule import WeightSchedule
+from kd_det.registry import HOOKS
+
+
+@HOOKS.register_module()
+class LossWeightHook(Hook):
+    """Multiplies distillation losses by factors that follow the epoch or the iteration.
+
+    Any loss of the distiller can be named, whoever wrote it; its own weight stays as it is. A
+    factor depends on nothing but the time, so a resumed run goes on with the right one. Logged
+    as ``weight/<loss>``. A loss whose factor is 0 is still computed, and its graph stays
+    connected; MMRazor's ``StopDistillHook`` spares the teacher's pass when all have ended.
+
+    .. code-block:: python
+
+        dict(
+            type="kd_det.LossWeightHook",
+            schedules=dict(
+                loss_kd=dict(warmup=20),  # epochs
+                loss_review=dict(warmup=1000, cosine=(90000, 180000), by_epoch=False),
+                loss_nd=dict(steps=[150, 180, 210], gamma=0.1, stop=230),
+            ),
+        )
+
+    Args:
+        schedules: For each loss by name, the options of :class:`WeightSchedule`: ``warmup``,
+            ``cosine``, ``steps`` and ``gamma``, ``stop``; ``by_epoch``, ``continuous``.
+
+    Raises:
+        ValueError: For an option that does not exist or describes nothing; when training
+            begins, for a loss that does not exist or has a schedule in another such hook.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self, schedules: Mapping[str, Mapping[str, Any]]) -> None:
+        if not schedules:
+            raise ValueError("LossWeightHook: expected a schedule for at least one loss")
+        self.schedules: dict[str, WeightSchedule] = {}
+        for name, config in schedules.items():
+            try:
+                self.schedules[name] = WeightSchedule.from_config(config)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"LossWeightHook: schedule of '{name}': {error}") from error
+        self._factors = dict.fromkeys(self.schedules, 1.0)
+
+    def before_train(self, runner: Runner) -> None:
+        """Put a hook on each loss."""
+        model = distillation_model(runner, "LossWeightHook")
+        check_names(self.schedules, model, "LossWeightHook")
+        for hook in runner.hooks:
+            if isinstance(hook, LossWeightHook) and hook is not self:
+                twice = sorted(self.schedules.keys() & hook.schedules)
+                if twice:
+                    raise ValueError(f"two LossWeightHooks have a schedule of {twice}")
+        losses = model.distiller.distill_losses
+        self._handles = [
+            losses[name].register_forward_hook(self._weigher(name)) for name in self.schedules
+        ]
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
+    ) -> None:
+        """Set the factors of this iteration, and log them."""
+        batches = len(runner.train_dataloader)
+        for name, schedule in self.schedules.items():
+            time = schedule.time(runner.iter, runner.epoch, batch_idx, batches)
+            self._factors[name] = schedule.factor(*time)
+            runner.message_hub.update_scalar(f"train/weight/{name}", self._factors[name])
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the losses without hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _weigher(self, name: str) -> Any:
+        def weigh(module: nn.Module, inputs: Any, loss: Any) -> Any:
+            return scaled(loss, self._factors[name])
+
+        return weigh
