@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS as RAZOR_MODELS
 from torch import Tensor, nn
 
+from kd_det.algorithms import inherit as inheritance
 from kd_det.algorithms import roi, wiring
 from kd_det.algorithms.checkpoint import load_weights
 from kd_det.algorithms.empty import without_rois
+from kd_det.algorithms.teacher_input import TeacherInput
 from kd_det.registry import MODELS
 
 
@@ -29,7 +32,8 @@ class RoITeacherDistill(SingleTeacherDistill):
     eval mode and without gradient, computes its pyramid and scores the same RoIs; the
     distiller hands what recorders kept to connectors and losses. The teacher's RPN, samplers
     and losses never run. Its weights come from ``teacher_ckpt``, never change, and are not
-    written to checkpoints.
+    written to checkpoints. Its input is that of its own data preprocessor, converted from the
+    student's batch (:class:`~kd_det.algorithms.teacher_input.TeacherInput`).
 
     Args:
         distiller: Config of MMRazor's ``ConfigurableDistiller``, with any of its recorders,
@@ -38,6 +42,11 @@ class RoITeacherDistill(SingleTeacherDistill):
         architecture: Config of the student detector, or the detector.
         teacher_ckpt: File or URL of the teacher's weights. Required unless ``teacher`` is a
             detector that is built (and loaded) already.
+        inherit: Dotted paths of modules, as ``['neck', 'rpn_head', 'roi_head']``, in which the
+            student starts from the teacher's parameters and buffers, where their shapes agree.
+            They are copied at the end of :meth:`init_weights`, which a Runner calls before it
+            loads or resumes a checkpoint, so that a checkpoint wins. Who trains without a
+            Runner has to call it.
 
     Raises:
         TypeError: If a side is not a two-stage detector with a Standard RoI head.
@@ -52,6 +61,7 @@ class RoITeacherDistill(SingleTeacherDistill):
         teacher: BaseModel | dict[str, Any],
         architecture: BaseModel | dict[str, Any],
         teacher_ckpt: str | None = None,
+        inherit: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         _check_options(distiller, teacher, teacher_ckpt, kwargs)
@@ -61,10 +71,13 @@ class RoITeacherDistill(SingleTeacherDistill):
         wiring.check_mappings(distiller)
         wiring.check_sources(distiller.get("student_recorders") or {}, student, "student")
         wiring.check_sources(distiller.get("teacher_recorders") or {}, teacher, "teacher")
+        inherited = inheritance.plan(student, teacher, inherit or ())
 
         # The distiller names MMRazor's recorders and losses, whatever scope the runner is in.
         distiller = {"_scope_": "mmrazor", **distiller}
         super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
+        self._inherited = inherited
+        self.teacher_input = TeacherInput(self.data_preprocessor, self.teacher.data_preprocessor)
         if teacher_ckpt is not None:
             load_weights(self.teacher, teacher_ckpt, "teacher")
         self.teacher.eval()
@@ -74,12 +87,23 @@ class RoITeacherDistill(SingleTeacherDistill):
         self._student_rois.initialize(self.student)
         self._register_state_dict_hook(_leave_teacher_out)
         self.register_load_state_dict_post_hook(_expect_no_teacher)
-        self._log_setup(self._dry_run())
+        self._log_setup(*self._dry_run())
+
+    def init_weights(self) -> None:
+        """Initialise the student and the connectors, then copy what the student inherits."""
+        trained = self.is_init  # the second of two calls must not undo a training
+        super().init_weights()
+        if self._inherited and not trained:
+            inheritance.copy(self.student, self.teacher, self._inherited)
+            rows = inheritance.table(self._inherited)
+            print_log(f"The student starts from the teacher:\n{rows}", logger="current")
 
     def train(self, mode: bool = True) -> RoITeacherDistill:
         """Set the mode of student and connectors; the teacher stays in eval mode."""
         super().train(mode)
         self.teacher.eval()
+        # MMRazor's validation loop, which calls this first, gave the teacher the student's.
+        self.teacher.data_preprocessor = self.teacher_input.theirs
         return self
 
     def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
@@ -107,7 +131,8 @@ class RoITeacherDistill(SingleTeacherDistill):
         if not self.distillation_stopped:
             rois = self._student_rois.get_record_data(data_idx=1)
             with torch.no_grad(), self.distiller.teacher_recorders:
-                roi.score_rois(self.teacher, batch_inputs, rois)
+                inputs = self.teacher_input(batch_inputs, data_samples)
+                roi.score_rois(self.teacher, inputs, rois)
         return losses
 
     def _forget_records(self) -> None:
@@ -118,25 +143,34 @@ class RoITeacherDistill(SingleTeacherDistill):
         self._student_rois.reset_data_buffer()
 
     @torch.no_grad()
-    def _dry_run(self) -> dict[str, dict[str, str]]:
-        """Shapes of all loss arguments on a blank image; leaves no trace in state or RNG."""
+    def _dry_run(self) -> tuple[dict[str, dict[str, str]], str]:
+        """Run a step on a blank image, without a trace in state or RNG.
+
+        Returns:
+            Shapes of all loss arguments, and of the batches that student and teacher got.
+        """
         state = copy.deepcopy(self.distiller.state_dict())
         training = self.training
         self.eval()
         try:
             with torch.random.fork_rng(devices=[]):
-                self._record(*wiring.dry_run_input())
-                return wiring.check_losses(self.distiller)
+                inputs, samples = wiring.dry_run_input(self.data_preprocessor)
+                theirs = self.teacher_input(inputs, samples)
+                self._record(inputs, samples)
+                hint = self.teacher_input.hint if inputs.shape != theirs.shape else ""
+                found = wiring.check_losses(self.distiller, hint)
+                return found, f"{list(inputs.shape)} to student, {list(theirs.shape)} to teacher"
         finally:
             self._forget_records()
             self.distiller.load_state_dict(state)
             self.train(training)
 
-    def _log_setup(self, found: dict[str, dict[str, str]]) -> None:
+    def _log_setup(self, found: dict[str, dict[str, str]], batches: str) -> None:
         lines = ["Distillation:"]
         for who in ("teacher", "student"):
             model = getattr(self, who)
             lines.append(f"  {who}: {type(model).__name__}, {_millions(model)} parameters")
+        lines.append(f"  teacher's input: {self.teacher_input.describe()}")
         if len(self.distiller.connectors):
             lines.append(f"  connectors: {_millions(self.distiller.connectors)} parameters")
         for name, arguments in found.items():
@@ -145,7 +179,8 @@ class RoITeacherDistill(SingleTeacherDistill):
             lines.append(f"  {name}: {type(loss).__name__}, weight {weight}")
             sides = wiring.describe(self.distiller, name)
             lines += [f"    {a}: {sides[a]}, {shape}" for a, shape in arguments.items()]
-        lines.append(f"  shapes are those of one image of {wiring.SIDE} x {wiring.SIDE} pixels")
+        image = f"{wiring.SIDE} x {wiring.SIDE} pixels"
+        lines.append(f"  shapes are those of one image of {image}: {batches}")
         print_log("\n".join(lines), logger="current")
 
 
@@ -185,17 +220,6 @@ def _check_pair(student: BaseModel, teacher: BaseModel) -> None:
             f"the student has {roi.num_classes(student)} classes and the teacher "
             f"{roi.num_classes(teacher)}; both must be trained on the same classes"
         )
-    ours, theirs = (_preprocessing(m.data_preprocessor) for m in (student, teacher))
-    if ours != theirs:
-        raise wiring.WiringError(
-            f"student and teacher preprocess images differently: student {ours}, teacher {theirs}"
-        )
-
-
-def _preprocessing(module: nn.Module) -> dict[str, Any]:
-    read = {name: getattr(module, name, None) for name in ("mean", "std")}
-    listed = {k: v.flatten().tolist() if v is not None else None for k, v in read.items()}
-    return {**listed, "channel_swap": getattr(module, "_channel_conversion", None)}
 
 
 def _mark_initialised(model: BaseModel) -> None:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from kd_det.losses import CentersNotSetError
 
-SIDE = 128
+# One pixel more than a multiple of 128: any two divisors of a power of two, 8 and 128 for example,
+# that give maps of different size for some image do so for this one.
+SIDE = 129
 
 
 class WiringError(ValueError):
@@ -31,12 +33,17 @@ def check_sources(recorders: Mapping[str, Any], model: nn.Module, who: str) -> N
     for recorder, cfg in recorders.items():
         source = cfg.get("source", "")
         if str(cfg.get("type", "")).split(".")[-1].startswith("Module") and source not in names:
-            depth = source.count(".")
-            near = sorted(n for n in names if n and n.count(".") <= depth and _related(n, source))
             raise WiringError(
                 f"{who} recorder '{recorder}' has source '{source}', but the {who} "
-                f"{type(model).__name__} has no such module; it has {', '.join(near[:12])}"
+                f"{type(model).__name__} has no such module; it has {modules_near(model, source)}"
             )
+
+
+def modules_near(model: nn.Module, name: str) -> str:
+    """Modules of ``model`` that may have been meant by ``name``, as text."""
+    names = (found for found, _ in model.named_modules() if found)
+    near = sorted(n for n in names if n.count(".") <= name.count(".") and _related(n, name))
+    return ", ".join(near[:12])
 
 
 def _related(name: str, source: str) -> bool:
@@ -99,8 +106,13 @@ def shapes(value: Any) -> str:
     return type(value).__name__
 
 
-def dry_run_input() -> tuple[Tensor, list[DetDataSample]]:
-    """One blank image ``[1, 3, SIDE, SIDE]`` with one object."""
+def dry_run_input(preprocessor: nn.Module | None = None) -> tuple[Tensor, list[DetDataSample]]:
+    """One blank image of ``SIDE`` pixels a side with one object, as a model gets it.
+
+    Args:
+        preprocessor: Pads the image as in evaluation: without ``batch_augments``, which may need
+            a running training. With None the image stays ``[1, 3, SIDE, SIDE]``.
+    """
     size = (SIDE, SIDE)
     sample = DetDataSample(
         metainfo=dict(
@@ -119,11 +131,18 @@ def dry_run_input() -> tuple[Tensor, list[DetDataSample]]:
     sample.ignored_instances = InstanceData(
         bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)
     )
-    return torch.zeros(1, 3, *size), [sample]
+    batch: dict[str, Any] = {"inputs": torch.zeros(1, 3, *size), "data_samples": [sample]}
+    if preprocessor is not None:
+        batch = preprocessor(batch, training=False)
+    return batch["inputs"], batch["data_samples"]
 
 
-def check_losses(distiller: ConfigurableDistiller) -> dict[str, dict[str, str]]:
+def check_losses(distiller: ConfigurableDistiller, hint: str = "") -> dict[str, dict[str, str]]:
     """Call every loss on what a dry run recorded; returns the shape of each argument.
+
+    Args:
+        distiller: The distiller, with the records of a dry run.
+        hint: What else may be the reason of a fault, for its message.
 
     Raises:
         WiringError: If a loss or connector refuses its arguments; names both sides.
@@ -146,6 +165,6 @@ def check_losses(distiller: ConfigurableDistiller) -> dict[str, dict[str, str]]:
             got = "; ".join(f"{a} from {sides[a]}: {found[name].get(a, '?')}" for a in sides)
             raise WiringError(
                 f"distillation loss '{name}' ({type(distiller.distill_losses[name]).__name__}) "
-                f"does not fit what it is given. {got}. {error}"
+                f"does not fit what it is given. {got}. {error}{hint}"
             ) from error
     return found

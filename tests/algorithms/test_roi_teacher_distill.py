@@ -180,8 +180,10 @@ def assert_start_is_logged(text: str) -> None:
         "teacher: FasterRCNN, 2.15 M parameters",
         "student: FasterRCNN, 0.79 M parameters",
         "loss_nd: NDLoss, weight 1.5",
-        "s_feats: student neck -> review (ReviewFusion), 5 x [1, 64, 32, 32]",
+        "s_feats: student neck -> review (ReviewFusion), 5 x [1, 64, 40, 40]",
         "labels: student roi_head.bbox_head.loss_cls, [64]",
+        "teacher's input: the student's batch\n",
+        "of 129 x 129 pixels: [1, 3, 160, 160] to student, [1, 3, 160, 160] to teacher",
     ):
         assert part in text
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.models import DetDataPreprocessor
 from small import build, digits_config
 
-from kd_det.algorithms import CheckpointError, WiringError
+from kd_det.algorithms import CheckpointError, WiringError, wiring
 
 REVIEW = "model.distiller.connectors.review"
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -47,7 +48,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "teacher channels": (
         {f"{REVIEW}.out_channels": [32] * 5},
-        r"HCL level 0.*student \[1, 32, 32, 32\] and teacher \[1, 64, 32, 32\]",
+        r"HCL level 0.*student \[1, 32, 40, 40\] and teacher \[1, 64, 40, 40\]",
     ),
     "embedding size of the loss": (
         {"model.distiller.distill_losses.loss_nd.embed_dim": 256},
@@ -57,9 +58,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"model.teacher.roi_head.bbox_head.num_classes": 20},
         r"the student has 10 classes and the teacher 20",
     ),
-    "normalisation": (
-        {"model.teacher.data_preprocessor.mean": [103.53, 116.28, 123.675]},
-        r"preprocess images differently: student .*123.6.*teacher .*103.5",
+    "unknown preprocessing": (
+        {"model.teacher.data_preprocessor": dict(type="BaseDataPreprocessor", _delete_=True)},
+        r"preprocess images differently.*student .*'DetData.*123.6.*teacher .*'BaseData",
+    ),
+    "padding": (
+        {"model.teacher.data_preprocessor.pad_size_divisor": 128},
+        r"loss_review.*student \[1, 64, 40, 40\] and teacher \[1, 64, 64, 64\].*if that is the "
+        r"reason, set the student's data_preprocessor.pad_size_divisor to the teacher's, 128",
     ),
 }
 
@@ -75,6 +81,32 @@ def test_fault_is_an_error_at_build_time(cfg, fault: str):
     cfg.merge_from_dict(options)
     with pytest.raises(WiringError, match=f"(?s){message}"):
         build(cfg.model)
+
+
+def test_padding_that_gives_maps_of_one_size_fits(cfg):
+    for side in ("teacher", "architecture"):
+        cfg.model[side].data_preprocessor.pad_size_divisor = 128
+    build(cfg.model)
+
+
+def test_padding_is_no_hint_where_both_pad_to_one_size(cfg):
+    cfg.merge_from_dict(FAULTS["teacher channels"][0])
+    with pytest.raises(WiringError) as error:
+        build(cfg.model)
+    assert "pad_size_divisor" not in str(error.value)
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 8), (8, 16), (16, 32), (32, 64), (64, 128)])
+def test_dry_run_tells_divisors_apart(one: int, other: int):
+    """In the size of a map of stride 4, the finest of a pyramid."""
+    sides = []
+    for divisor in (one, other):
+        preprocessor = DetDataPreprocessor(pad_size_divisor=divisor)
+        inputs, samples = wiring.dry_run_input(preprocessor)
+        assert inputs.shape[-1] % divisor == 0
+        assert samples[0].batch_input_shape == inputs.shape[-2:]
+        sides.append(-(-inputs.shape[-1] // 4))
+    assert sides[0] < sides[1]
 
 
 def test_embeddings_of_different_size_name_both(cfg, tmp_path: Path):

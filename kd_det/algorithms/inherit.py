@@ -1,0 +1,90 @@
+"""A student that starts from modules of its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kd_det.algorithms import wiring
+
+
+@dataclass(frozen=True)
+class Row:
+    """A parameter or buffer under an inherited module, with its shape on each side."""
+
+    name: str
+    student: tuple[int, ...] | None
+    teacher: tuple[int, ...] | None
+
+    @property
+    def agrees(self) -> bool:
+        return self.student == self.teacher
+
+
+def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list[Row]:
+    """Which tensors the student can take over from the teacher.
+
+    Args:
+        student: The student detector.
+        teacher: The teacher detector.
+        modules: Dotted paths of modules that both have, as ``['neck', 'roi_head.bbox_head']``.
+
+    Returns:
+        All parameters and buffers under these modules, of either side, each once; a shape is
+        None where a side has no such tensor.
+
+    Raises:
+        kd_det.algorithms.WiringError: If a name matches no module of a side, or if no tensor
+            under it has the same shape on both sides.
+    """
+    if isinstance(modules, str):
+        raise wiring.WiringError(f"inherit: expected a list of module names, found {modules!r}")
+    rows: dict[str, Row] = {}
+    for module in modules:
+        for who, model in (("student", student), ("teacher", teacher)):
+            if not module or module not in dict(model.named_modules()):
+                raise wiring.WiringError(
+                    f"inherit names '{module}', but the {who} {type(model).__name__} has no such "
+                    f"module; it has {wiring.modules_near(model, module)}"
+                )
+        ours, theirs = (_shapes(model, module) for model in (student, teacher))
+        found = [Row(name, ours.get(name), theirs.get(name)) for name in ours | theirs]
+        if not any(row.agrees for row in found):
+            raise wiring.WiringError(
+                f"inherit names '{module}', but none of its tensors has the same shape in student "
+                f"and teacher:\n{table(found)}"
+            )
+        rows.update((row.name, row) for row in found)
+    return list(rows.values())
+
+
+@torch.no_grad()
+def copy(student: nn.Module, teacher: nn.Module, rows: Sequence[Row]) -> None:
+    """Copy the values of all tensors whose shapes agree."""
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    for row in rows:
+        if row.agrees:
+            ours[row.name].copy_(theirs[row.name])
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line for each tensor: name, shapes of both sides, copied or not."""
+    cells = [("tensor", "student", "teacher", "")]
+    for row in rows:
+        verdict = "copied" if row.agrees else "not copied"
+        cells.append((row.name, _text(row.student), _text(row.teacher), verdict))
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in cells)
+    return "\n".join(f"  {line.rstrip()}" for line in lines)
+
+
+def _shapes(model: nn.Module, module: str) -> dict[str, tuple[int, ...]]:
+    tensors: dict[str, Tensor] = model.get_submodule(module).state_dict(prefix=f"{module}.")
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _text(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(list(shape))

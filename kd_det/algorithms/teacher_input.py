@@ -1,0 +1,158 @@
+"""The teacher's own input, made from the batch that the student's data preprocessor made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models import DetDataPreprocessor
+from mmengine.model import ImgDataPreprocessor
+from torch import Tensor, nn
+
+from kd_det.algorithms.wiring import WiringError
+
+# What these do to an image is known; a subclass with a forward of its own may do anything.
+KNOWN_FORWARDS = (DetDataPreprocessor.forward, ImgDataPreprocessor.forward)
+
+
+class TeacherInput(nn.Module):
+    """Turns the student's batch into what the teacher's own data preprocessor would have made.
+
+    Both preprocessors read the same raw images, swap channels or not, normalise by ``mean`` and
+    ``std`` (given in the order after the swap) or not, and pad to the right and below. So, for
+    each channel of an image, in the teacher's order and with 0 and 1 for a missing mean and std::
+
+        x_teacher = x_student * std_student / std_teacher
+                    + (mean_student - mean_teacher) / std_teacher
+
+    Outside of an image (``img_shape`` of its data sample) stands the teacher's ``pad_value``. The
+    batch gets the size that the teacher's ``pad_size_divisor`` asks for; if it is also the
+    student's, the size stays, so that the student's ``batch_augments`` may change it. Those of
+    the teacher are left out, since it is to see the student's images.
+
+    The result differs from that of the teacher's preprocessor by rounding alone, by less than
+    5e-5 of a grey level, of 255.
+
+    Args:
+        ours: The data preprocessor that makes the student's batches.
+        theirs: The teacher's.
+
+    Raises:
+        kd_det.algorithms.WiringError: If the two differ and one is neither mmdet's
+            ``DetDataPreprocessor`` nor mmengine's ``ImgDataPreprocessor``.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, ours: nn.Module, theirs: nn.Module) -> None:
+        super().__init__()
+        self.theirs = theirs
+        known = all(type(side).forward in KNOWN_FORWARDS for side in (ours, theirs))
+        if not known and _settings(ours) != _settings(theirs):
+            raise WiringError(
+                "student and teacher preprocess images differently, expected on both sides "
+                "mmdet's DetDataPreprocessor or mmengine's ImgDataPreprocessor, between which "
+                f"images are converted; found student {_settings(ours)}, teacher "
+                f"{_settings(theirs)}"
+            )
+        self.is_identity = not known
+        if known:
+            self._read(ours, theirs)
+
+    def _read(self, ours: Any, theirs: Any) -> None:
+        self.swap = ours._channel_conversion != theirs._channel_conversion
+        mean, std = _normalisation(ours)
+        if self.swap:
+            mean, std = mean.flip(0), std.flip(0)
+        their_mean, their_std = _normalisation(theirs)
+        # Not in checkpoints: they follow from the configs.
+        self.register_buffer("scale", (std / their_std).float(), persistent=False)
+        self.register_buffer("shift", ((mean - their_mean) / their_std).float(), persistent=False)
+        self.divisor: int = theirs.pad_size_divisor
+        self.pad_value: float = theirs.pad_value
+        self.keeps_size = ours.pad_size_divisor == self.divisor
+        self.is_identity = (
+            not self.swap
+            and bool((self.scale == 1).all() and (self.shift == 0).all())
+            and self.keeps_size
+            and ours.pad_value == self.pad_value
+        )
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[Any]) -> Tensor:
+        """The teacher's batch ``[N, C, H', W']`` for the student's ``[N, C, H, W]``.
+
+        Computed in float32 or higher, returned in the dtype of ``inputs``. Where both
+        preprocessors do the same, this is ``inputs`` itself.
+        """
+        if self.is_identity:
+            return inputs
+        shapes = [sample.metainfo["img_shape"][:2] for sample in data_samples]
+        height, width = inputs.shape[-2:] if self.keeps_size else self._padded_size(shapes)
+        x = inputs[..., :height, :width]
+        x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        if self.swap:
+            x = x.flip(1)
+        x = x * self.scale + self.shift
+        outside = _outside(shapes, height, width, inputs.device)
+        return x.masked_fill(outside, self.pad_value).to(inputs.dtype)
+
+    def _padded_size(self, shapes: Sequence[Sequence[int]]) -> list[int]:
+        return [math.ceil(max(side) / self.divisor) * self.divisor for side in zip(*shapes)]
+
+    @property
+    def hint(self) -> str:
+        """For the message of a fault where student and teacher get batches of other sizes."""
+        return (
+            " Student and teacher pad the same image to different sizes; if that is the reason, "
+            f"set the student's data_preprocessor.pad_size_divisor to the teacher's, {self.divisor}"
+        )
+
+    def describe(self) -> str:
+        """What the teacher is given, as text."""
+        text = "the student's batch"
+        if not self.is_identity:
+            mean, std = (values.flatten().tolist() for values in _normalisation(self.theirs))
+            text += ", channels swapped" if self.swap else ""
+            text += (
+                f", converted to mean {mean}, std {std}, pad_size_divisor {self.divisor}, "
+                f"pad_value {self.pad_value}"
+            )
+        if getattr(self.theirs, "batch_augments", None):
+            text += "; the teacher's own batch_augments are left out"
+        return text
+
+
+def _normalisation(preprocessor: Any) -> tuple[Tensor, Tensor]:
+    """Mean and std, ``[C, 1, 1]`` or ``[1, 1, 1]`` in float64."""
+    if not preprocessor._enable_normalize:
+        return torch.zeros(1, 1, 1).double(), torch.ones(1, 1, 1).double()
+    return preprocessor.mean.double(), preprocessor.std.double()
+
+
+def _outside(
+    shapes: Sequence[Sequence[int]], height: int, width: int, device: torch.device
+) -> Tensor:
+    """Where a batch of images of ``shapes`` is padding: bool ``[N, 1, height, width]``."""
+    # Not blocking: a copy of a few numbers should not wait for the device.
+    heights, widths = torch.tensor(shapes).to(device, non_blocking=True).T
+    below = torch.arange(height, device=device) >= heights[:, None]
+    right = torch.arange(width, device=device) >= widths[:, None]
+    return below[:, None, :, None] | right[:, None, None, :]
+
+
+def _settings(preprocessor: nn.Module) -> dict[str, Any]:
+    """Type, options and buffers of a preprocessor and of those inside it."""
+    found: dict[str, Any] = {}
+    for name, module in preprocessor.named_modules():
+        prefix = f"{name}." if name else ""
+        found[f"{prefix}type"] = type(module).__name__
+        options = {k: v for k, v in vars(module).items() if not k.startswith("_")}
+        options |= {k: v.flatten().tolist() for k, v in module.named_buffers(recurse=False)}
+        options["channel_swap"] = getattr(module, "_channel_conversion", None)
+        found |= {f"{prefix}{k}": v for k, v in options.items() if k != "training"}
+    return found
