@@ -1,73 +1,202 @@
-"""What the project asks of a two-stage detector, kept in one place."""
+"""Scoring RoIs with a two-stage detector's box heads, while recorders look on.
+
+Nothing here returns embeddings or logits: MMRazor's recorders take what they want.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
-from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.task_modules import SamplingResult
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
-from torch import Tensor, nn
+from mmdet.utils import InstanceList
+from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
+from torch import Tensor
 
-# Where MMRazor recorders find things in mmdet's Standard RoI head.
-ROI_EXTRACTOR = "roi_head.bbox_roi_extractor"
-
-
-def require_two_stage(detector: nn.Module, who: str) -> None:
-    """Raise ``TypeError`` unless ``detector`` has one RoI box head that scores given RoIs."""
-    head: Any = getattr(detector, "roi_head", None)
-    supported = isinstance(head, StandardRoIHead) and not isinstance(head, CascadeRoIHead)
-    if not isinstance(detector, TwoStageDetector) or not supported or not head.with_bbox:
-        raise TypeError(
-            "kd_det.RoITeacherDistill needs a two-stage detector with a StandardRoIHead (Faster "
-            f"R-CNN and its kin) on both sides; the {who} is a {type(detector).__name__} with "
-            f"roi_head {type(head).__name__}"
-        )
+from kd_det.algorithms.heads import box_heads, is_cascade, num_classes
 
 
-def num_classes(detector: TwoStageDetector) -> int:
-    """Foreground classes of the RoI box head."""
-    return detector.roi_head.bbox_head.num_classes
+def score_rois(
+    detector: TwoStageDetector,
+    inputs: Tensor,
+    rois: Sequence[Tensor],
+    teacher_stage: str | None = None,
+) -> None:
+    """Run the pyramid once and the box heads on each set of RoIs ``[n, 5]``.
 
-
-def score_rois(detector: TwoStageDetector, inputs: Tensor, rois: Tensor) -> None:
-    """Run pyramid and box head on given RoIs ``[n, 5]``; recorders take what they want."""
-    feats = detector.extract_feat(inputs)
-    detector.roi_head._bbox_forward(feats, rois)
-
-
-def sample_and_score(detector: TwoStageDetector, inputs: Tensor, data_samples: SampleList) -> None:
-    """Run the box head on the detector's own proposals, assigned and sampled as in training.
-
-    Losses of the RPN and of masks are left out; the box head's loss runs, since its inputs are
-    the labels. Nothing runs for a batch without any sampled RoI.
+    Args:
+        detector: The teacher.
+        inputs: Images ``[N, 3, H, W]``.
+        rois: The RoIs of each of the student's stages.
+        teacher_stage: Which of a cascade's stages score a set, see
+            :func:`kd_det.algorithms.heads.choose_stage`; None for a single box head.
     """
-    feats = detector.extract_feat(inputs)
-    proposals = detector.rpn_head.predict_by_feat(
-        *detector.rpn_head(feats),
-        batch_img_metas=[sample.metainfo for sample in data_samples],
+    branch = _BoxBranch(detector, inputs, teacher_stage)
+    for index, boxes in enumerate(rois):
+        branch.score(boxes, index)
+
+
+def score_proposals(
+    detector: TwoStageDetector,
+    inputs: Tensor,
+    data_samples: SampleList,
+    teacher_stage: str | None = None,
+) -> Iterator[Tensor]:
+    """Score the detector's own proposals; yields labels ``[n]`` after each set of RoIs.
+
+    They are assigned and sampled as in its training. With ``teacher_stage='same'`` each stage
+    refines the boxes of the next and samples by rules of its own, otherwise there is one set,
+    sampled as for the first stage. No loss runs, and nothing that would need masks. A stage
+    without any RoI ends the pass.
+    """
+    branch = _BoxBranch(detector, inputs, teacher_stage)
+    metas = [sample.metainfo for sample in data_samples]
+    boxes = detector.rpn_head.predict_by_feat(
+        *detector.rpn_head(branch.feats),
+        batch_img_metas=metas,
         cfg=detector.train_cfg.get("rpn_proposal", detector.test_cfg.rpn),
     )
-    head = detector.roi_head
-    annotated, ignored, _ = unpack_gt_instances(data_samples)
-    sampled = []
-    for i, boxes in enumerate(proposals):
-        boxes.priors = boxes.pop("bboxes")
-        assigned = head.bbox_assigner.assign(boxes, annotated[i], ignored[i])
-        own_feats = [level[i : i + 1] for level in feats]
-        sampled.append(head.bbox_sampler.sample(assigned, boxes, annotated[i], feats=own_feats))
-    if sum(len(result.priors) for result in sampled):
-        head.bbox_loss(feats, sampled)
+    heads = box_heads(detector)
+    for stage in range(branch.num_sets):
+        sampled = _sample(detector, stage, boxes, branch.feats, data_samples)
+        rois = bbox2roi([result.priors for result in sampled])
+        if len(rois) == 0:
+            return
+        results = branch.score(rois, stage)
+        labels = _labels(sampled, num_classes(detector))
+        yield labels
+        if stage + 1 < branch.num_sets:
+            results = {**results, "rois": rois, "bbox_targets": (labels,)}
+            boxes = heads[stage].refine_bboxes(sampled, results, metas)
 
 
 def score_ground_truth(
-    detector: TwoStageDetector, inputs: Tensor, data_samples: SampleList
-) -> Tensor:
-    """Run the box head on the annotated boxes; returns their labels ``[n]``."""
+    detector: TwoStageDetector,
+    inputs: Tensor,
+    data_samples: SampleList,
+    teacher_stage: str | None = None,
+) -> Iterator[Tensor]:
+    """Score the annotated boxes; yields their labels ``[n]`` after each stage that does."""
+    branch = _BoxBranch(detector, inputs, teacher_stage)
     instances = [sample.gt_instances for sample in data_samples]
-    boxes = [getattr(i.bboxes, "tensor", i.bboxes) for i in instances]
-    score_rois(detector, inputs, bbox2roi(boxes))
-    return torch.cat([i.labels for i in instances])
+    rois = bbox2roi([getattr(i.bboxes, "tensor", i.bboxes) for i in instances])
+    labels = torch.cat([i.labels for i in instances])
+    for stage in range(branch.num_sets):
+        branch.score(rois, stage)
+        yield labels
+
+
+@contextmanager
+def samplers_unrecorded(
+    detector: TwoStageDetector, recorders: Iterable[BaseRecorder]
+) -> Iterator[None]:
+    """Keep out of ``recorders`` what samplers do that score their candidates (OHEM, PISA).
+
+    They call the box branch before it is called with the RoIs that they choose, which would no
+    longer be the first record.
+    """
+    recorders = list(recorders)
+
+    def unrecorded(sample: Callable) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before = [len(recorder.data_buffer) for recorder in recorders]
+            found = sample(*args, **kwargs)
+            for recorder, length in zip(recorders, before):
+                del recorder.data_buffer[length:]
+            return found
+
+        return call
+
+    found = detector.roi_head.bbox_sampler
+    samplers = list(found) if is_cascade(detector) else [found]
+    for sampler in samplers:
+        sampler.sample = unrecorded(sampler.sample)
+    try:
+        yield
+    finally:
+        for sampler in samplers:
+            del sampler.sample
+
+
+class _BoxBranch:
+    """The box heads of a detector on the pyramid of one batch."""
+
+    def __init__(
+        self, detector: TwoStageDetector, inputs: Tensor, teacher_stage: str | None
+    ) -> None:
+        self.head: Any = detector.roi_head
+        self.teacher_stage = teacher_stage
+        self.num_sets = self.head.num_stages if teacher_stage == "same" else 1
+        self.feats = detector.extract_feat(inputs)
+        # What HTC and SCNet add to the features of every RoI.
+        self.context = {}
+        if getattr(self.head, "with_semantic", False):
+            self.context["semantic_feat"] = self.head.semantic_head(self.feats)[1]
+        if getattr(self.head, "with_glbctx", False):
+            self.context["glbctx_feat"] = self.head.glbctx_head(self.feats)[1]
+
+    def score(self, rois: Tensor, index: int) -> dict[str, Any]:
+        """Score the RoIs of stage ``index``; returns what the (last) box head gave."""
+        if self.teacher_stage is None:
+            return self.head._bbox_forward(self.feats, rois)
+        if self.teacher_stage == "mean":
+            return self._score_by_all(rois)
+        stage = index if self.teacher_stage == "same" else self.head.num_stages - 1
+        return self.head._bbox_forward(stage, self.feats, rois, **self.context)
+
+    def _score_by_all(self, rois: Tensor) -> dict[str, Any]:
+        seen: list[tuple[Tensor, Tensor]] = []
+        handles = [
+            box_head.fc_cls.register_forward_hook(
+                lambda _, inputs, output: seen.append((inputs[0], output))
+            )
+            for box_head in self.head.bbox_head
+        ]
+        try:
+            for stage in range(self.head.num_stages):
+                results = self.head._bbox_forward(stage, self.feats, rois, **self.context)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.head.stage_mean(*zip(*seen))
+        return results
+
+
+def _sample(
+    detector: TwoStageDetector,
+    stage: int,
+    boxes: InstanceList,
+    feats: Sequence[Tensor],
+    data_samples: SampleList,
+) -> list[SamplingResult]:
+    """Assign and sample boxes of each image as in the training of ``stage``."""
+    head = detector.roi_head
+    assigner, sampler = head.bbox_assigner, head.bbox_sampler
+    if is_cascade(detector):
+        assigner, sampler = assigner[stage], sampler[stage]
+        head.current_stage = stage  # OHEM asks for it
+    annotated, ignored, _ = unpack_gt_instances(data_samples)
+    sampled = []
+    for i, found in enumerate(boxes):
+        found.priors = found.pop("bboxes")
+        assigned = assigner.assign(found, annotated[i], ignored[i])
+        own_feats = [level[i : i + 1] for level in feats]
+        result = sampler.sample(assigned, found, annotated[i], feats=own_feats)
+        # PISA's sampler adds weights of its negatives.
+        sampled.append(result[0] if isinstance(result, tuple) else result)
+    return sampled
+
+
+def _labels(sampled: Sequence[SamplingResult], background: int) -> Tensor:
+    """Labels of all RoIs in their order: an image's positives, then its negatives."""
+    labels = []
+    for result in sampled:
+        positive = result.pos_gt_labels
+        labels += [positive, positive.new_full((len(result.neg_priors),), background)]
+    return torch.cat(labels)

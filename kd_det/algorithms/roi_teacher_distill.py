@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS as RAZOR_MODELS
 from torch import Tensor, nn
 
+from kd_det.algorithms import heads, roi, wiring
 from kd_det.algorithms import inherit as inheritance
-from kd_det.algorithms import roi, wiring
 from kd_det.algorithms.checkpoint import load_weights
 from kd_det.algorithms.empty import without_rois
 from kd_det.algorithms.teacher_input import TeacherInput
@@ -29,11 +30,12 @@ class RoITeacherDistill(SingleTeacherDistill):
     """MMRazor's ``SingleTeacherDistill`` for two-stage detectors with RoI box heads.
 
     One step: the student computes its own losses on the RoIs that it sampled; the teacher, in
-    eval mode and without gradient, computes its pyramid and scores the same RoIs; the
-    distiller hands what recorders kept to connectors and losses. The teacher's RPN, samplers
-    and losses never run. Its weights come from ``teacher_ckpt``, never change, and are not
-    written to checkpoints. Its input is that of its own data preprocessor, converted from the
-    student's batch (:class:`~kd_det.algorithms.teacher_input.TeacherInput`).
+    eval mode and without gradient, computes its pyramid and scores the same RoIs, those of each
+    stage where the student is a cascade; the distiller hands what recorders kept to connectors
+    and losses. The teacher's RPN, samplers and losses never run. Its weights come from
+    ``teacher_ckpt``, never change, and are not written to checkpoints. Its input is that of its
+    own data preprocessor, converted from the student's batch
+    (:class:`~kd_det.algorithms.teacher_input.TeacherInput`).
 
     Args:
         distiller: Config of MMRazor's ``ConfigurableDistiller``, with any of its recorders,
@@ -47,9 +49,15 @@ class RoITeacherDistill(SingleTeacherDistill):
             They are copied at the end of :meth:`init_weights`, which a Runner calls before it
             loads or resumes a checkpoint, so that a checkpoint wins. Who trains without a
             Runner has to call it.
+        teacher_stage: Which stages of a teacher that is a cascade score the student's RoIs.
+            ``'same'``: stage i those of the student's stage i, the default where both are
+            cascades of equally many stages. ``'last'``: the last stage, the default otherwise.
+            ``'mean'``: all stages; recorders find the mean of their embeddings and logits as
+            outputs 0 and 1 of ``roi_head.stage_mean``. With the latter two, or a teacher with
+            one box head, a teacher's record i (``record_idx``) is of the student's stage i.
 
     Raises:
-        TypeError: If a side is not a two-stage detector with a Standard RoI head.
+        TypeError: If a side is not a two-stage detector with a supported RoI head.
         kd_det.algorithms.WiringError: If recorders, connectors and losses do not fit.
         kd_det.algorithms.CheckpointError: If the checkpoint lacks teacher weights.
         ValueError: For options that this algorithm does not have.
@@ -62,12 +70,16 @@ class RoITeacherDistill(SingleTeacherDistill):
         architecture: BaseModel | dict[str, Any],
         teacher_ckpt: str | None = None,
         inherit: Sequence[str] | None = None,
+        teacher_stage: str | None = None,
         **kwargs: Any,
     ) -> None:
         _check_options(distiller, teacher, teacher_ckpt, kwargs)
         student = _build(architecture)
         teacher = _build(teacher)
         _check_pair(student, teacher)
+        teacher_stage = heads.choose_stage(teacher_stage, student, teacher)
+        if teacher_stage == "mean":
+            heads.add_stage_mean(teacher)
         wiring.check_mappings(distiller)
         wiring.check_sources(distiller.get("student_recorders") or {}, student, "student")
         wiring.check_sources(distiller.get("teacher_recorders") or {}, teacher, "teacher")
@@ -76,6 +88,7 @@ class RoITeacherDistill(SingleTeacherDistill):
         # The distiller names MMRazor's recorders and losses, whatever scope the runner is in.
         distiller = {"_scope_": "mmrazor", **distiller}
         super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
+        self.teacher_stage = teacher_stage
         self._inherited = inherited
         self.teacher_input = TeacherInput(self.data_preprocessor, self.teacher.data_preprocessor)
         if teacher_ckpt is not None:
@@ -83,8 +96,9 @@ class RoITeacherDistill(SingleTeacherDistill):
         self.teacher.eval()
         _mark_initialised(self.teacher)
 
-        self._student_rois = ModuleInputsRecorder(roi.ROI_EXTRACTOR)
-        self._student_rois.initialize(self.student)
+        self._student_rois = [ModuleInputsRecorder(n) for n in heads.roi_extractors(student)]
+        for recorder in self._student_rois:
+            recorder.initialize(self.student)
         self._register_state_dict_hook(_leave_teacher_out)
         self.register_load_state_dict_post_hook(_expect_no_teacher)
         self._log_setup(*self._dry_run())
@@ -115,8 +129,9 @@ class RoITeacherDistill(SingleTeacherDistill):
         return losses
 
     def _distill_losses(self) -> dict[str, Tensor]:
-        if len(self._student_rois.get_record_data(data_idx=1)) == 0:
-            return without_rois(self.distiller)
+        rois = self._rois()
+        if len(rois) < len(self._student_rois) or not all(map(len, rois)):
+            return without_rois(self.distiller, self.student)
         try:
             return self.distiller.compute_distill_losses()
         except Exception as error:
@@ -126,21 +141,29 @@ class RoITeacherDistill(SingleTeacherDistill):
 
     def _record(self, batch_inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
         """Run both models under their recorders; returns the student's own losses."""
-        with self.distiller.student_recorders, self._student_rois:
+        recorders = [*self.distiller.student_recorders.recorders.values(), *self._student_rois]
+        with ExitStack() as recording:
+            for recorder in recorders:
+                recording.enter_context(recorder)
+            recording.enter_context(roi.samplers_unrecorded(self.student, recorders))
             losses = self.student(batch_inputs, data_samples, mode="loss")
         if not self.distillation_stopped:
-            rois = self._student_rois.get_record_data(data_idx=1)
             with torch.no_grad(), self.distiller.teacher_recorders:
                 inputs = self.teacher_input(batch_inputs, data_samples)
-                roi.score_rois(self.teacher, inputs, rois)
+                roi.score_rois(self.teacher, inputs, self._rois(), self.teacher_stage)
         return losses
+
+    def _rois(self) -> list[Tensor]:
+        """RoIs ``[n, 5]`` of each stage of the student; mmdet may break a cascade off."""
+        # The first call is the box branch's; others may share the module.
+        recorded = [recorder for recorder in self._student_rois if recorder.data_buffer]
+        return [recorder.get_record_data(data_idx=1) for recorder in recorded]
 
     def _forget_records(self) -> None:
         # Feature maps would otherwise stay in memory until the next step.
-        for manager in (self.distiller.student_recorders, self.distiller.teacher_recorders):
-            for recorder in manager.recorders.values():
+        for side in (self.distiller.student_recorders, self.distiller.teacher_recorders):
+            for recorder in (*side.recorders.values(), *self._student_rois):
                 recorder.reset_data_buffer()
-        self._student_rois.reset_data_buffer()
 
     @torch.no_grad()
     def _dry_run(self) -> tuple[dict[str, dict[str, str]], str]:
@@ -171,6 +194,8 @@ class RoITeacherDistill(SingleTeacherDistill):
             model = getattr(self, who)
             lines.append(f"  {who}: {type(model).__name__}, {_millions(model)} parameters")
         lines.append(f"  teacher's input: {self.teacher_input.describe()}")
+        if self.teacher_stage is not None:
+            lines.append(f"  teacher's stages: {self.teacher_stage}")
         if len(self.distiller.connectors):
             lines.append(f"  connectors: {_millions(self.distiller.connectors)} parameters")
         for name, arguments in found.items():
@@ -213,12 +238,12 @@ def _build(model: BaseModel | dict[str, Any]) -> BaseModel:
 
 
 def _check_pair(student: BaseModel, teacher: BaseModel) -> None:
-    roi.require_two_stage(student, "student")
-    roi.require_two_stage(teacher, "teacher")
-    if roi.num_classes(student) != roi.num_classes(teacher):
+    heads.require_two_stage(student, "student")
+    heads.require_two_stage(teacher, "teacher")
+    if heads.num_classes(student) != heads.num_classes(teacher):
         raise wiring.WiringError(
-            f"the student has {roi.num_classes(student)} classes and the teacher "
-            f"{roi.num_classes(teacher)}; both must be trained on the same classes"
+            f"the student has {heads.num_classes(student)} classes and the teacher "
+            f"{heads.num_classes(teacher)}; both must be trained on the same classes"
         )
 
 

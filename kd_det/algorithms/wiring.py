@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from mmrazor.models.distillers import ConfigurableDistiller
 from torch import Tensor, nn
 
@@ -134,7 +134,11 @@ def dry_run_input(preprocessor: nn.Module | None = None) -> tuple[Tensor, list[D
     batch: dict[str, Any] = {"inputs": torch.zeros(1, 3, *size), "data_samples": [sample]}
     if preprocessor is not None:
         batch = preprocessor(batch, training=False)
-    return batch["inputs"], batch["data_samples"]
+    inputs, samples = batch["inputs"], batch["data_samples"]
+    # HTC and SCNet also learn a map of the scene, of the size of the padded image.
+    scene = torch.zeros(1, *inputs.shape[-2:], dtype=torch.int64, device=inputs.device)
+    samples[0].gt_sem_seg = PixelData(sem_seg=scene)
+    return inputs, samples
 
 
 def check_losses(distiller: ConfigurableDistiller, hint: str = "") -> dict[str, dict[str, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,31 @@ import torch
 from mmengine.dist import get_dist_info, get_rank
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from kd_det.centers import ClassCenters, class_names_text
 from kd_det.hooks._progress import progress
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is recorded of the teacher."""
+
+    recorder: type
+    source: str
+    data_idx: int | None
+
+    def __str__(self) -> str:
+        return f"{self.recorder.__name__} {self.source}[{self.data_idx}]"
+
+
 class PrePass:
-    """What one pre-pass needs, found in the runner's model and data."""
+    """What one pre-pass needs, found in the runner's model and data.
+
+    Losses that compare the same embedding share its centers; one pass gathers all of them.
+    Records are known by the source of their recorder.
+    """
 
     def __init__(self, runner: Runner, rois: str, max_images: int | None) -> None:
         self.runner = runner
@@ -34,6 +51,7 @@ class PrePass:
                 "ClassCenterHook needs a distillation model with a teacher and a distiller, "
                 f"found {type(model).__name__}"
             )
+        self.model: Any = model
         self.teacher: nn.Module = model.teacher
         self.distiller: Any = model.distiller
         self.losses = {
@@ -47,21 +65,30 @@ class PrePass:
                 f"{sorted(self.distiller.distill_losses)}; remove the hook or add kd_det.NDLoss"
             )
         self.has_rois = hasattr(self.teacher, "roi_head")
-        first = next(iter(self.losses.values()))
+        self.teacher_stage = self._teacher_stage() if self.has_rois else None
+        self.num_classes = next(iter(self.losses.values())).num_classes
         # The label behind the last class is background, whether or not a loss uses its mean.
-        self.num_rows = first.num_classes + self.has_rois
-        self.embed_dim = first.embed_dim
-        self.embedding = self._record_of("t_emb")
-        self.labels = self._record_of("labels")
+        self.num_rows = self.num_classes + self.has_rois
+        self.source_of = {name: self._record(name, "t_emb").source for name in self.losses}
+        self.labels = None if self.has_rois else self._record_of_labels()
+        self.embeddings: dict[str, Record] = {}
+        self.embed_dims: dict[str, int] = {}
+        for name, loss in self.losses.items():
+            found = self._record(name, "t_emb")
+            if self.embeddings.setdefault(found.source, found) != found:
+                raise ValueError(
+                    "ClassCenterHook gathers one embedding from each source, but distillation "
+                    f"loss '{name}' is given {found}, and another {self.embeddings[found.source]}"
+                )
+            self.embed_dims.setdefault(found.source, loss.embed_dim)
 
     @property
     def class_names(self) -> list[str]:
-        expected = self.num_rows - self.has_rois
-        names = list(self._dataset_meta.get("classes") or map(str, range(expected)))
-        if len(names) != expected:
+        names = list(self._dataset_meta.get("classes") or map(str, range(self.num_classes)))
+        if len(names) != self.num_classes:
             raise ValueError(
-                f"the losses that use class centers expect {expected} classes, but the training "
-                f"dataset has {len(names)}; set its metainfo.classes"
+                f"the losses that use class centers expect {self.num_classes} classes, but the "
+                f"training dataset has {len(names)}; set its metainfo.classes"
             )
         return names + ["background"] * self.has_rois
 
@@ -75,106 +102,123 @@ class PrePass:
         number = min(self.max_images or len(dataset), len(dataset))
         return f"{type(dataset).__name__}, {number} of {len(dataset)} images"
 
-    @property
-    def metadata(self) -> dict[str, str]:
+    def metadata(self, source: str) -> dict[str, str]:
         """What a file of centers must say of its origin to fit this run."""
         from kd_det.algorithms.checkpoint import weights_sha256
 
-        kind, source, index = self.embedding
         rois = f", RoIs {self.rois}" if self.has_rois else ""
+        stage = f", teacher_stage {self.teacher_stage}" if self.teacher_stage else ""
         return {
             "teacher_sha256": weights_sha256(self.teacher),
             "class_names": class_names_text(self.class_names),
-            "embedding": f"{kind.__name__} {source}[{index}]{rois}",
+            "embedding": f"{self.embeddings[source]}{rois}{stage}",
         }
 
-    def load(self, path: Path, **metadata: str) -> ClassCenters:
+    def load(self, source: str, path: Path, **metadata: str) -> ClassCenters:
         return ClassCenters.load(
             path,
             num_classes=self.num_rows,
-            embed_dim=self.embed_dim,
-            metadata={**self.metadata, **metadata},
+            embed_dim=self.embed_dims[source],
+            metadata={**self.metadata(source), **metadata},
         )
 
     @torch.no_grad()
-    def run(self) -> ClassCenters:
+    def run(self) -> dict[str, ClassCenters]:
+        """The centers of each embedding, by its source."""
         from kd_det import __version__
 
-        centers = ClassCenters(
-            self.num_rows,
-            self.embed_dim,
-            {
-                **self.metadata,
-                "dataset": self.dataset_text,
-                "kd_det_version": __version__,
-            },
-        )
-        recorders = {name: self._recorder(name) for name in ("embedding", "labels")}
+        more = {"dataset": self.dataset_text, "kd_det_version": __version__}
+        centers = {
+            source: ClassCenters(self.num_rows, dim, {**self.metadata(source), **more})
+            for source, dim in self.embed_dims.items()
+        }
+        recorders = {source: self._recorder(e) for source, e in self.embeddings.items()}
+        labels_recorder = self._recorder(self.labels) if self.labels is not None else None
         was_training = self.teacher.training
         self.teacher.eval()
         try:
-            for batch in progress(self._loader(), "Gathering class centers"):
-                centers.update(*self._embeddings(batch, recorders))
+            with ExitStack() as recording:
+                for recorder in recorders.values():
+                    recording.enter_context(recorder)
+                for batch in progress(self._loader(), "Gathering class centers"):
+                    for labels in self._passes(batch, recorders.values(), labels_recorder):
+                        self._update(centers, recorders, labels)
         finally:
             self.teacher.train(was_training)
             for recorder in recorders.values():
                 recorder.reset_data_buffer()
-        centers.all_reduce()
+        for gathered in centers.values():
+            gathered.all_reduce()
         return centers
 
-    def _embeddings(self, batch: dict, recorders: dict[str, Any]) -> tuple:
-        """Embeddings ``[N, D]`` and labels ``[N]`` of one batch."""
+    def _update(
+        self, centers: dict[str, ClassCenters], recorders: dict[str, Any], labels: Tensor
+    ) -> None:
+        """Add what was recorded while RoIs (or images) of ``labels`` were scored."""
+        for source, recorder in recorders.items():
+            # A pass of one stage of a cascade is none of another's.
+            if recorder.data_buffer:
+                data_idx = self.embeddings[source].data_idx
+                centers[source].update(recorder.get_record_data(data_idx=data_idx), labels)
+                recorder.reset_data_buffer()
+
+    def _passes(
+        self, batch: dict, recorders: Collection[Any], labels: Any | None
+    ) -> Iterator[Tensor]:
+        """Run the teacher on a batch; yields labels after each pass of its head."""
         data = self._preprocess(batch)
         inputs, samples = data["inputs"], data["data_samples"]
-        embedding, labels = recorders["embedding"], recorders["labels"]
-        with embedding, labels:
-            if not self.has_rois:
+        if self.labels is not None and labels is not None:
+            with labels:
                 self.teacher(inputs, samples, mode="loss")
-            elif self.rois == "gt":
-                from kd_det.algorithms.roi import score_ground_truth
+            yield labels.get_record_data(data_idx=self.labels.data_idx)
+            labels.reset_data_buffer()
+            return
+        from kd_det.algorithms import roi
 
-                gt_labels = score_ground_truth(self.teacher, inputs, samples)
-                return embedding.get_record_data(0, self.embedding[2]), gt_labels
-            else:
-                from kd_det.algorithms.roi import sample_and_score
-
-                sample_and_score(self.teacher, inputs, samples)
-                if not embedding.data_buffer:
-                    return torch.zeros(0, self.embed_dim), torch.zeros(0, dtype=torch.int64)
-        return (
-            embedding.get_record_data(0, self.embedding[2]),
-            labels.get_record_data(0, self.labels[2]),
-        )
+        score = roi.score_ground_truth if self.rois == "gt" else roi.score_proposals
+        with roi.samplers_unrecorded(self.teacher, recorders):
+            yield from score(self.teacher, inputs, samples, self.teacher_stage)
 
     def _preprocess(self, batch: dict) -> dict:
-        model = self.runner.model
-        model = model.module if is_model_wrapper(model) else model
         # Not as in training: mixed images would have no class.
-        return model.data_preprocessor(batch, training=False)
+        data = self.model.data_preprocessor(batch, training=False)
+        if hasattr(self.model, "teacher_input"):
+            data["inputs"] = self.model.teacher_input(data["inputs"], data["data_samples"])
+        return data
 
-    def _record_of(self, argument: str) -> tuple[type, str, int | None]:
-        """Recorder class, source and data index that the losses' ``argument`` comes from."""
-        found = set()
-        for name in self.losses:
-            record = self.distiller.loss_forward_mappings[name].get(argument)
-            if record is None or record.get("connector"):
-                raise ValueError(
-                    f"ClassCenterHook gathers what '{argument}' of distillation loss '{name}' is "
-                    f"given, expected a record without a connector, found {record}"
-                )
-            side = "student" if record["from_student"] else "teacher"
-            recorder = getattr(self.distiller, f"{side}_recorders").recorders[record["recorder"]]
-            found.add((type(recorder), recorder.source, record.get("data_idx")))
+    def _teacher_stage(self) -> str | None:
+        from kd_det.algorithms import heads
+
+        heads.require_two_stage(self.teacher, "teacher")
+        if hasattr(self.model, "teacher_stage"):
+            return self.model.teacher_stage
+        # An algorithm of MMRazor's, whose teacher scores RoIs of its own.
+        return heads.choose_stage(None, self.teacher, self.teacher)
+
+    def _record(self, name: str, argument: str) -> Record:
+        """Where the ``argument`` of the loss of this ``name`` is recorded."""
+        record = self.distiller.loss_forward_mappings[name].get(argument)
+        if record is None or record.get("connector"):
+            raise ValueError(
+                f"ClassCenterHook gathers what '{argument}' of distillation loss '{name}' is "
+                f"given, expected a record without a connector, found {record}"
+            )
+        side = "student" if record["from_student"] else "teacher"
+        recorder = getattr(self.distiller, f"{side}_recorders").recorders[record["recorder"]]
+        return Record(type(recorder), recorder.source, record.get("data_idx"))
+
+    def _record_of_labels(self) -> Record:
+        found = {self._record(name, "labels") for name in self.losses}
         if len(found) > 1:
             raise ValueError(
-                f"ClassCenterHook gathers one kind of embedding, but the argument '{argument}' "
-                f"of {sorted(self.losses)} comes from {sorted(f[1] for f in found)}"
+                "ClassCenterHook reads one kind of labels, but the argument 'labels' of "
+                f"{sorted(self.losses)} comes from {sorted(map(str, found))}"
             )
         return found.pop()
 
-    def _recorder(self, name: str) -> Any:
-        kind, source, _ = getattr(self, name)
-        recorder = kind(source)
+    def _recorder(self, record: Record) -> Any:
+        recorder = record.recorder(record.source)
         recorder.initialize(self.teacher)
         return recorder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,14 +22,18 @@ class ClassCenterHook(Hook):
     """Gives every loss that asks for class centers those of this teacher.
 
     Before the first iteration, the teacher runs in eval mode over the training data; the
-    embeddings and labels of its RoIs (or images) are averaged by class. What is recorded is
-    read from the distiller: the ``t_emb`` argument of the losses that have ``set_centers``,
-    and the source of their ``labels``, looked up in the teacher. The result is written to
-    ``class_centers.safetensors`` in the work directory, where the next run finds it.
+    embeddings of its RoIs (or images) are averaged by class. What is recorded is read from the
+    distiller: the ``t_emb`` argument of the losses that have ``set_centers``. Labels are those of
+    the teacher's assigner; for a model without RoI head, what is recorded in the teacher where
+    the losses' ``labels`` come from. The result is written to ``class_centers.safetensors`` in
+    the work directory, where the next run finds it. Where losses compare embeddings of several
+    sources, as of each stage of a cascade, there is ``class_centers.<source>.safetensors`` for
+    each, all from one pass.
 
     Args:
         file: A file to use instead of a pre-pass (``.safetensors`` of an earlier pre-pass, or
-            the published ``.json`` form); an error if it is missing or does not fit.
+            the published ``.json`` form); an error if it is missing or does not fit. For
+            embeddings of several sources a mapping from each source to its file.
         max_images: Number of training images to use, spread evenly; None for all.
         rois: ``'sampled'``, the teacher's own proposals as its assigner and sampler choose
             them in training, so that background has a mean too; or ``'gt'``, the annotated
@@ -36,22 +41,28 @@ class ClassCenterHook(Hook):
 
     Raises:
         ValueError: For an unknown ``rois`` or a ``max_images`` below 1.
+        FileNotFoundError: If a ``file`` is missing.
     """
 
     priority = "NORMAL"
 
     def __init__(
-        self, file: str | None = None, max_images: int | None = None, rois: str = "sampled"
+        self,
+        file: str | Mapping[str, str] | None = None,
+        max_images: int | None = None,
+        rois: str = "sampled",
     ) -> None:
         if rois not in ("sampled", "gt"):
             raise ValueError(f"ClassCenterHook: expected rois 'sampled' or 'gt', found {rois!r}")
         if max_images is not None and max_images < 1:
             raise ValueError(f"ClassCenterHook: expected max_images >= 1, found {max_images}")
-        if file is not None and not Path(file).is_file():
-            raise FileNotFoundError(
-                f"ClassCenterHook: no file of class centers at {file}; leave file out for a "
-                "pre-pass, or make one with tools/collect_centers.py"
-            )
+        named = file.values() if isinstance(file, Mapping) else [file] if file else []
+        for each in named:
+            if not Path(each).is_file():
+                raise FileNotFoundError(
+                    f"ClassCenterHook: no file of class centers at {each}; leave file out for a "
+                    "pre-pass, or make one with tools/collect_centers.py"
+                )
         self.file = file
         self.max_images = max_images
         self.rois = rois
@@ -63,43 +74,82 @@ class ClassCenterHook(Hook):
         # Machines may not share the work directory; a pre-pass needs all ranks.
         everywhere = all(all_gather_object(found is not None))
         centers = found if found is not None and everywhere else self.collect(runner)
-        for loss in prepass.losses.values():
-            loss.set_centers(centers)
-        _log_table(runner, centers, prepass.class_names)
+        for name, loss in prepass.losses.items():
+            loss.set_centers(centers[prepass.source_of[name]])
+        for source, gathered in centers.items():
+            _log_table(runner, source, gathered, prepass.class_names)
 
-    def collect(self, runner: Runner, out: str | Path | None = None) -> ClassCenters:
-        """Run the pre-pass and write its result to ``out`` (default: the work directory)."""
+    def collect(self, runner: Runner, out: str | Path | None = None) -> dict[str, ClassCenters]:
+        """Run the pre-pass and write its result to ``out`` (default: the work directory).
+
+        Returns:
+            The centers of each embedding, by its source. Where there are several, the source is
+            put into the name of each file, before its ending.
+        """
         prepass = PrePass(runner, self.rois, self.max_images)
         out = Path(out or Path(runner.work_dir) / FILE_NAME)
         with own_random_numbers():
             centers = prepass.run()
-        if is_main_process():
-            centers.save(out)
-        runner.logger.info(f"Class centers written to {out}")
+        for source, path in _paths(out, centers).items():
+            if is_main_process():
+                centers[source].save(path)
+            runner.logger.info(f"Class centers written to {path}")
         return centers
 
-    def _find(self, runner: Runner, prepass: PrePass) -> ClassCenters | None:
+    def _find(self, runner: Runner, prepass: PrePass) -> dict[str, ClassCenters] | None:
         if self.file is not None:
-            runner.logger.info(f"Class centers read from {self.file}")
-            return prepass.load(Path(self.file))
-        path = Path(runner.work_dir) / FILE_NAME
-        if not path.exists():
+            paths = self._named_paths(prepass)
+            centers = {source: prepass.load(source, path) for source, path in paths.items()}
+            runner.logger.info(f"Class centers read from {', '.join(map(str, paths.values()))}")
+            return centers
+        paths = _paths(Path(runner.work_dir) / FILE_NAME, prepass.embeddings)
+        if not all(path.exists() for path in paths.values()):
             return None
         try:
             # A pre-pass over other or fewer images is not what this run asks for.
-            centers = prepass.load(path, dataset=prepass.dataset_text)
+            dataset = prepass.dataset_text
+            centers = {s: prepass.load(s, path, dataset=dataset) for s, path in paths.items()}
         except ClassCentersError as error:
             runner.logger.warning(f"Class centers are gathered anew. {error}")
             return None
-        runner.logger.info(f"Class centers of an earlier pre-pass read from {path}")
+        found = ", ".join(map(str, paths.values()))
+        runner.logger.info(f"Class centers of an earlier pre-pass read from {found}")
         return centers
 
+    def _named_paths(self, prepass: PrePass) -> dict[str, Path]:
+        """The file that ``file`` names for each source."""
+        expected = sorted(prepass.embeddings)
+        if not isinstance(self.file, Mapping):
+            if len(expected) > 1:
+                raise ValueError(
+                    "ClassCenterHook: embeddings of several sources have centers of their own, "
+                    f"expected file=dict with one for each of {expected}, found {self.file!r}"
+                )
+            return {expected[0]: Path(str(self.file))}
+        if sorted(self.file) != expected:
+            raise ValueError(
+                f"ClassCenterHook: expected file=dict with one for each of {expected}, found "
+                f"those for {sorted(self.file)}"
+            )
+        return {source: Path(path) for source, path in self.file.items()}
 
-def _log_table(runner: Runner, centers: ClassCenters, names: list[str]) -> None:
+
+def _paths(path: Path, sources: Iterable[str]) -> dict[str, Path]:
+    """Where the centers of each source are written: ``path``, or a file beside it for each."""
+    sources = list(sources)
+    if len(sources) == 1:
+        return {sources[0]: path}
+    return {s: path.with_name(f"{path.stem}.{s}{path.suffix}") for s in sources}
+
+
+def _log_table(runner: Runner, source: str, centers: ClassCenters, names: list[str]) -> None:
     norms = torch.linalg.vector_norm(centers.means, dim=1).tolist()
     counts = centers.counts.tolist()
     width = max(len(name) for name in names)
-    lines = [f"Class centers ({centers.embed_dim}-d):", f"  {'class':<{width}}     count    norm"]
+    lines = [
+        f"Class centers ({centers.embed_dim}-d) of {source}:",
+        f"  {'class':<{width}}     count    norm",
+    ]
     lines += [f"  {n:<{width}} {c:>9} {x:>7.3f}" for n, c, x in zip(names, counts, norms)]
     runner.logger.info("\n".join(lines))
     unseen = [name for name, count in zip(names, counts) if count == 0]

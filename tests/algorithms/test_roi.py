@@ -1,44 +1,169 @@
-"""The pre-pass asks a detector for boxes alone."""
+"""Scoring RoIs: the pre-pass sees what mmdet's training would, without running its losses."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from mmengine.config import Config
-from small import build
+from small_heads import CASCADES, CLASSES, CONFIGS, DIM, batch, detector, fresh, in_training
+from torch import Tensor, nn
 
-from kd_det.algorithms import roi, wiring
+from kd_det.algorithms import heads, roi
+from kd_det.centers import ClassCenters
 
-MASK_RCNN = """
-_base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
-model = dict(
-    backbone=dict(depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, init_cfg=None),
-    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
-    rpn_head=dict(in_channels=16, feat_channels=16),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=16),
-        bbox_head=dict(in_channels=16, fc_out_channels=32),
-        mask_roi_extractor=dict(out_channels=16),
-        mask_head=dict(in_channels=16, conv_out_channels=16),
-    ),
-)
-"""
+HEADS = [name for name in CONFIGS if name not in ("sparse", "multi_instance", "sabl_cascade")]
+STAGES = [0, 1, 2]
 
 
-@pytest.fixture(scope="module")
-def mask_rcnn(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
-    path = tmp_path_factory.mktemp("config") / "mask_rcnn.py"
-    path.write_text(MASK_RCNN)
-    return build(Config.fromfile(path).model).eval()
+def embeddings_of(box_head: nn.Module, call: Callable[[], object]) -> list[Tensor]:
+    """Inputs of ``fc_cls`` while ``call`` runs."""
+    seen: list[Tensor] = []
+    handle = box_head.fc_cls.register_forward_hook(lambda _, x, __: seen.append(x[0]))
+    call()
+    handle.remove()
+    return seen
 
 
-def test_mask_teacher_needs_no_masks(mask_rcnn):
-    inputs, samples = wiring.dry_run_input()
-    del samples[0].gt_instances.masks
-    labels: list[tuple] = []
-    mask_rcnn.roi_head.mask_head.register_forward_hook(lambda *_: pytest.fail("mask head ran"))
-    mask_rcnn.roi_head.bbox_head.loss_cls.register_forward_hook(lambda _, x, __: labels.append(x))
+def centers(emb: Tensor, labels: Tensor) -> ClassCenters:
+    found = ClassCenters(CLASSES + 1, DIM)
+    found.update(emb, labels)
+    return found
+
+
+def assert_same_centers(found: ClassCenters, expected: ClassCenters) -> None:
+    assert torch.equal(found.counts, expected.counts)
+    torch.testing.assert_close(found.means, expected.means)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_proposals_are_scored_as_in_training(name):
+    model = detector(name).eval()
+    stage = "same" if name in CASCADES else None
+    inputs, samples = batch()
     with torch.no_grad():
-        roi.sample_and_score(mask_rcnn, inputs, samples)
-    assert len(labels) == 1
-    assert set(labels[0][1].tolist()) == {0, 80}  # the object, and background
+        expected = in_training(model, inputs, samples)
+        state = torch.get_rng_state()
+        passes = roi.score_proposals(model, inputs, fresh(samples), stage)
+        for box_head, (emb, labels) in zip(heads.box_heads(model), expected, strict=True):
+            got: list[Tensor] = []
+            ours = embeddings_of(box_head, lambda got=got: got.append(next(passes)))
+            assert set(labels.tolist()) >= {0, 1, 3, CLASSES}
+            assert_same_centers(centers(ours[-1], got[0]), centers(emb, labels))
+            if name != "pisa":  # whose sampler shuffles
+                assert torch.equal(got[0], labels)
+                torch.testing.assert_close(ours[-1], emb)
+        assert next(passes, None) is None
+    assert name == "pisa" or torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("stage", "stages"), [("last", [2]), ("mean", STAGES)])
+def test_stages_that_score_one_set_of_proposals(stage, stages):
+    model = detector("cascade").eval()
+    if stage == "mean":
+        heads.add_stage_mean(model)
+    inputs, samples = batch()
+    calls: list[int] = []
+    for i, head in enumerate(heads.box_heads(model)):
+        head.fc_cls.register_forward_hook(lambda *_, i=i: calls.append(i))
+    with torch.no_grad():
+        first = next(roi.score_proposals(model, inputs, fresh(samples), "same"))
+        calls.clear()
+        (labels,) = roi.score_proposals(model, inputs, fresh(samples), stage)
+    assert torch.equal(labels, first)
+    assert calls == stages
+
+
+def test_mean_is_that_of_all_stages():
+    model = detector("htc").eval()
+    keys = list(model.state_dict())
+    heads.add_stage_mean(model)
+    assert list(model.state_dict()) == keys
+    outputs: list[tuple] = []
+    model.roi_head.stage_mean.register_forward_hook(lambda _, __, output: outputs.append(output))
+    inputs, _ = batch()
+    rois = torch.tensor([[0, 4.0, 4, 30, 28], [1, 10, 8, 50, 40], [0, 1, 1, 9, 60]])
+    logits: list[Tensor] = []
+    for head in model.roi_head.bbox_head:
+        head.fc_cls.register_forward_hook(lambda _, __, output: logits.append(output))
+    with torch.no_grad():
+        emb = [
+            embeddings_of(head, lambda: roi.score_rois(model, inputs, [rois], "mean"))[0]
+            for head in model.roi_head.bbox_head
+        ]
+    assert len(outputs) == 3
+    torch.testing.assert_close(outputs[0][0], sum(emb) / 3)
+    torch.testing.assert_close(outputs[0][1], sum(logits[:3]) / 3)
+
+
+@pytest.mark.parametrize(("name", "passes"), [("faster", 1), ("cascade", 3)])
+def test_ground_truth_is_scored_by_each_stage(name, passes):
+    model = detector(name).eval()
+    inputs, samples = batch()
+    rois = torch.tensor([[0, 4.0, 4, 30, 28], [0, 20, 30, 60, 62], [1, 10, 8, 50, 40]])
+    calls: list[Tensor] = []
+    for extractor in heads.roi_extractors(model):
+        model.get_submodule(extractor).register_forward_hook(lambda _, x, __: calls.append(x[1]))
+    with torch.no_grad():
+        labels = list(
+            roi.score_ground_truth(model, inputs, samples, "same" if passes == 3 else None)
+        )
+    assert len(labels) == len(calls) == passes
+    assert all(own.tolist() == [1, 3, 0] for own in labels)
+    assert all(torch.equal(own, rois) for own in calls)
+
+
+def test_no_losses_no_masks_and_no_history():
+    """A teacher that learned from masks is asked for boxes alone; Dynamic R-CNN keeps its own."""
+    inputs, samples = batch()
+    for sample in samples:
+        del sample.gt_instances.masks, sample.gt_sem_seg
+    for name in ("mask", "dynamic", "htc"):
+        model = detector(name).eval()
+        never = [m for head in heads.box_heads(model) for m in (head.loss_cls, head.loss_bbox)]
+        never += [model.roi_head.mask_head] if model.roi_head.with_mask else []
+        for module in (part for each in never for part in each.modules()):
+            module.register_forward_hook(lambda module, *_: pytest.fail(f"{module} ran"))
+        with torch.no_grad():
+            stage = "same" if name == "htc" else None
+            assert list(roi.score_proposals(model, inputs, fresh(samples), stage))
+        if name == "dynamic":
+            assert model.roi_head.iou_history == model.roi_head.beta_history == []
+
+
+def test_nothing_is_yielded_without_rois():
+    model = detector("cascade").eval()
+    model.train_cfg.rpn_proposal.max_per_img = 0
+    for sampler in model.roi_head.bbox_sampler:
+        sampler.add_gt_as_proposals = False
+    inputs, samples = batch()
+    with torch.no_grad():
+        assert list(roi.score_proposals(model, inputs, samples, "same")) == []
+
+
+class Recorder:
+    """What :func:`samplers_unrecorded` needs of MMRazor's recorders."""
+
+    def __init__(self) -> None:
+        self.data_buffer: list[int] = []
+
+
+def test_samplers_are_put_back_and_unrecorded_only_within():
+    model = detector("cascade")
+    recorder = Recorder()
+
+    class Sampler:
+        def sample(self, value: int) -> int:
+            recorder.data_buffer.append(value)
+            return value
+
+    samplers = [Sampler(), Sampler(), Sampler()]
+    model.roi_head.bbox_sampler = samplers
+    with pytest.raises(KeyError), roi.samplers_unrecorded(model, iter([recorder])):
+        recorder.data_buffer.append(7)
+        assert [sampler.sample(i) for i, sampler in enumerate(samplers)] == STAGES
+        assert recorder.data_buffer == [7]
+        raise KeyError
+    assert samplers[2].sample(5) == 5
+    assert recorder.data_buffer == [7, 5]
+    assert not any(vars(sampler) for sampler in samplers)

@@ -16,8 +16,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from small import build, digits_config, runner
+from small_heads import config, detector, distiller, in_training
 from torch import Tensor, nn
 
 from kd_det import ClassCenterHook
@@ -67,6 +69,13 @@ def unflipped(run: Runner) -> Iterator[Runner]:
 
 def nd_loss(run: Runner) -> nn.Module:
     return run.model.distiller.distill_losses["loss_nd"]
+
+
+def collect(run: Runner, out: Path | None = None, **options: object) -> ClassCenters:
+    """What the pre-pass gathers for the one embedding of these recipes."""
+    gathered = ClassCenterHook(**options).collect(run, out)
+    assert list(gathered) == ["roi_head.bbox_head.fc_cls"]
+    return gathered.popitem()[1]
 
 
 def own_file(run: Runner) -> Path:
@@ -131,7 +140,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 def test_annotated_boxes_equal_a_loop_over_boxes(unflipped):
     means, counts = box_loop(unflipped)
-    centers = ClassCenterHook(rois="gt").collect(unflipped)
+    centers = collect(unflipped, rois="gt")
     assert counts.sum() > IMAGES
     assert torch.equal(centers.counts, counts)
     assert centers.counts[BACKGROUND] == 0
@@ -152,18 +161,18 @@ def test_images_without_objects_add_nothing_to_annotated_boxes(unflipped, tmp_pa
     cfg.train_dataloader.dataset.pipeline.pop(3)
     cfg.work_dir = str(tmp_path / "work")
     other = runner(cfg)
-    centers = ClassCenterHook(rois="gt").collect(other)
+    centers = collect(other, rois="gt")
     means, counts = box_loop(other)
     assert 0 < counts.sum() == len(empty["annotations"])
     assert torch.equal(centers.counts, counts)
     assert_close(centers.means, means)
-    sampled = ClassCenterHook().collect(other)
+    sampled = collect(other)
     assert int(sampled.counts.sum()) == IMAGES * ROIS_PER_IMAGE
 
 
 def test_sampled_rois_give_background_a_mean_and_all_count(run):
     with forwards(run.model.teacher.roi_head.bbox_head.fc_cls) as passes:
-        centers = ClassCenterHook().collect(run)
+        centers = collect(run)
     assert len(passes) == IMAGES // 4
     # 100 proposals and the annotated boxes for 64 places: every image fills them.
     assert int(centers.counts.sum()) == IMAGES * ROIS_PER_IMAGE
@@ -181,7 +190,7 @@ def test_teacher_runs_in_eval_mode_without_gradient_and_stays_as_it_was(run, roi
     teacher.train()  # the hook must not rely on somebody else having switched it
     try:
         with forwards(teacher.backbone) as passes:
-            ClassCenterHook(rois=rois).collect(run)
+            collect(run, rois=rois)
         assert all(m.training for m in teacher.modules())
     finally:
         teacher.eval()
@@ -194,7 +203,7 @@ def test_teacher_runs_in_eval_mode_without_gradient_and_stays_as_it_was(run, roi
 def test_random_numbers_go_on_as_without_a_prepass(run):
     before = random_state()
     with forwards(run.model.teacher.backbone) as passes:
-        ClassCenterHook().collect(run)
+        collect(run)
     assert random_state() == before
     # Not for lack of random numbers: numpy and torch were used.
     assert passes[0].random[1] != passes[-1].random[1]
@@ -209,7 +218,7 @@ def test_two_prepasses_agree_wherever_the_random_numbers_stand(run, tmp_path):
             torch.manual_seed(seed)
             np.random.seed(seed)
             random.seed(seed)
-            ClassCenterHook().collect(run, file)
+            collect(run, file)
         written.append(ClassCenters.load(file))
     first, second = written
     assert torch.equal(first.means, second.means)
@@ -218,12 +227,12 @@ def test_two_prepasses_agree_wherever_the_random_numbers_stand(run, tmp_path):
 
 
 def test_max_images_are_spread_over_the_data(run):
-    centers = ClassCenterHook(max_images=5, rois="gt").collect(run)
+    centers = collect(run, max_images=5, rois="gt")
     dataset = run.train_dataloader.dataset
     chosen = (0, 6, 12, 17, 23)  # 5 of 24, first and last among them
     expected = sum(len(dataset.get_data_info(i)["instances"]) for i in chosen)
     assert int(centers.counts.sum()) == expected
-    many = ClassCenterHook(max_images=10 * IMAGES).collect(run)
+    many = collect(run, max_images=10 * IMAGES)
     assert int(many.counts.sum()) == IMAGES * ROIS_PER_IMAGE
 
 
@@ -235,7 +244,7 @@ def test_max_images_of_a_repeated_dataset_in_groups_of_shape(digits, teacher_ckp
     for dataset, groups in ((repeated, None), (plain, dict(type="AspectRatioBatchSampler"))):
         cfg.train_dataloader.dataset = dataset
         cfg.train_dataloader.batch_sampler = groups
-        centers = ClassCenterHook(max_images=5).collect(runner(cfg))
+        centers = collect(runner(cfg), max_images=5)
         assert int(centers.counts.sum()) == 5 * ROIS_PER_IMAGE
 
 
@@ -269,7 +278,7 @@ def test_file_that_another_rank_lacks_is_gathered_by_all(run, monkeypatch):
 
 
 def test_file_says_where_it_comes_from(run):
-    ClassCenterHook().collect(run)
+    collect(run)
     metadata = ClassCenters.load(own_file(run)).metadata
     assert json.loads(metadata["class_names"]) == [*"0123456789", "background"]
     assert metadata["embedding"] == (
@@ -321,7 +330,7 @@ MISFITS = {
 def test_file_that_does_not_fit(run, caplog, tmp_path, misfit):
     change, message = MISFITS[misfit]
     hook = ClassCenterHook(max_images=4)
-    right = hook.collect(run).means
+    right = collect(run, max_images=4).means
     change(ClassCenters.load(own_file(run))).save(tmp_path / "named.safetensors")
     wrong = (tmp_path / "named.safetensors").read_bytes()
 
@@ -368,7 +377,7 @@ def test_broken_file_is_gathered_anew(run, caplog):
 
 def test_named_file_is_used_without_a_prepass(run, tmp_path):
     file = tmp_path / "named.safetensors"
-    centers = ClassCenterHook().collect(run, file)
+    centers = collect(run, file)
     with forwards(run.model.teacher.backbone) as passes:
         ClassCenterHook(file=str(file)).before_train(run)
     assert not passes and not own_file(run).exists()
@@ -457,6 +466,132 @@ def test_training_gathers_once_saves_and_resumes(digits, teacher_ckpt, tmp_path)
     assert (resumed.epoch, resumed.iter) == (2, 4)
     assert torch.equal(nd_loss(resumed).centers, centers.means)
     assert (work_dir / "epoch_2.pth").is_file()
+
+
+# Cascades
+
+PER_STAGE = [f"roi_head.bbox_head.{i}.fc_cls" for i in range(3)]
+
+
+def pair_runner(
+    digits: Path, work_dir: Path, teacher: str, answers: list, **options: object
+) -> Runner:
+    """A Runner of a cascade student, each of whose stages learns from one of ``answers``."""
+    cfg = digits_config("review_nd_kd", digits, work_dir)
+    torch.save(detector(teacher, seed=1).state_dict(), work_dir.parent / f"{teacher}.pth")
+    cfg.model = dict(
+        type="kd_det.RoITeacherDistill",
+        architecture=config("cascade"),
+        teacher=config(teacher),
+        teacher_ckpt=str(work_dir.parent / f"{teacher}.pth"),
+        distiller=distiller([0, 1, 2], answers),
+        **options,
+    )
+    return runner(cfg)
+
+
+@pytest.fixture(scope="module")
+def cascades(digits, tmp_path_factory) -> Runner:
+    work_dir = tmp_path_factory.mktemp("cascades") / "work"
+    return pair_runner(digits, work_dir, "cascade", [0, 1, 2])
+
+
+def centers_of_training(run: Runner) -> list[ClassCenters]:
+    """Of each stage, from mmdet's own training step on one image after the other."""
+    centers = [ClassCenters(CLASSES + 1, 16) for _ in PER_STAGE]
+    for item in run.train_dataloader.dataset:
+        data = run.model.data_preprocessor(pseudo_collate([item]), training=False)
+        with torch.no_grad():
+            found = in_training(run.model.teacher, data["inputs"], data["data_samples"])
+        for own, (emb, labels) in zip(centers, found, strict=True):
+            own.update(emb, labels)
+    return centers
+
+
+def test_one_pass_gathers_the_centers_of_each_stage(cascades, tmp_path):
+    hook = ClassCenterHook()
+    with forwards(cascades.model.teacher.backbone) as passes:
+        hook.before_train(cascades)
+        assert len(passes) == IMAGES // 4
+        hook.before_train(cascades)  # reads the files
+        assert len(passes) == IMAGES // 4
+    expected = centers_of_training(cascades)
+    files = {s: Path(cascades.work_dir) / f"class_centers.{s}.safetensors" for s in PER_STAGE}
+    for i, (source, file) in enumerate(files.items()):
+        loss = cascades.model.distiller.distill_losses[f"loss_nd{i}"]
+        assert torch.equal(loss.counts, expected[i].counts)
+        assert_close(loss.centers, expected[i].means)
+        embedding = ClassCenters.load(file).metadata["embedding"]
+        assert embedding == f"ModuleInputsRecorder {source}[0], RoIs sampled, teacher_stage same"
+    assert not torch.equal(expected[0].means, expected[2].means)
+
+    kept = {source: file.rename(tmp_path / file.name) for source, file in files.items()}
+    loss.centers.zero_()
+    with forwards(cascades.model.teacher.backbone) as passes:
+        named = ClassCenterHook(file={source: str(file) for source, file in kept.items()})
+        named.before_train(cascades)
+        assert_close(loss.centers, expected[2].means)
+        kept[PER_STAGE[1]].unlink()
+        with pytest.raises(FileNotFoundError, match=r"no file of class centers at .*head\.1\."):
+            ClassCenterHook(file={source: str(file) for source, file in kept.items()})
+        assert not passes
+        # One of three files is no set.
+        kept[PER_STAGE[0]].rename(files[PER_STAGE[0]])
+        hook.before_train(cascades)
+        assert passes and files[PER_STAGE[1]].is_file()
+
+
+def test_files_that_do_not_fit_several_embeddings(cascades, tmp_path):
+    file = tmp_path / "centers.safetensors"
+    ClassCenters(CLASSES + 1, 16).save(file)
+    every = (
+        r"expected file=dict with one for each of \['roi_head.bbox_head.0.fc_cls', .*2.fc_cls'\]"
+    )
+    with pytest.raises(ValueError, match=rf"{every}, found '.*centers.safetensors'"):
+        ClassCenterHook(file=str(file)).before_train(cascades)
+    with pytest.raises(ValueError, match=rf"{every}, found those for \['neck'\]"):
+        ClassCenterHook(file={"neck": str(file)}).before_train(cascades)
+
+
+def test_annotated_boxes_are_scored_by_each_stage(cascades, tmp_path):
+    gathered = ClassCenterHook(rois="gt").collect(cascades, tmp_path / "gt.safetensors")
+    assert list(gathered) == PER_STAGE
+    counts = [centers.counts for centers in gathered.values()]
+    assert torch.equal(counts[0], counts[1]) and torch.equal(counts[1], counts[2])
+    assert counts[0].sum() > IMAGES and counts[0][BACKGROUND] == 0
+    means = [centers.means for centers in gathered.values()]
+    assert not torch.equal(means[0], means[1]) and not torch.equal(means[1], means[2])
+    written = ClassCenters.load(tmp_path / f"gt.{PER_STAGE[1]}.safetensors")
+    assert torch.equal(written.means, means[1])
+
+
+def test_losses_that_share_an_embedding_share_its_centers(digits, tmp_path):
+    run = pair_runner(digits, tmp_path / "work", "cascade_mask", ["mean"] * 3, teacher_stage="mean")
+    ClassCenterHook(max_images=8).before_train(run)
+    file = own_file(run)
+    assert list(file.parent.glob("class_centers*")) == [file]
+    centers = ClassCenters.load(file)
+    expected = "ModuleOutputsRecorder roi_head.stage_mean[0], RoIs sampled, teacher_stage mean"
+    assert centers.metadata["embedding"] == expected
+    for i in range(3):
+        loss = run.model.distiller.distill_losses[f"loss_nd{i}"]
+        assert torch.equal(loss.centers, centers.means) and loss.centers.abs().sum() > 0
+
+    run.model.distiller.loss_forward_mappings["loss_nd1"]["t_emb"]["data_idx"] = 1
+    with pytest.raises(ValueError, match=r"'loss_nd1' is given .*mean\[1\], and another .*\[0\]"):
+        ClassCenterHook().before_train(run)
+
+
+def test_samplers_that_score_their_candidates_add_nothing(digits, tmp_path):
+    run = pair_runner(digits, tmp_path / "work", "faster", [None] * 3)
+    teacher = run.model.teacher
+    teacher.roi_head.train_cfg.sampler.update(type="OHEMSampler", num=8)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        teacher.roi_head.init_assigner_sampler()
+    with forwards(teacher.roi_head.bbox_head.fc_cls) as passes:
+        centers = collect(run, max_images=4)
+    assert len(passes) > 1  # the sampler's, and one that counts
+    assert int(centers.counts.sum()) == 4 * 8
 
 
 # Classification
@@ -578,7 +713,7 @@ def test_classification_has_the_mean_of_each_class_and_no_background(images, tmp
 
 
 def test_pre_pass_over_fewer_images_is_not_taken_over(run, caplog):
-    ClassCenterHook(max_images=4).collect(run)
+    collect(run, max_images=4)
     ClassCenterHook(max_images=5).before_train(run)
     warnings = [r.getMessage() for r in caplog.records if "gathered anew" in r.getMessage()]
     assert len(warnings) == 1

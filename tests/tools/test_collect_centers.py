@@ -18,7 +18,7 @@ def test_file_is_that_of_the_hook_and_fits_training(tool, config_file, tmp_path)
     assert int(found.counts.sum()) == 8 * 64
 
     run = runner(Config.fromfile(config))
-    gathered = ClassCenterHook().collect(run)
+    (gathered,) = ClassCenterHook().collect(run).values()
     assert torch.equal(found.means, gathered.means)
     assert torch.equal(found.counts, gathered.counts)
     assert found.metadata == {**gathered.metadata, "format_version": "1"}

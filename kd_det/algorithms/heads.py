@@ -1,0 +1,139 @@
+"""Which RoI heads of mmdet are supported, and what their parts are called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.roi_heads import (
+    CascadeRoIHead,
+    MultiInstanceRoIHead,
+    SparseRoIHead,
+    StandardRoIHead,
+    TridentRoIHead,
+)
+from torch import Tensor, nn
+
+TEACHER_STAGES = ("same", "last", "mean")
+
+# Kin of the supported heads that take the same arguments or nearly so, and yet cannot work.
+KNOWN_NOT_TO_WORK = {
+    SparseRoIHead: "it scores learned queries, which RoIs alone do not determine",
+    MultiInstanceRoIHead: "it predicts several objects for each RoI, each with an fc_cls",
+    TridentRoIHead: "its backbone has three outputs for each image of a training batch",
+}
+
+
+class StageMean(nn.Module):
+    """Mean of embeddings and logits over a cascade's stages, as a module that recorders see."""
+
+    def forward(
+        self, embeddings: Sequence[Tensor], logits: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Means ``[n, D]`` and ``[n, C]`` of the stages' embeddings and logits."""
+        return torch.stack(list(embeddings)).mean(0), torch.stack(list(logits)).mean(0)
+
+
+def require_two_stage(detector: nn.Module, who: str) -> None:
+    """Raise ``TypeError`` unless ``detector`` has an RoI head that scores given RoIs."""
+    reason = _why_not(detector)
+    if reason is not None:
+        head = type(getattr(detector, "roi_head", None)).__name__
+        raise TypeError(
+            "kd_det needs two-stage detectors whose RoI head is mmdet's StandardRoIHead or "
+            "CascadeRoIHead or kin of theirs (Faster, Mask, Cascade, HTC, Double-Head and others "
+            f"that have an fc_cls in each box head); the {who} is a {type(detector).__name__} "
+            f"with roi_head {head}: {reason}"
+        )
+
+
+def is_cascade(detector: nn.Module) -> bool:
+    """Whether several box heads follow one another."""
+    return isinstance(getattr(detector, "roi_head", None), CascadeRoIHead)
+
+
+def box_heads(detector: TwoStageDetector) -> list[Any]:
+    """The box head of each stage; one for a detector that is no cascade."""
+    head = detector.roi_head.bbox_head
+    return list(head) if is_cascade(detector) else [head]
+
+
+def roi_extractors(detector: TwoStageDetector) -> list[str]:
+    """Names of the modules that are called with the RoIs of each stage."""
+    name = "roi_head.bbox_roi_extractor"
+    if not is_cascade(detector):
+        return [name]
+    return [f"{name}.{stage}" for stage in range(detector.roi_head.num_stages)]
+
+
+def num_classes(detector: TwoStageDetector) -> int:
+    """Foreground classes of the RoI box heads."""
+    return box_heads(detector)[0].num_classes
+
+
+def choose_stage(
+    option: str | None, student: TwoStageDetector, teacher: TwoStageDetector
+) -> str | None:
+    """Which stages of ``teacher`` score the student's RoIs; None where it has but one box head.
+
+    Args:
+        option: ``'same'``, ``'last'``, ``'mean'``, or None for the default of this pair.
+        student: The student, whose stages count for ``'same'``.
+        teacher: The teacher.
+
+    Raises:
+        ValueError: If the option is unknown or does not fit the two; names both.
+    """
+    both = (
+        f"the student is a {_describe(student)} and the teacher a {_describe(teacher)}, "
+        f"found teacher_stage={option!r}"
+    )
+    equal = is_cascade(student) and len(box_heads(student)) == len(box_heads(teacher))
+    if option is not None and option not in TEACHER_STAGES:
+        raise ValueError(f"expected teacher_stage None or one of {TEACHER_STAGES}; {both}")
+    if not is_cascade(teacher):
+        if option is not None:
+            raise ValueError(f"teacher_stage needs a teacher that is a cascade; {both}")
+        return None
+    if option == "same" and not equal:
+        raise ValueError(f"teacher_stage 'same' needs cascades of equally many stages; {both}")
+    return option or ("same" if equal else "last")
+
+
+def add_stage_mean(detector: TwoStageDetector) -> None:
+    """Give a cascade the module ``roi_head.stage_mean``, without parameters."""
+    detector.roi_head.add_module("stage_mean", StageMean())
+
+
+def _why_not(detector: nn.Module) -> str | None:
+    head: Any = getattr(detector, "roi_head", None)
+    if not isinstance(detector, TwoStageDetector):
+        return "this is no TwoStageDetector"
+    if not isinstance(head, (StandardRoIHead, CascadeRoIHead)):
+        return "this is kin of neither"
+    for kind, reason in KNOWN_NOT_TO_WORK.items():
+        if isinstance(head, kind):
+            return reason
+    if not head.with_bbox:
+        return "it has no box head"
+    given = ("stage", "x", "rois") if is_cascade(detector) else ("x", "rois")
+    try:
+        inspect.signature(head._bbox_forward).bind(**dict.fromkeys(given))
+    except TypeError as error:
+        return f"its _bbox_forward does not take {', '.join(given)} alone ({error})"
+    lacking = [
+        type(box_head).__name__
+        for box_head in box_heads(detector)
+        if not isinstance(getattr(box_head, "fc_cls", None), nn.Module)
+    ]
+    return f"no fc_cls in {', '.join(lacking)}" if lacking else None
+
+
+def _describe(detector: TwoStageDetector) -> str:
+    name = type(detector).__name__
+    if not is_cascade(detector):
+        return f"{name} with one box head"
+    return f"{name} of {len(box_heads(detector))} stages"
