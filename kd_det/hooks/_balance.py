@@ -38,7 +38,7 @@ class GradientBalance:
                 raise ValueError(f"expected a share above 0 for '{name}', found {share}")
         self.names = list(shares)
         self.momentum = momentum
-        self.shares = torch.tensor(list(shares.values()), device=device)
+        self.shares = torch.tensor(list(shares.values()), dtype=torch.float32, device=device)
         # Of the task in front, then of the terms in order.
         self._sums = torch.zeros(1 + len(shares), device=device)
         self._weights = torch.zeros(1 + len(shares), device=device)

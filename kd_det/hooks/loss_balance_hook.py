@@ -59,7 +59,7 @@ class LossBalanceHook(Hook):
         self,
         share: float | Mapping[str, float],
         interval: int = 50,
-        momentum: float = 0.2,
+        momentum: float = 0.3,
         source: str = "neck",
     ) -> None:
         if interval < 1:
