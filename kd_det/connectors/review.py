@@ -24,30 +24,34 @@ class AttentionFusion(nn.Module):
         out_channels: Channels of the output (the teacher's map).
         mid_channels: Channels of the carried map.
         fuse: Whether a map is carried in (all levels but the deepest).
+        identity: Start with both convolutions passing their input on, and with little of the
+            carried map.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, mid_channels: int, fuse: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        mid_channels: int,
+        fuse: bool,
+        identity: bool = False,
+    ) -> None:
         super().__init__()
         reduce = nn.Conv2d(in_channels, mid_channels, kernel_size=1, bias=False)
         expand = nn.Conv2d(mid_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        attend = nn.Conv2d(2 * mid_channels, 2, kernel_size=1)
         for conv in (reduce, expand):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
+            if identity:
+                nn.init.dirac_(conv.weight)
+            else:
+                nn.init.kaiming_uniform_(conv.weight, a=1)
+        if identity:
+            # sigmoid(2) = 0.88 of the student's map, sigmoid(-2) = 0.12 of the carried one.
+            nn.init.zeros_(attend.weight)
+            attend.bias = nn.Parameter(torch.tensor([2.0, -2.0]))
         self.conv1 = nn.Sequential(reduce, nn.BatchNorm2d(mid_channels))
         self.conv2 = nn.Sequential(expand, nn.BatchNorm2d(out_channels))
-        self.att_conv = (
-            nn.Sequential(nn.Conv2d(2 * mid_channels, 2, kernel_size=1), nn.Sigmoid())
-            if fuse
-            else None
-        )
-
-    def start_as_identity(self) -> None:
-        """Let both convolutions pass their input on, and the attention prefer the student's."""
-        nn.init.dirac_(self.conv1[0].weight)
-        nn.init.dirac_(self.conv2[0].weight)
-        if self.att_conv is not None:
-            nn.init.zeros_(self.att_conv[0].weight)
-            # sigmoid(2) = 0.88 for the student's map, sigmoid(-2) = 0.12 for the carried one.
-            self.att_conv[0].bias.data.copy_(torch.tensor([2.0, -2.0]))
+        self.att_conv = nn.Sequential(attend, nn.Sigmoid()) if fuse else None
 
     def forward(
         self, x: Tensor, carried: Tensor | None = None, out_size: Size | None = None
@@ -124,20 +128,17 @@ class ReviewFusion(nn.Module):
         self.in_channels = tuple(in_channels)
         self.sizes = sizes
         self.out_sizes = out_sizes
+        if identity and {*in_channels, *out_channels} != {mid_channels}:
+            raise ValueError(
+                "ReviewFusion can only start as the identity where all channels are equal, got "
+                f"in_channels={list(in_channels)}, out_channels={list(out_channels)}, "
+                f"mid_channels={mid_channels}"
+            )
         deepest = levels - 1
         self.abfs = nn.ModuleList(
-            AttentionFusion(in_channels[i], out_channels[i], mid_channels, fuse=i < deepest)
+            AttentionFusion(in_channels[i], out_channels[i], mid_channels, i < deepest, identity)
             for i in reversed(range(levels))
         )
-        if identity:
-            if {*in_channels, *out_channels} != {mid_channels}:
-                raise ValueError(
-                    "ReviewFusion can only start as the identity where all channels are equal, "
-                    f"got in_channels={list(in_channels)}, out_channels={list(out_channels)}, "
-                    f"mid_channels={mid_channels}"
-                )
-            for abf in self.abfs:
-                abf.start_as_identity()
 
     def forward(self, s_feats: Sequence[Tensor]) -> list[Tensor]:
         """Fused maps, fine to deep, ``[N, out_channels[i], *, *]``.
