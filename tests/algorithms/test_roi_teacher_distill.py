@@ -179,7 +179,7 @@ def assert_start_is_logged(text: str) -> None:
     for part in (
         "teacher: FasterRCNN, 2.15 M parameters",
         "student: FasterRCNN, 0.79 M parameters",
-        "loss_nd: NDLoss, weight 1.5",
+        "loss_nd: NDLoss, weight 1.0",
         "s_feats: student neck -> review (ReviewFusion), 5 x [1, 64, 40, 40]",
         "labels: student roi_head.bbox_head.loss_cls, [64]",
         "teacher's input: the student's batch\n",
