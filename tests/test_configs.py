@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -40,23 +43,41 @@ def build_side(model: dict) -> torch.nn.Module:
         return MODELS.build(model)
 
 
-def with_random_teacher(cfg: Config, folder: Path) -> Config:
-    """The recipe with a file of random weights for its teacher, if it has one."""
-    if "teacher" in cfg.model:
-        teacher = build_side(cfg.model.teacher)
-        cfg.model.teacher_ckpt = str(folder / "teacher.pth")
-        torch.save(teacher.state_dict(), cfg.model.teacher_ckpt)
-    return cfg
+@lru_cache
+def _load(path: Path) -> Config:
+    return Config.fromfile(path, format_python_code=False)
+
+
+def load(path: Path) -> Config:
+    return copy.deepcopy(_load(path))
+
+
+@pytest.fixture(scope="module")
+def random_teacher(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict], str]:
+    """Gives a file of random weights for a teacher's config; equal teachers share theirs."""
+    folder = tmp_path_factory.mktemp("teachers")
+    files: dict[str, Path] = {}
+
+    def file(teacher: dict) -> str:
+        key = str(teacher)
+        if key not in files:
+            files[key] = folder / f"{len(files)}.pth"
+            torch.save(build_side(teacher).state_dict(), files[key])
+        return str(files[key])
+
+    return file
 
 
 @pytest.mark.parametrize("path", BASES, ids=name_of)
 def test_base_parses(path):
-    assert len(Config.fromfile(path)) > 0
+    assert len(load(path)) > 0
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
-def test_recipe_builds(path, tmp_path):
-    cfg = with_random_teacher(Config.fromfile(path), tmp_path)
+def test_recipe_builds(path, random_teacher):
+    cfg = load(path)
+    if "teacher" in cfg.model:
+        cfg.model.teacher_ckpt = random_teacher(cfg.model.teacher)
     model = build(cfg.model)
     assert any(p.requires_grad for p in model.parameters())
     if "teacher" not in cfg.model:
@@ -74,7 +95,7 @@ def test_recipe_builds(path, tmp_path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_recipe_can_train_and_evaluate(path):
-    cfg = Config.fromfile(path)
+    cfg = load(path)
     for key in (
         *("train_dataloader", "train_cfg", "optim_wrapper"),
         *("val_dataloader", "val_cfg", "val_evaluator"),
@@ -87,9 +108,9 @@ def test_recipe_can_train_and_evaluate(path):
 
 def test_students_of_the_demo_are_the_same():
     """A gain must come from the teacher, not from another student or another budget."""
-    plain = Config.fromfile(CONFIGS / "digits" / "plain.py")
+    plain = load(CONFIGS / "digits" / "plain.py")
     for path in RECIPES:
-        cfg = Config.fromfile(path)
+        cfg = load(path)
         if path.parent.name == "digits" and "teacher" in cfg.model:
             assert cfg.model.architecture == plain.model
             for key in ("train_dataloader", "param_scheduler", "train_cfg"):
@@ -117,7 +138,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_weights_of_a_coco_recipe_are_the_published_ones(name):
-    losses = Config.fromfile(CONFIGS / f"{name}.py").model.distiller.distill_losses
+    losses = load(CONFIGS / f"{name}.py").model.distiller.distill_losses
     assert {loss: cfg.loss_weight for loss, cfg in losses.items()} == PUBLISHED[name]
 
 
@@ -129,9 +150,9 @@ def test_every_pair_has_every_method(pair):
 
 
 def test_coco_recipes_differ_in_nothing_but_students_and_methods():
-    first = Config.fromfile(CONFIGS / "frcnn_r101_r18_kd.py")
+    first = load(CONFIGS / "frcnn_r101_r18_kd.py")
     for path in CONFIGS.glob("frcnn_*.py"):
-        cfg = Config.fromfile(path)
+        cfg = load(path)
         for key in ("train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg"):
             assert cfg[key] == first[key], (path.name, key)
         assert cfg.model.distiller.student_recorders == first.model.distiller.student_recorders
@@ -140,7 +161,7 @@ def test_coco_recipes_differ_in_nothing_but_students_and_methods():
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=name_of)
 def test_coco_recipes_ask_for_a_teacher_as_good_as_the_zoos(path):
     """The floor lies two points under the figure that the recipe's comment gives."""
-    cfg = Config.fromfile(path)
+    cfg = load(path)
     text = "".join(p.read_text() for p in [path, *(CONFIGS / "_base_" / "pairs").glob("*.py")])
     block = text[: text.index(cfg.model.teacher_ckpt)]
     figure = float(re.findall(r"model zoo, ([\d.]+) box AP", block)[-1])
