@@ -8,12 +8,14 @@ AMP, keep the graph on empty input and return no NaN for finite input.
 from kd_det.losses._class_means import CentersNotSetError
 from kd_det.losses.center_contrast import CenterContrastLoss, center_contrast_loss
 from kd_det.losses.center_cosine import CenterCosineLoss, center_cosine_loss
+from kd_det.losses.cwd import CWDLoss, cwd_loss
 from kd_det.losses.dkd import DKDLoss, dkd_loss
 from kd_det.losses.feature_norm import FeatureNormLoss, feature_l2_loss, sifn_loss
 from kd_det.losses.hcl import HCLLoss, hcl_loss
 from kd_det.losses.nd import NDLoss, nd_loss
 
 __all__ = [
+    "CWDLoss",
     "CenterContrastLoss",
     "CenterCosineLoss",
     "CentersNotSetError",
@@ -23,6 +25,7 @@ __all__ = [
     "NDLoss",
     "center_contrast_loss",
     "center_cosine_loss",
+    "cwd_loss",
     "dkd_loss",
     "feature_l2_loss",
     "hcl_loss",

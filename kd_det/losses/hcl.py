@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_det.losses._dtype import at_least_float32
+from kd_det.losses._pyramids import check_pyramids
 from kd_det.registry import MODELS
 
 POOL_SIDES = (4, 2, 1)
@@ -43,19 +44,12 @@ def hcl_loss(
     Source: "Distilling Knowledge via Knowledge Review", arXiv 2104.09044, section 3.3.
     """
     _check_normalize(normalize)
-    if len(s_feats) != len(t_feats) or not s_feats:
-        raise ValueError(
-            "HCL compares two pyramids of the same number of levels (at least one), got "
-            f"{len(s_feats)} student levels and {len(t_feats)} teacher levels"
-        )
+    s_feats, t_feats = (
+        [x[..., None, None] if x.dim() == 2 else x for x in side] for side in (s_feats, t_feats)
+    )
+    check_pyramids("HCL", s_feats, t_feats)
     levels = []
-    for level, (s, t) in enumerate(zip(s_feats, t_feats)):
-        s, t = (x[..., None, None] if x.dim() == 2 else x for x in (s, t))
-        if s.shape != t.shape or s.dim() != 4:
-            raise ValueError(
-                f"HCL level {level}: expected two maps [N, C, H, W] of equal shape, got student "
-                f"{list(s.shape)} and teacher {list(t.shape)}"
-            )
+    for s, t in zip(s_feats, t_feats):
         s, t = at_least_float32(s), at_least_float32(t.detach())
         if normalize == "channel":
             s, t = _standardised(s), _standardised(t)

@@ -1,0 +1,100 @@
+"""CWD, channel-wise distillation, with a temperature that follows the teacher's scale."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd_det.losses._dtype import at_least_float32
+from kd_det.losses._pyramids import check_pyramids
+from kd_det.registry import MODELS
+
+
+def cwd_loss(
+    s_feats: Sequence[Tensor],
+    t_feats: Sequence[Tensor],
+    tau: float = 1.0,
+    relative: bool = False,
+) -> Tensor:
+    """Sum over levels of ``tau^2 KL(softmax(t / tau) || softmax(s / tau))``.
+
+    The softmax runs over the positions of a channel, the mean over channels and samples: what
+    counts is where a channel responds, so that a few objects are not drowned by the background,
+    as they are in a mean squared difference.
+
+    How sharp the softmax is depends on the scale of the features, which differs from teacher to
+    teacher. With ``relative``, ``tau`` is in units of the standard deviation of the teacher's
+    map (around its channels' means), and there is no factor ``tau^2``: scaling both sides
+    together changes nothing.
+
+    Args:
+        s_feats: Student maps, each ``[N, C, H, W]``.
+        t_feats: Teacher maps of the same shapes; no gradient reaches them.
+        tau: Temperature.
+        relative: Whether ``tau`` is relative to the scale of the teacher's map.
+
+    Returns:
+        Scalar, float32 (float64 for float64 input). 0 for equal or empty maps.
+
+    Raises:
+        ValueError: If the numbers of levels or the shapes of a level differ.
+
+    Source: "Channel-wise Knowledge Distillation for Dense Prediction", arXiv 2011.13256.
+    """
+    check_pyramids("CWD", s_feats, t_feats)
+    levels = []
+    for s, t in zip(s_feats, t_feats):
+        s, t = at_least_float32(s), at_least_float32(t.detach())
+        if t.numel() == 0:
+            levels.append(s.sum())
+            continue
+        # A softmax does not change when a channel is shifted.
+        t = t - t.mean(dim=(2, 3), keepdim=True)
+        scale = tau * _deviation(t) if relative else tau
+        s, t = s.flatten(2) / scale, t.flatten(2) / scale
+        divergence = F.kl_div(
+            F.log_softmax(s, dim=2), F.log_softmax(t, dim=2), reduction="sum", log_target=True
+        )
+        mean = divergence / (s.shape[0] * s.shape[1])
+        levels.append(mean if relative else tau**2 * mean)
+    return torch.stack(levels).sum()
+
+
+def _deviation(centered: Tensor) -> Tensor:
+    deviation = centered.square().mean().sqrt()
+    return torch.where(deviation > 0, deviation, 1)
+
+
+@MODELS.register_module()
+class CWDLoss(nn.Module):
+    """:func:`cwd_loss` with a weight.
+
+    MMRazor's ``ChannelWiseDivergence`` is the same for one level and ``relative=False``.
+
+    Args:
+        loss_weight: Factor on the returned loss.
+        tau: As in :func:`cwd_loss`.
+        relative: As in :func:`cwd_loss`.
+
+    Raises:
+        ValueError: If ``loss_weight`` is negative or ``tau`` is not positive.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, tau: float = 1.0, relative: bool = False) -> None:
+        super().__init__()
+        if loss_weight < 0 or not tau > 0:
+            raise ValueError(
+                f"CWDLoss needs loss_weight >= 0 and tau > 0, got loss_weight={loss_weight}, "
+                f"tau={tau}"
+            )
+        self.loss_weight = loss_weight
+        self.tau = tau
+        self.relative = relative
+
+    def forward(self, s_feats: Sequence[Tensor], t_feats: Sequence[Tensor]) -> Tensor:
+        """Scalar loss of two pyramids, each a sequence of ``[N, C, H, W]``."""
+        return self.loss_weight * cwd_loss(s_feats, t_feats, self.tau, self.relative)
+
+    def extra_repr(self) -> str:
+        return f"loss_weight={self.loss_weight}, tau={self.tau}, relative={self.relative}"
