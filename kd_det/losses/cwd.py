@@ -25,8 +25,8 @@ def cwd_loss(
 
     How sharp the softmax is depends on the scale of the features, which differs from teacher to
     teacher. With ``relative``, ``tau`` is in units of the standard deviation of the teacher's
-    map (around its channels' means), and there is no factor ``tau^2``: scaling both sides
-    together changes nothing.
+    map (of each sample, around its channels' means), and there is no factor ``tau^2``: scaling
+    both sides together changes nothing.
 
     Args:
         s_feats: Student maps, each ``[N, C, H, W]``.
@@ -49,20 +49,29 @@ def cwd_loss(
         if t.numel() == 0:
             levels.append(s.sum())
             continue
-        # A softmax does not change when a channel is shifted.
-        t = t - t.mean(dim=(2, 3), keepdim=True)
         scale = tau * _deviation(t) if relative else tau
-        s, t = s.flatten(2) / scale, t.flatten(2) / scale
-        divergence = F.kl_div(
-            F.log_softmax(s, dim=2), F.log_softmax(t, dim=2), reduction="sum", log_target=True
-        )
-        mean = divergence / (s.shape[0] * s.shape[1])
+        mean = F.kl_div(
+            _log_softmax(s, scale), _log_softmax(t, scale), reduction="sum", log_target=True
+        ) / (s.shape[0] * s.shape[1])
         levels.append(mean if relative else tau**2 * mean)
     return torch.stack(levels).sum()
 
 
-def _deviation(centered: Tensor) -> Tensor:
-    deviation = centered.square().mean().sqrt()
+def _log_softmax(x: Tensor, scale: Tensor | float) -> Tensor:
+    """Over the positions ``[N, C, H * W]`` of ``x / scale``."""
+    x = x.flatten(2)
+    # Shifting a channel changes nothing, and keeps what is divided by a small scale finite.
+    x = (x - x.detach().amax(dim=2, keepdim=True)) / scale
+    return F.log_softmax(x.clamp(min=-1e30), dim=2)
+
+
+def _deviation(t: Tensor) -> Tensor:
+    """Standard deviation of each sample around its channels' means ``[N, 1, 1]``, 1 if it is 0."""
+    t = t.flatten(2)
+    t = t - t.mean(dim=2, keepdim=True)
+    largest = t.abs().amax(dim=(1, 2), keepdim=True)
+    largest = torch.where(largest > 0, largest, 1)
+    deviation = largest * (t / largest).square().mean(dim=(1, 2), keepdim=True).sqrt()
     return torch.where(deviation > 0, deviation, 1)
 
 

@@ -18,6 +18,7 @@ from kd_det.centers import ClassCenters
 from kd_det.losses import (
     CenterContrastLoss,
     CenterCosineLoss,
+    CWDLoss,
     DKDLoss,
     FeatureNormLoss,
     HCLLoss,
@@ -58,6 +59,10 @@ def call_pair(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor)
     return loss(s[0], t[0])
 
 
+def call_pyramids(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor) -> Tensor:
+    return loss(s, t)
+
+
 FAMILY = {
     "nd": Member(with_centers(NDLoss), [(DIM,)], call_labelled),
     "center_cosine": Member(with_centers(CenterCosineLoss), [(DIM,)], call_labelled),
@@ -65,10 +70,12 @@ FAMILY = {
     "feature_l2": Member(partial(FeatureNormLoss, "l2", 1.0), [(DIM,)], call_pair),
     "sifn": Member(partial(FeatureNormLoss, "sifn", 0.5), [(DIM,)], call_pair, own_target=True),
     "dkd": Member(partial(DKDLoss, 1.0, 0.25, 2.0), [(CLASSES,)], call_labelled),
+    "cwd": Member(partial(CWDLoss, tau=2.0), [(3, 8, 6), (3, 2, 5)], call_pyramids),
+    "cwd_relative": Member(partial(CWDLoss, relative=True), [(3, 8, 6), (3, 2, 5)], call_pyramids),
     "hcl": Member(
         HCLLoss,
         [(3, 8, 6), (3, 2, 5), (3, 1, 4), (3,)],
-        lambda loss, s, t, labels: loss(s, t),
+        call_pyramids,
     ),
 }
 

@@ -175,3 +175,48 @@ def test_level_counts_that_differ_are_an_error(s_levels, t_levels):
     message = f"got {s_levels} student levels and {t_levels} teacher levels"
     with pytest.raises(ValueError, match=message):
         hcl_loss([x] * s_levels, [x] * t_levels)
+
+
+@pytest.mark.parametrize("normalize, both", [("level", True), ("channel", False)])
+def test_normalised_losses_do_not_depend_on_the_scale(normalize, both):
+    s, t = pyramid(SIZES[:3], seed=0), pyramid(SIZES[:3], seed=1)
+    expected = hcl_loss(s, t, normalize)
+    scaled = [x * 50 for x in s] if both else s
+    torch.testing.assert_close(hcl_loss(scaled, [x * 50 for x in t], normalize), expected)
+    assert hcl_loss(scaled, [x * 50 for x in t]) > 50 * hcl_loss(s, t)
+
+
+def test_a_level_is_divided_by_the_teachers_variance():
+    s, t = pyramid([(8, 6)], seed=0), pyramid([(8, 6)], seed=1)
+    variance = t[0].var(dim=(0, 2, 3), correction=0).mean()
+    torch.testing.assert_close(hcl_loss(s, t, "level"), hcl_loss(s, t) / variance)
+
+
+def test_standardised_maps_of_one_row_cost_twice_what_correlation_leaves():
+    # Height 1: no pools. A channel costs 2 (1 - r), r its Pearson correlation.
+    s, t = pyramid([(1, 30)], seed=0), pyramid([(1, 30)], seed=1)
+    pairs = zip(s[0].transpose(0, 1).flatten(1), t[0].transpose(0, 1).flatten(1))
+    r = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]).mean()
+    torch.testing.assert_close(hcl_loss(s, t, "channel"), 2 * (1 - r))
+
+
+@pytest.mark.parametrize("normalize", ["level", "channel"])
+def test_gradient_of_a_normalised_loss_equals_finite_differences(normalize):
+    t = pyramid([(5, 3), (2, 4)], seed=1)
+    s = [x.requires_grad_() for x in pyramid([(5, 3), (2, 4)], seed=0)]
+    assert torch.autograd.gradcheck(lambda *levels: hcl_loss(levels, t, normalize), s)
+
+
+@pytest.mark.parametrize("normalize", ["level", "channel"])
+@pytest.mark.parametrize("s_factor, t_factor", [(0, 1), (1, 0), (0, 0), (1e30, 1), (1e-30, 1)])
+def test_constant_or_extreme_maps_give_no_nan(normalize, s_factor, t_factor):
+    s = [(x.float() * s_factor).requires_grad_() for x in pyramid([(6, 4)], seed=0)]
+    t = [x.float() * t_factor for x in pyramid([(6, 4)], seed=1)]
+    loss = hcl_loss(s, t, normalize)
+    assert not loss.isnan()
+    assert not torch.autograd.grad(loss, s)[0].isnan().any()
+
+
+def test_an_unknown_normalisation_is_an_error():
+    with pytest.raises(ValueError, match="found 'batch'"):
+        HCLLoss(normalize="batch")
