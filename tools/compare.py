@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 from _runs import Data, Study, final_map, recipes, run_all
+from _steps import Step
+from mmengine.config import Config
 
 from kd_det import cli
 from kd_det.files import write_atomically
@@ -22,7 +24,7 @@ def main() -> None:
     study = Study(Path(args.root), data_of(args))
     study.prepare()
     runs = {
-        (method, seed): study.student(method, seed)
+        (method, seed): student(study, method, seed, args.inherit)
         for seed in args.seeds
         for method in ("plain", *args.methods)
     }
@@ -50,8 +52,24 @@ def parse_args() -> argparse.Namespace:
         help=f"of {', '.join(recipes())}; default: all",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--inherit",
+        action="store_true",
+        help="let the students of all methods start with the teacher's rpn_head and roi_head",
+    )
     parser.add_argument("--out", default="docs/compare.md", help="default: %(default)s")
     return parser.parse_args()
+
+
+def student(study: Study, method: str, seed: int, inherit: bool) -> Step:
+    """A method's run; with ``inherit`` from a student that starts with the teacher's heads."""
+    if not inherit or method == "plain":
+        return study.student(method, seed)
+    return study.student(method, seed, change=start_from_heads, name=f"{method}_inherit")
+
+
+def start_from_heads(cfg: Config) -> None:
+    cfg.model.inherit = ["rpn_head", "roi_head"]
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,11 +111,11 @@ def report(
         each = " ".join(f"{value:.3f}" for value in values)
         rows.append(f"| {method} | {mean:.3f} | {spread} | {share} | {each} |")
     seeds = " ".join(map(str, args.seeds))
+    start = "the teacher's heads, except plain" if args.inherit else "scratch"
     return "\n".join(
         [
             f"COCO mAP on the validation images of `{data.root.name}` at {data.scale[0]} x "
-            f"{data.scale[1]} pixels, {data.epochs} epochs, seeds {seeds}. All students are the "
-            "same, start from scratch and see the same batches.",
+    XX
             f"Teacher: {teacher:.3f} ({data.teacher_epochs} epochs, one seed).",
             "",
             "| method | mean mAP | standard deviation | of the gap to the teacher | each seed |",

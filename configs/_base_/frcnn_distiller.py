@@ -16,6 +16,10 @@ distiller = dict(
     ),
 )
 
+pyramid_arguments = dict(
+    s_feats=dict(recorder="fpn", from_student=True),
+    t_feats=dict(recorder="fpn", from_student=False),
+)
 review_arguments = dict(
     s_feats=dict(recorder="fpn", from_student=True, connector="review"),
     t_feats=dict(recorder="fpn", from_student=False),
