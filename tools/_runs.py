@@ -93,10 +93,27 @@ class Study:
         self.teacher = self._train("teacher", adapted("teacher", data, 0, data.teacher_epochs), [])
         self.centers = self._centers()
 
-    def prepare(self) -> None:
-        """Teacher and class centers."""
+    def run(self, steps: Iterable[Step], jobs: int) -> None:
+        """Run students side by side, each with its share of the cores, after what they use.
+
+        Raises:
+            RuntimeError: If steps failed, after all others ran; names them.
+        """
+        steps = list(steps)
         self.teacher.run()
-        self.centers.run()
+        if any(self.centers in step.inputs for step in steps):
+            self.centers.run()
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        failed = []
+        with ThreadPoolExecutor(jobs) as pool:
+            for step, future in [(step, pool.submit(step.run)) for step in steps]:
+                try:
+                    future.result()
+                except RuntimeError as error:
+                    print(error, flush=True)
+                    failed.append(step.name)
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")
 
     def student(
         self,
@@ -168,23 +185,3 @@ def final_map(step: Step) -> float:
     if not found:
         raise RuntimeError(f"no evaluation was logged in {step.folder}")
     return found[max(found)]
-
-
-def run_all(steps: Iterable[Step], jobs: int) -> None:
-    """Run steps side by side, each with its share of the cores; what is done is skipped.
-
-    Raises:
-        RuntimeError: If steps failed, after all others ran; names them.
-    """
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    steps = list(steps)
-    failed = []
-    with ThreadPoolExecutor(jobs) as pool:
-        for step, future in [(step, pool.submit(step.run)) for step in steps]:
-            try:
-                future.result()
-            except RuntimeError as error:
-                print(error, flush=True)
-                failed.append(step.name)
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import torch
-from _runs import Data, Study, final_map, recipes, run_all
+from _runs import Data, Study, final_map, recipes
 from _steps import Step
 from mmengine.config import Config
 
@@ -22,14 +22,13 @@ DIGITS = Path("data/digits-coco")
 def main() -> None:
     args = parse_args()
     study = Study(Path(args.root), data_of(args))
-    study.prepare()
     runs = {
         (method, seed): student(study, method, seed, args.inherit)
         for seed in args.seeds
         for method in ("plain", *args.methods)
     }
     try:
-        run_all(runs.values(), args.jobs)
+        study.run(runs.values(), args.jobs)
     finally:
         done = {key: final_map(step) for key, step in runs.items() if step.done}
         if done:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from _runs import Data, Study, adapted, final_map, recipes, run_all
+from _runs import Data, Study, adapted, final_map, recipes
 from compare import add_data_arguments, data_of, provenance
 from mmengine.config import Config
 
@@ -22,7 +22,6 @@ def main() -> None:
     args = parse_args()
     data = hold_out(data_of(args), Path(args.root) / "data")
     study = Study(Path(args.root), data)
-    study.prepare()
     lines = []
     for method in args.methods:
         best = start = default_weights(method, data)
@@ -99,7 +98,7 @@ def evaluate(
         name = f"{method}_{key(weights)}".replace(", ", "_").replace(" ", "")
         change = partial(set_weights, weights=weights)
         steps[key(weights)] = study.student(method, args.seed, change=change, name=name)
-    run_all(steps.values(), args.jobs)
+    study.run(steps.values(), args.jobs)
     return {name: final_map(step) for name, step in steps.items()}
 
 

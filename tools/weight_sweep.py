@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from _runs import Study, final_map, recipes, run_all
+from _runs import Study, final_map, recipes
 from compare import add_data_arguments, data_of, provenance
 from mmengine.config import Config
 
@@ -21,7 +21,6 @@ Results = dict[str, dict[Fraction, list[float]]]
 def main() -> None:
     args = parse_args()
     study = Study(Path(args.root), data_of(args))
-    study.prepare()
     runs = {
         (method, factor, seed): study.student(
             method,
@@ -34,7 +33,7 @@ def main() -> None:
         for factor in args.factors
     }
     try:
-        run_all(runs.values(), args.jobs)
+        study.run(runs.values(), args.jobs)
     finally:
         results: Results = {}
         for (method, factor, _), step in runs.items():

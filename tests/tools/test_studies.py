@@ -1,0 +1,138 @@
+"""tools/compare.py, weight_sweep.py and search_weights.py: what runs, and what is written of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from command_line import TOOLS, load_tool, run_process
+from mmengine.config import Config
+from small import ROOT
+
+
+@pytest.fixture
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def runs(at_root: None) -> ModuleType:
+    return __import__("_runs")
+
+
+@pytest.fixture
+def three_classes(digits: Path, tmp_path: Path) -> Path:
+    """The annotations of digits-coco with classes of other names, and only three of them."""
+    for split in ("train", "val"):
+        data = json.loads((digits / "annotations" / f"instances_{split}.json").read_text())
+        data["categories"] = [dict(id=i, name=name) for i, name in ((7, "c"), (2, "b"), (1, "a"))]
+        data["annotations"] = [a for a in data["annotations"] if a["category_id"] in (1, 2, 7)]
+        file = tmp_path / "annotations" / f"instances_{split}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(data))
+    return tmp_path
+
+
+def test_a_recipe_is_adapted_to_other_data(runs, three_classes):
+    cfg = runs.adapted("review_nd_kd", runs.Data(three_classes, (96, 64), 3, 5), seed=4, epochs=3)
+    assert cfg.train_dataloader.dataset.metainfo.classes == ("a", "b", "c")
+    assert cfg.model.architecture.roi_head.bbox_head.num_classes == 3
+    assert cfg.model.teacher.roi_head.bbox_head.num_classes == 3
+    assert cfg.model.distiller.distill_losses.loss_nd.num_classes == 3
+    for part in ("train", "val"):
+        file = Path(cfg[f"{part}_dataloader"].dataset.ann_file)
+        assert file.name == f"instances_{part}.json" and file.is_file()
+        assert cfg[f"{part}_dataloader"].dataset.pipeline[-2].scale == (96, 64) or part == "val"
+    assert cfg.val_evaluator.ann_file == cfg.val_dataloader.dataset.ann_file
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].T_max == 3
+    assert cfg.randomness.seed == 4
+
+
+def test_a_folder_without_annotations_is_refused(runs, tmp_path):
+    data = runs.Data(tmp_path, (64, 64), 1, 1)
+    with pytest.raises(FileNotFoundError, match=r"annotations/instances_train.json"):
+        runs.adapted("kd", data, 0, 1)
+
+
+def test_runs_of_a_study_share_teacher_and_centers(runs, digits, tmp_path):
+    study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 2))
+    plain, kd, nd = (study.student(method, 3) for method in ("plain", "kd", "kd_nd"))
+    assert plain.inputs == []
+    assert kd.inputs == [study.teacher]
+    assert nd.inputs == [study.teacher, study.centers]
+    cfg = Config.fromfile(nd.config)
+    assert cfg.model.teacher_ckpt == str(tmp_path / "teacher" / "epoch_2.pth")
+    assert cfg.custom_hooks[0].file == str(tmp_path / "centers" / "class_centers.safetensors")
+    assert len({step.folder for step in (plain, kd, nd, study.student("kd", 4))}) == 4
+
+
+def test_weights_of_all_losses_on_the_pyramid_are_scaled(at_root):
+    sweep = load_tool("weight_sweep")
+    for recipe, scaled in (("cwd_nd_kd", 5), ("review_nd_kd", 1), ("robust", 1)):
+        cfg = Config.fromfile(ROOT / "configs" / "digits" / f"{recipe}.py")
+        before = {k: v.get("loss_weight", 1) for k, v in cfg.model.distiller.distill_losses.items()}
+        sweep.scale_feature_losses(cfg, Fraction(1, 4))
+        after = {k: v.get("loss_weight", 1) for k, v in cfg.model.distiller.distill_losses.items()}
+        changed = {k for k in before if after[k] == before[k] / 4}
+        assert len(changed) == scaled
+        assert all(after[k] == before[k] for k in before.keys() - changed)
+    with pytest.raises(ValueError, match=r"found \['loss_kd', 'loss_nd'\]"):
+        sweep.scale_feature_losses(Config.fromfile(ROOT / "configs/digits/kd_nd.py"), Fraction(2))
+
+
+def test_the_search_judges_by_held_out_training_images(at_root, runs, digits, tmp_path):
+    search = load_tool("search_weights")
+    data = search.hold_out(runs.Data(digits, (64, 64), 1, 1), tmp_path)
+    parts = [json.loads(data.annotation_file(split).read_text()) for split in ("train", "val")]
+    ids = [{image["id"] for image in part["images"]} for part in parts]
+    everything = json.loads((digits / "annotations" / "instances_train.json").read_text())
+    assert ids[0].isdisjoint(ids[1])
+    assert ids[0] | ids[1] == {image["id"] for image in everything["images"]}
+    assert len(ids[1]) == 5  # of 24
+    for part, own in zip(parts, ids):
+        assert {a["image_id"] for a in part["annotations"]} <= own
+    assert sum(len(p["annotations"]) for p in parts) == len(everything["annotations"])
+    image = parts[1]["images"][0]["file_name"]
+    assert (data.root / "val" / image).read_bytes() == (digits / "train" / image).read_bytes()
+
+
+def test_levels_of_one_kind_share_their_weight_in_the_search(at_root, runs, digits):
+    search = load_tool("search_weights")
+    data = runs.Data(digits, (64, 64), 1, 1)
+    assert search.default_weights("cwd_nd_kd", data).keys() == {"loss_cwd", "loss_nd", "loss_kd"}
+    cfg = runs.adapted("cwd_nd_kd", data, 0, 1)
+    search.set_weights(cfg, dict(loss_cwd=3.0, loss_nd=2.0, loss_kd=0.5))
+    weights = {k: v.loss_weight for k, v in cfg.model.distiller.distill_losses.items()}
+    assert weights.pop("loss_nd") == 2.0 and weights.pop("loss_kd") == 0.5
+    assert set(weights.values()) == {3.0} and len(weights) == 5
+
+
+def test_table_tells_mean_spread_and_share_of_the_gap(at_root, runs):
+    compare = load_tool("compare")
+    args = argparse.Namespace(methods=["kd", "cwd", "pkd"], seeds=[0, 1], inherit=False)
+    results = {("plain", 0): 0.1, ("plain", 1): 0.3, ("kd", 0): 0.2, ("kd", 1): 0.3}
+    results |= {("cwd", 0): 0.5}
+    data = runs.Data(Path("x/cells"), (64, 64), 1, 1)
+    lines = compare.report(args, data, 0.6, results).splitlines()
+    assert "| plain | 0.200 | 0.141 |  | 0.100 0.300 |" in lines
+    assert "| kd | 0.250 | 0.071 | 12% | 0.200 0.300 |" in lines
+    assert "| cwd | 0.500 |  | 75% | 0.500 |" in lines
+    assert not any(line.startswith("| pkd") for line in lines)
+
+
+def test_compares_from_nothing_and_goes_on_where_it_was(digits, tmp_path):
+    out = tmp_path / "table.md"
+    command = ["--data", digits, "--scale", 64, 64, "--epochs", 1, "--teacher-epochs", 1]
+    command += ["--root", tmp_path / "runs", "--methods", "kd", "--seeds", 0, "--out", out]
+    first = run_process("compare", *command)
+    assert first.returncode == 0, first.stdout + first.stderr
+    table = out.read_text()
+    assert "| plain | 0." in table and "| kd | 0." in table
+    second = run_process("compare", *command)
+    assert second.stdout.count("done already") == 3  # teacher, two students
+    assert out.read_text() == table
