@@ -24,34 +24,21 @@ class AttentionFusion(nn.Module):
         out_channels: Channels of the output (the teacher's map).
         mid_channels: Channels of the carried map.
         fuse: Whether a map is carried in (all levels but the deepest).
-        identity: Start with both convolutions passing their input on, and with little of the
-            carried map.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        mid_channels: int,
-        fuse: bool,
-        identity: bool = False,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, mid_channels: int, fuse: bool) -> None:
         super().__init__()
         reduce = nn.Conv2d(in_channels, mid_channels, kernel_size=1, bias=False)
         expand = nn.Conv2d(mid_channels, out_channels, kernel_size=3, padding=1, bias=False)
-        attend = nn.Conv2d(2 * mid_channels, 2, kernel_size=1)
         for conv in (reduce, expand):
-            if identity:
-                nn.init.dirac_(conv.weight)
-            else:
-                nn.init.kaiming_uniform_(conv.weight, a=1)
-        if identity:
-            # sigmoid(2) = 0.88 of the student's map, sigmoid(-2) = 0.12 of the carried one.
-            nn.init.zeros_(attend.weight)
-            attend.bias = nn.Parameter(torch.tensor([2.0, -2.0]))
+            nn.init.kaiming_uniform_(conv.weight, a=1)
         self.conv1 = nn.Sequential(reduce, nn.BatchNorm2d(mid_channels))
         self.conv2 = nn.Sequential(expand, nn.BatchNorm2d(out_channels))
-        self.att_conv = nn.Sequential(attend, nn.Sigmoid()) if fuse else None
+        self.att_conv = (
+            nn.Sequential(nn.Conv2d(2 * mid_channels, 2, kernel_size=1), nn.Sigmoid())
+            if fuse
+            else None
+        )
 
     def forward(
         self, x: Tensor, carried: Tensor | None = None, out_size: Size | None = None
@@ -94,13 +81,9 @@ class ReviewFusion(nn.Module):
         sizes: Side of each level's carried map, int or ``(h, w)``, fine to deep. None takes
             the student's own sizes, which suits images of any size.
         out_sizes: Side of each output, likewise. None takes the student's own sizes.
-        identity: Start as the identity instead of random: each output is the student's own
-            map, standardised by the batch norms, with an eighth of the carried one. From the
-            first step on the loss then reaches the student's features, not a random mixture
-            of them. Needs the same channels everywhere.
 
     Raises:
-        ValueError: If the lists are not of one length, or channels differ with ``identity``.
+        ValueError: If the lists are not of one length.
 
     Source: "Distilling Knowledge via Knowledge Review", arXiv 2104.09044, figure 3.
     """
@@ -112,7 +95,6 @@ class ReviewFusion(nn.Module):
         mid_channels: int,
         sizes: Sequence[Size] | None = None,
         out_sizes: Sequence[Size] | None = None,
-        identity: bool = False,
     ) -> None:
         super().__init__()
         levels = len(in_channels)
@@ -128,15 +110,9 @@ class ReviewFusion(nn.Module):
         self.in_channels = tuple(in_channels)
         self.sizes = sizes
         self.out_sizes = out_sizes
-        if identity and {*in_channels, *out_channels} != {mid_channels}:
-            raise ValueError(
-                "ReviewFusion can only start as the identity where all channels are equal, got "
-                f"in_channels={list(in_channels)}, out_channels={list(out_channels)}, "
-                f"mid_channels={mid_channels}"
-            )
         deepest = levels - 1
         self.abfs = nn.ModuleList(
-            AttentionFusion(in_channels[i], out_channels[i], mid_channels, i < deepest, identity)
+            AttentionFusion(in_channels[i], out_channels[i], mid_channels, fuse=i < deepest)
             for i in reversed(range(levels))
         )
 
