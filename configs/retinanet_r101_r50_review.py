@@ -1,18 +1,11 @@
-# RetinaNet on COCO: R101-FPN teaches R50-FPN by ReviewKD on the pyramid. There are no RoIs to
-# share, so MMRazor's own algorithm does; its teacher computes the pyramid and no more.
-_base_ = "./_base_/coco_1x.py"
+# RetinaNet on COCO: R101-FPN teaches R50-FPN by ReviewKD on the pyramid.
+_base_ = ["./_base_/retinanet_pair.py", "./_base_/coco_1x.py"]
 
 model = dict(
-    type="mmrazor.FpnTeacherDistill",
-    architecture=dict(cfg_path="mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", pretrained=False),
-    teacher=dict(cfg_path="mmdet::retinanet/retinanet_r101_fpn_2x_coco.py", pretrained=False),
+    teacher=dict(backbone=dict(depth=101, init_cfg=None)),
     # mmdet's model zoo, 38.9 box AP.
     teacher_ckpt="https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_r101_fpn_2x_coco/retinanet_r101_fpn_2x_coco_20200131-5560aee8.pth",
     distiller=dict(
-        _scope_="mmrazor",
-        type="ConfigurableDistiller",
-        student_recorders=dict(fpn=dict(type="ModuleOutputs", source="neck")),
-        teacher_recorders=dict(fpn=dict(type="ModuleOutputs", source="neck")),
         connectors=dict(
             review=dict(
                 type="kd_det.ReviewFusion",

@@ -17,3 +17,6 @@ teacher_ckpt = "https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/fast
 # Two points under the zoo's figure: a teacher that was not read as it should be shows here, not
 # in the student's mAP after a day.
 default_hooks = dict(teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", floor=0.364))
+# mmdet's MobileNetV2 also computes its last convolution, whose output FPN does not use: its
+# parameters get no gradient.
+find_unused_parameters = True
