@@ -7,23 +7,31 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import HOOKS
 from small import ROOT, build
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-def config(tmp_path: Path) -> Config:
-    text = "\n".join(SNIPPETS[:2])
-    recipe = "configs/frcnn_r101_r18_review_nd.py"
-    assert f'_base_ = "{recipe}"' in text
+RECIPE = "configs/frcnn_r101_r18_review_nd.py"
+
+
+def snippet(start: str) -> str:
+    (found,) = (s for s in SNIPPETS if s.startswith(start))
+    return found
+
+
+def config(tmp_path: Path, *starts: str) -> Config:
+    text = "\n".join(snippet(start) for start in starts)
+    assert f'_base_ = "{RECIPE}"' in text
     path = tmp_path / "my_r18.py"
-    path.write_text(text.replace(recipe, str(ROOT / recipe)))
+    path.write_text(text.replace(RECIPE, str(ROOT / RECIPE)))
     return Config.fromfile(path)
 
 
 def test_first_config_builds_for_three_classes(tmp_path: Path):
-    cfg = config(tmp_path)
+    cfg = config(tmp_path, "# my_r18.py", "classes = ")
     torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "my_teacher.pth")
     cfg.model.teacher_ckpt = str(tmp_path / "my_teacher.pth")
     model = build(cfg.model)
@@ -31,8 +39,20 @@ def test_first_config_builds_for_three_classes(tmp_path: Path):
     assert model.distiller.distill_losses["loss_nd"].centers.shape == (4, 1024)
 
 
+def test_what_a_config_may_add_builds(tmp_path: Path):
+    cfg = config(tmp_path, "# my_schedule.py")
+    torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "teacher.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
+    model = build(cfg.model)
+    hooks = [HOOKS.build(hook) for hook in cfg.custom_hooks]
+    names = {
+        name for hook in hooks[1:] for name in (getattr(hook, "share", None) or hook.schedules)
+    }
+    assert names == model.distiller.distill_losses.keys()
+
+
 def test_own_data_reaches_every_loader(tmp_path: Path):
-    cfg = config(tmp_path)
+    cfg = config(tmp_path, "# my_r18.py", "classes = ")
     for part in ("train", "val", "test"):
         assert cfg[f"{part}_dataloader"].dataset.data_root == "data/fruit/"
         assert cfg[f"{part}_dataloader"].dataset.metainfo.classes == ("apple", "orange", "pear")

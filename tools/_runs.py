@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -46,6 +47,12 @@ class Data:
         return path
 
     @property
+    def digest(self) -> str:
+        """Of the annotations."""
+        files = [self.annotation_file(split) for split in ("train", "val")]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+    @property
     def classes(self) -> tuple[str, ...]:
         categories = json.loads(self.annotation_file("train").read_text())["categories"]
         return tuple(c["name"] for c in sorted(categories, key=lambda c: c["id"]))
@@ -81,6 +88,7 @@ def adapted(recipe: str, data: Data, seed: int, epochs: int) -> Config:
     cfg.param_scheduler[-1].T_max = epochs
     cfg.default_hooks.checkpoint.interval = max(1, epochs // 4)
     cfg.randomness = dict(seed=seed)
+    cfg.data_digest = data.digest  # other data under the same path makes other results
     return cfg
 
 
@@ -105,13 +113,21 @@ class Study:
             self.centers.run()
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
         failed = []
-        with ThreadPoolExecutor(jobs) as pool:
+        pool = ThreadPoolExecutor(jobs)
+        try:
             for step, future in [(step, pool.submit(step.run)) for step in steps]:
                 try:
                     future.result()
                 except RuntimeError as error:
                     print(error, flush=True)
                     failed.append(step.name)
+        except BaseException:  # Ctrl-C: what runs is stopped, what waits is not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            for step in steps:
+                step.stop()
+            raise
+        finally:
+            pool.shutdown()
         if failed:
             raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")
 
@@ -174,14 +190,20 @@ def checkpoint(step: Step) -> Path:
     return step.results[0]
 
 
-def final_map(step: Step) -> float:
-    """COCO mAP that a training logged last."""
+def curve(step: Step) -> dict[int, float]:
+    """COCO mAP after each epoch that was evaluated, over all interruptions of a training."""
     found: dict[int, float] = {}
     for file in sorted(step.folder.glob("*/vis_data/scalars.json")):
         for line in file.read_text().splitlines():
             entry: dict[str, Any] = json.loads(line)
             if "coco/bbox_mAP" in entry:
                 found[entry["step"]] = entry["coco/bbox_mAP"]
+    return dict(sorted(found.items()))
+
+
+def final_map(step: Step) -> float:
+    """COCO mAP that a training logged last."""
+    found = curve(step)
     if not found:
         raise RuntimeError(f"no evaluation was logged in {step.folder}")
     return found[max(found)]

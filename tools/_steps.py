@@ -47,6 +47,7 @@ class Step:
     inputs: list[Step] = field(default_factory=list)
     resume: str | None = None
     results: list[Path] = field(default_factory=list)
+    _process: subprocess.Popen | None = field(default=None, init=False, repr=False, compare=False)
 
     @cached_property
     def key(self) -> str:
@@ -81,7 +82,7 @@ class Step:
             shutil.rmtree(self.folder)
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise RuntimeError(
-                f"{self.folder} holds files that this demo did not make; move them away, or "
+                f"{self.folder} holds files that this tool did not make; move them away, or "
                 "choose another folder with --root"
             )
         self._mark(done=False)
@@ -90,6 +91,12 @@ class Step:
         self._execute(command)
         self._mark(done=True)
         print(f"[{self.name}] done in {time.monotonic() - start:.0f} s", flush=True)
+
+    def stop(self) -> None:
+        """End the command if it runs, also from another thread."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
 
     def _state(self) -> dict[str, Any]:
         marker = self.folder / MARKER
@@ -109,14 +116,14 @@ class Step:
                 errors="replace",
             )
             assert process.stdout is not None
+            self._process = process
             try:
                 for line in _tee(process.stdout, file.write):
                     if any(s in line for s in SHOWN) and not any(h in line for h in HIDDEN):
                         print(f"  {self.name}: {_shortened(line)}", flush=True)
                 code = process.wait()
             except BaseException:
-                process.terminate()
-                process.wait()
+                self.stop()
                 raise
         if code != 0:
             end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-15:])

@@ -106,11 +106,16 @@ def report(
             continue
         mean = statistics.mean(values)
         spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        share = f"{(mean - plain) / (teacher - plain):.0%}" if method != "plain" else ""
+        gap = teacher - plain
+        share = f"{(mean - plain) / gap:.0%}" if method != "plain" and gap > 0 else ""
         each = " ".join(f"{value:.3f}" for value in values)
         rows.append(f"| {method} | {mean:.3f} | {spread} | {share} | {each} |")
     seeds = " ".join(map(str, args.seeds))
-    start = "the teacher's heads, except plain" if args.inherit else "scratch"
+    start = (
+        "the teacher's heads, plain from scratch"
+        if args.inherit
+        else "scratch, robust from the teacher's heads"
+    )
     return "\n".join(
         [
             f"COCO mAP on the validation images of `{data.root.name}` at {data.scale[0]} x "

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from _runs import CONFIGS, curve, recipes
 from _steps import Step
 from mmengine.config import Config
 
@@ -16,7 +17,6 @@ from kd_det import cli
 from kd_det.files import write_atomically
 
 DATA = Path("data/digits-coco")
-CONFIGS = Path("configs/digits")
 TEACHER_SEED = 0
 
 
@@ -44,15 +44,10 @@ def parse_args() -> argparse.Namespace:
         "on where it was.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--method", choices=methods(), default="review_nd_kd", help="recipe")
+    parser.add_argument("--method", choices=recipes(), default="review_nd_kd", help="recipe")
     parser.add_argument("--seed", type=int, default=0, help="of both students (default: 0)")
     parser.add_argument("--root", default="work_dirs/demo", help="default: %(default)s")
     return parser.parse_args()
-
-
-def methods() -> list[str]:
-    """The recipes that teach the demo's student."""
-    return sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("teacher", "plain"))
 
 
 def teacher_steps(root: Path) -> tuple[Step, Step]:
@@ -131,17 +126,6 @@ def print_table(result: dict[str, dict[str, float]]) -> None:
     print(f"{'gain':<10}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else ""))
 
 
-def curve(step: Step) -> tuple[list[int], list[float]]:
-    """Epochs and validation mAP of a training step, over all its interruptions."""
-    found = {}
-    for file in sorted(step.folder.glob("*/vis_data/scalars.json")):
-        for line in file.read_text().splitlines():
-            entry = json.loads(line)
-            if "coco/bbox_mAP" in entry:
-                found[entry["step"]] = entry["coco/bbox_mAP"]
-    return sorted(found), [found[epoch] for epoch in sorted(found)]
-
-
 def plot(runs: dict[str, Step], result: dict[str, dict[str, float]], path: Path) -> None:
     import matplotlib
 
@@ -153,7 +137,8 @@ def plot(runs: dict[str, Step], result: dict[str, dict[str, float]], path: Path)
     for name, metrics in result.items():
         bar = bars.bar(name, metrics["bbox_mAP"], color=colors[name])
         bars.bar_label(bar, fmt="%.3f")
-        curves.plot(*curve(runs[name]), marker="o", color=colors[name], label=name)
+        points = curve(runs[name])
+        curves.plot(points.keys(), points.values(), marker="o", color=colors[name], label=name)
     bars.set_ylabel("COCO mAP, digits-coco val")
     bars.margins(y=0.12)
     curves.set_xlabel("epoch")

@@ -69,8 +69,8 @@ def hold_out(data: Data, folder: Path) -> Data:
         path = folder / "annotations" / f"instances_{split}.json"
         write_atomically(path, json.dumps(part).encode())
         images = folder / split
-        if not images.exists():
-            images.symlink_to((data.root / "train").absolute())
+        images.unlink(missing_ok=True)
+        images.symlink_to((data.root / "train").absolute())
     return replace(data, root=folder)
 
 

@@ -125,7 +125,8 @@ def plot(results: Results, path: Path) -> None:
     for method, by_factor in results.items():
         factors = sorted(by_factor)
         means = [statistics.mean(by_factor[f]) for f in factors]
-        spreads = [statistics.pstdev(by_factor[f]) for f in factors]
+        several = all(len(by_factor[f]) > 1 for f in factors)
+        spreads = [statistics.stdev(by_factor[f]) for f in factors] if several else None
         axes.errorbar([float(f) for f in factors], means, spreads, marker="o", label=method)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("weight of the losses on the pyramid, times the recipe's")

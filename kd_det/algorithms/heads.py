@@ -137,3 +137,9 @@ def _describe(detector: TwoStageDetector) -> str:
     if not is_cascade(detector):
         return f"{name} with one box head"
     return f"{name} of {len(box_heads(detector))} stages"
+
+
+def forget_history(detector: nn.Module) -> None:
+    """Drop what Dynamic R-CNN's head noted of the batches it saw."""
+    for name in ("iou_history", "beta_history"):
+        getattr(getattr(detector, "roi_head", None), name, []).clear()

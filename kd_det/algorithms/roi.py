@@ -54,7 +54,15 @@ def score_proposals(
     refines the boxes of the next and samples by rules of its own, otherwise there is one set,
     sampled as for the first stage. No loss runs, and nothing that would need masks. A stage
     without any RoI ends the pass.
+
+    Raises:
+        ValueError: If the detector has no ``train_cfg``, which says how.
     """
+    if not detector.train_cfg:
+        raise ValueError(
+            "the teacher has no train_cfg, so nothing says how its proposals are assigned and "
+            "sampled; give it one, or take ClassCenterHook(rois='gt')"
+        )
     branch = _BoxBranch(detector, inputs, teacher_stage)
     metas = [sample.metainfo for sample in data_samples]
     boxes = detector.rpn_head.predict_by_feat(
@@ -114,7 +122,8 @@ def samplers_unrecorded(
         return call
 
     found = detector.roi_head.bbox_sampler
-    samplers = list(found) if is_cascade(detector) else [found]
+    # A detector without train_cfg has none.
+    samplers = [s for s in (found if is_cascade(detector) else [found]) if s is not None]
     for sampler in samplers:
         sampler.sample = unrecorded(sampler.sample)
     try:

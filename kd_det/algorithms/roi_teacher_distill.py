@@ -185,6 +185,7 @@ class RoITeacherDistill(SingleTeacherDistill):
                 return found, f"{list(inputs.shape)} to student, {list(theirs.shape)} to teacher"
         finally:
             self._forget_records()
+            heads.forget_history(self.student)
             self.distiller.load_state_dict(state)
             self.train(training)
 

@@ -60,6 +60,10 @@ def check_mappings(distiller: Mapping[str, Any]) -> None:
     losses = distiller.get("distill_losses") or {}
     mappings = distiller.get("loss_forward_mappings") or {}
     for name in losses:
+        if "loss" not in name:
+            raise WiringError(
+                f"MMEngine sums what has 'loss' in its name; expected such a name, found '{name}'"
+            )
         if name not in mappings:
             raise WiringError(
                 f"distillation loss '{name}' has no entry in loss_forward_mappings, which has "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -134,8 +135,10 @@ class LossBalanceHook(Hook):
     def _measure(self, losses: dict[str, Any], loss_scale: float) -> None:
         assert self.balance is not None
         norms = self._norms.measure(losses, loss_scale)
-        all_reduce(norms, op="mean")
-        self.balance.update(norms)
+        # The mean over the ranks that have a norm: one without RoIs says nothing of a term.
+        sums = torch.stack([norms, (norms != 0).to(norms)])
+        all_reduce(sums)
+        self.balance.update(sums[0] / sums[1].clamp(min=1))
         self._scalars = _scalars(self.balance)
 
 

@@ -147,7 +147,7 @@ def test_folder_of_somebody_else_is_refused_and_stays(step):
     one = step()
     one.folder.mkdir()
     (one.folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(RuntimeError, match=r"holds files that this demo did not make.*--root"):
+    with pytest.raises(RuntimeError, match=r"holds files that this tool did not make.*--root"):
         one.run()
     assert [p.name for p in one.folder.iterdir()] == ["thesis.txt"]
     (one.folder / "thesis.txt").unlink()
@@ -223,7 +223,7 @@ def test_curve_joins_interrupted_runs(demo, steps, tmp_path):
         file.parent.mkdir(parents=True)
         lines = [json.dumps({"step": s, "coco/bbox_mAP": v}) for s, v in points]
         file.write_text("\n".join([*lines, json.dumps({"step": 9, "loss": 1.0})]))
-    assert demo.curve(steps.Step("a", [], tmp_path)) == ([1, 2, 3], [0.1, 0.25, 0.3])
+    assert demo.curve(steps.Step("a", [], tmp_path)) == {1: 0.1, 2: 0.25, 3: 0.3}
 
 
 def test_runs_again_when_its_result_is_gone(step, tmp_path):

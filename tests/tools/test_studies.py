@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import threading
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +50,8 @@ def test_a_recipe_is_adapted_to_other_data(runs, three_classes):
     for part in ("train", "val"):
         file = Path(cfg[f"{part}_dataloader"].dataset.ann_file)
         assert file.name == f"instances_{part}.json" and file.is_file()
-        assert cfg[f"{part}_dataloader"].dataset.pipeline[-2].scale == (96, 64) or part == "val"
+        pipeline = cfg[f"{part}_dataloader"].dataset.pipeline
+        assert [t.scale for t in pipeline if t.type == "Resize"] == [(96, 64)]
     assert cfg.val_evaluator.ann_file == cfg.val_dataloader.dataset.ann_file
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].T_max == 3
     assert cfg.randomness.seed == 4
@@ -57,6 +61,27 @@ def test_a_folder_without_annotations_is_refused(runs, tmp_path):
     data = runs.Data(tmp_path, (64, 64), 1, 1)
     with pytest.raises(FileNotFoundError, match=r"annotations/instances_train.json"):
         runs.adapted("kd", data, 0, 1)
+
+
+def test_other_annotations_make_other_results(runs, three_classes):
+    data = runs.Data(three_classes, (64, 64), 1, 1)
+    before = runs.adapted("kd", data, 0, 1)
+    file = data.annotation_file("train")
+    file.write_text(file.read_text() + " ")
+    assert runs.adapted("kd", data, 0, 1).pretty_text != before.pretty_text
+
+
+def test_a_stopped_study_ends_its_runs(runs, digits, tmp_path, monkeypatch):
+    study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
+    script = tmp_path / "wait.py"
+    script.write_text("import time; time.sleep(600)")
+    steps = [runs.Step(f"run{i}", [str(script)], tmp_path / f"run{i}") for i in range(3)]
+    monkeypatch.setattr(study.teacher, "run", lambda: None)
+    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        study.run(steps, jobs=2)
+    assert all(step._process.poll() is not None for step in steps[:2])
+    assert steps[2]._process is None
 
 
 def test_runs_of_a_study_share_teacher_and_centers(runs, digits, tmp_path):

@@ -138,7 +138,10 @@ def test_amp_without_a_gpu_is_one_sentence(refusal, config_file):
     assert "--amp needs a GPU" in refusal("train", config_file(), "--amp")
 
 
-@pytest.mark.parametrize("name", ["train", "test", "collect_centers", "demo", "compare"])
+@pytest.mark.parametrize(
+    "name",
+    ["train", "test", "collect_centers", "demo", "compare", "weight_sweep", "search_weights"],
+)
 def test_help_shows_an_example(tool, capsys, monkeypatch, name):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as caught:
