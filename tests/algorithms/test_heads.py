@@ -300,3 +300,10 @@ def test_options_that_do_not_fit_name_both_sides():
     assert heads.choose_stage(None, cascade, two) == "last"
     assert heads.choose_stage(None, faster, cascade) == "last"
     assert heads.choose_stage(None, cascade, faster) is None
+
+
+def test_the_dry_run_leaves_no_history_in_dynamic_rcnn():
+    model = make(
+        detector("dynamic", seed=0), detector("dynamic", seed=1), distiller([None], [None])
+    )
+    assert model.student.roi_head.iou_history == model.student.roi_head.beta_history == []

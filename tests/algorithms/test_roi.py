@@ -131,6 +131,16 @@ def test_no_losses_no_masks_and_no_history():
             assert model.roi_head.iou_history == model.roi_head.beta_history == []
 
 
+def test_a_teacher_without_train_cfg_can_score_boxes_but_not_sample():
+    model = detector("faster").eval()
+    model.train_cfg = model.roi_head.train_cfg = model.roi_head.bbox_sampler = None
+    inputs, samples = batch()
+    with roi.samplers_unrecorded(model, []), torch.no_grad():
+        assert len(list(roi.score_ground_truth(model, inputs, samples))) == 1
+        with pytest.raises(ValueError, match="no train_cfg.*rois='gt'"):
+            next(roi.score_proposals(model, inputs, samples))
+
+
 def test_nothing_is_yielded_without_rois():
     model = detector("cascade").eval()
     model.train_cfg.rpn_proposal.max_per_img = 0

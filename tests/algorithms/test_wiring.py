@@ -118,6 +118,14 @@ def test_embeddings_of_different_size_name_both(cfg, tmp_path: Path):
         build(cfg.model)
 
 
+def test_a_loss_that_would_not_be_summed_is_refused(cfg):
+    distiller = cfg.model.distiller
+    for part in (distiller.distill_losses, distiller.loss_forward_mappings):
+        part.review = part.pop("loss_review")
+    with pytest.raises(WiringError, match="'loss' in its name.*found 'review'"):
+        build(cfg.model)
+
+
 def test_delivery_is_refused(cfg):
     cfg.model.distiller.distill_deliveries = dict(x=dict(type="MethodOutputs"))
     with pytest.raises(ValueError, match=r"runs the student first.*distill_deliveries \['x'\]"):
