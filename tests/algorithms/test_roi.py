@@ -137,7 +137,7 @@ def test_a_teacher_without_train_cfg_can_score_boxes_but_not_sample():
     inputs, samples = batch()
     with roi.samplers_unrecorded(model, []), torch.no_grad():
         assert len(list(roi.score_ground_truth(model, inputs, samples))) == 1
-        with pytest.raises(ValueError, match="no train_cfg.*rois='gt'"):
+        with pytest.raises(ValueError, match=r"no train_cfg.*rois='gt'"):
             next(roi.score_proposals(model, inputs, samples))
 
 

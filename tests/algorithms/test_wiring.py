@@ -122,7 +122,7 @@ def test_a_loss_that_would_not_be_summed_is_refused(cfg):
     distiller = cfg.model.distiller
     for part in (distiller.distill_losses, distiller.loss_forward_mappings):
         part.review = part.pop("loss_review")
-    with pytest.raises(WiringError, match="'loss' in its name.*found 'review'"):
+    with pytest.raises(WiringError, match=r"'loss' in its name.*found 'review'"):
         build(cfg.model)
 
 
