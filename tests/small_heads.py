@@ -94,9 +94,6 @@ def detector(name: str, seed: int = 0, **roi_head: Any) -> nn.Module:
     """A shrunk detector; ``roi_head`` is put over that part of its config."""
     cfg = config(name)
     cfg.roi_head.update(roi_head)
-    if name == "pisa":
-        # All negatives count as easy: the others need mmcv's op nms_match.
-        cfg.train_cfg.rcnn.sampler.score_thr = 1.0
     torch.manual_seed(seed)
     model = build(cfg)
     model.init_weights()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torchvision  # noqa: F401 - registers torch.ops.torchvision
+import torchvision  # also registers torch.ops.torchvision
 from torch import Tensor
 
 from kd_det.compat.mmcv_kernels_deform import DEFORM_OPS
@@ -71,6 +71,22 @@ def softnms(
             scores[alive] *= torch.where(iou >= iou_threshold, lowered, torch.ones_like(iou))
         alive = alive[scores[alive] >= min_score]
     return torch.stack(kept) if kept else alive
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Groups of `dets` `[N, 5]` (boxes, score): a kept box and those that it suppresses.
+
+    A group, like the list of them, is in the order of falling scores.
+    """
+    overlaps = torchvision.ops.box_iou(dets[:, :4], dets[:, :4]) >= iou_threshold
+    remaining = dets[:, 4].argsort(descending=True, stable=True)
+    groups = []
+    while len(remaining):
+        suppressed = overlaps[remaining[0], remaining]
+        suppressed[0] = True  # a box of no area overlaps nothing, not even itself
+        groups.append(remaining[suppressed].tolist())
+        remaining = remaining[~suppressed]
+    return groups
 
 
 def ms_deform_attn_forward(
@@ -131,6 +147,7 @@ OPS: dict[str, Callable[..., Any]] = {
     for op in (
         nms,
         softnms,
+        nms_match,
         ms_deform_attn_forward,
         ms_deform_attn_backward,
         get_compiler_version,

@@ -448,3 +448,23 @@ def test_multi_scale_deformable_attention_layer_on_a_cpu():
     )
     assert out.shape == (1, 5, 8)
     out.sum().backward()
+
+
+def test_nms_match_groups_boxes_with_what_they_suppress():
+    from mmcv.ops import nms_match
+
+    dets = torch.tensor(
+        [
+            [0, 0, 10, 10, 0.5],
+            [50, 50, 60, 60, 0.6],
+            [0, 0, 10, 9, 0.9],  # IoU 0.9 with the first
+            [0, 0, 10, 18, 0.8],  # IoU 0.5 with the one before, 0.56 with the first
+            [70, 70, 70, 80, 0.7],  # no area
+        ]
+    )
+    groups = [group.tolist() for group in nms_match(dets, 0.5)]
+    assert groups == [[2, 3, 0], [4], [1]]
+    assert [g.tolist() for g in nms_match(dets, 0.51)] == [[2, 0], [3], [4], [1]]
+    assert nms_match(dets[:0], 0.5) == []
+    kept = torch.ops.torchvision.nms(dets[:, :4], dets[:, 4], 0.51)
+    assert [group[0] for group in nms_match(dets, 0.51)] == kept.tolist()
