@@ -20,6 +20,8 @@ ROIS_PER_IMAGE = 64
 def digits_config(name: str, data: Path, work_dir: Path, **options: object) -> Config:
     """``configs/digits/<name>.py`` on ``data``, one epoch, all in this process."""
     cfg = Config.fromfile(ROOT / "configs" / "digits" / f"{name}.py")
+    # Every Runner and every checkpoint would format the config anew, for seconds.
+    object.__setattr__(cfg, "_format_python_code", False)
     for part in ("train", "val", "test"):
         loader = cfg[f"{part}_dataloader"]
         loader.update(batch_size=4, num_workers=0, persistent_workers=False)

@@ -45,7 +45,7 @@ def build_side(model: dict) -> torch.nn.Module:
 
 @lru_cache
 def _load(path: Path) -> Config:
-    return Config.fromfile(path, format_python_code=False)
+    return Config.fromfile(path)
 
 
 def load(path: Path) -> Config:

@@ -181,7 +181,9 @@ class Study:
 
     def _write(self, name: str, cfg: Config) -> Path:
         path = self.root / "configs" / f"{name}.py"
-        write_atomically(path, cfg.pretty_text.encode())
+        # Not cfg.dump(): formatting the text takes seconds, and there are many.
+        lines = [f"{key} = {value!r}\n" for key, value in cfg.to_dict().items()]
+        write_atomically(path, "".join(lines).encode())
         return path
 
 

@@ -54,7 +54,7 @@ class Step:
         """Digest of all that the result depends on."""
         parts = [__version__, *self.command, *(step.key for step in self.inputs)]
         if self.config is not None:
-            parts.append(Config.fromfile(self.config).pretty_text)
+            parts.append(repr(Config.fromfile(self.config).to_dict()))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property

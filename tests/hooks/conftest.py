@@ -52,8 +52,6 @@ def make(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Callable[..., Runn
 
     def make(name: str, *hooks: dict, reseed: bool = True, **options: object) -> Runner:
         cfg = digits_config("review_nd_kd", digits, tmp_path / name)
-        # Every Runner and every checkpoint would format the config anew, for seconds.
-        object.__setattr__(cfg, "_format_python_code", False)
         cfg.model.teacher_ckpt = str(teacher_ckpt)
         cfg.train_dataloader.dataset.indices = 8
         cfg.train_cfg.val_interval = 99

@@ -68,7 +68,7 @@ def test_other_annotations_make_other_results(runs, three_classes):
     before = runs.adapted("kd", data, 0, 1)
     file = data.annotation_file("train")
     file.write_text(file.read_text() + " ")
-    assert runs.adapted("kd", data, 0, 1).pretty_text != before.pretty_text
+    assert runs.adapted("kd", data, 0, 1).to_dict() != before.to_dict()
 
 
 def test_a_stopped_study_ends_its_runs(runs, digits, tmp_path, monkeypatch):
