@@ -9,6 +9,7 @@ parts of mmengine: what has to be changed there is changed when somebody else im
 from __future__ import annotations
 
 from kd_det.compat import (
+    config_text,
     cpu_distributed,
     downloads,
     installed_path,
@@ -37,4 +38,5 @@ def activate() -> None:
     mmcls.mend()  # after installed_path: `mmcls::` configs are found through it
     renamed_configs.mend()  # after mmcls: it sees the translated package name
     cpu_distributed.mend()
+    config_text.mend()
     _active = True
