@@ -124,7 +124,7 @@ def test_teaches_a_smaller_embedding_in_mmrazors_distiller():
 
     torch.manual_seed(0)
     student, teacher = (nn.Sequential(nn.Linear(3, size), nn.ReLU()) for size in (IN, OUT))
-    recorders = dict(embedding=dict(type="ModuleOutputs", source="1"))
+    recorders = dict(embedding=dict(type="mmrazor.ModuleOutputs", source="1"))
     distiller = ConfigurableDistiller(
         student_recorders=recorders,
         teacher_recorders=recorders,
