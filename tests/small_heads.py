@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from small import build
 from torch import Tensor, nn
+
+from kd_det import RoITeacherDistill
+from kd_det.centers import ClassCenters
 
 CLASSES, DIM, SIDE = 10, 16, 64
 
@@ -233,3 +238,24 @@ def distiller(
         distill_losses=losses,
         loss_forward_mappings=mappings,
     )
+
+
+def make(student: nn.Module, teacher: nn.Module, parts: dict, **options: Any) -> RoITeacherDistill:
+    """A pair under the distiller's config ``parts``, with random class centers."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = RoITeacherDistill(parts, teacher, student, **options)
+    centers = ClassCenters(CLASSES + 1, DIM)
+    centers.update(torch.rand(CLASSES + 1, DIM), torch.arange(CLASSES + 1))
+    for name, loss in model.distiller.distill_losses.items():
+        if name.startswith("loss_nd"):
+            loss.set_centers(centers)
+    return model.train()
+
+
+def watch(module: nn.Module) -> list[SimpleNamespace]:
+    """Every call of a module."""
+    calls: list[SimpleNamespace] = []
+    module.register_forward_hook(
+        lambda _, inputs, output: calls.append(SimpleNamespace(inputs=inputs, output=output))
+    )
+    return calls

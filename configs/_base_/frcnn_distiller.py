@@ -1,6 +1,8 @@
 # What MMRazor's distiller records of a Faster R-CNN with FPN, and, for methods to compose, the ND
 # loss and which record goes to which argument of a loss:
 #     loss_forward_mappings=dict(loss_nd=_base_.nd_arguments)
+_base_ = "./pyramid_losses.py"
+
 distiller = dict(
     type="mmrazor.ConfigurableDistiller",
     student_recorders=dict(
@@ -16,14 +18,6 @@ distiller = dict(
     ),
 )
 
-pyramid_arguments = dict(
-    s_feats=dict(recorder="fpn", from_student=True),
-    t_feats=dict(recorder="fpn", from_student=False),
-)
-review_arguments = dict(
-    s_feats=dict(recorder="fpn", from_student=True, connector="review"),
-    t_feats=dict(recorder="fpn", from_student=False),
-)
 nd_arguments = dict(
     s_emb=dict(recorder="embedding", from_student=True, data_idx=0),
     t_emb=dict(recorder="embedding", from_student=False, data_idx=0),
@@ -42,14 +36,5 @@ dist_arguments = dict(
     logits_S=dict(recorder="logits", from_student=True),
     logits_T=dict(recorder="logits", from_student=False),
 )
-# One level at a time, as MMRazor's feature losses want them.
-level_arguments = [
-    dict(
-        preds_S=dict(recorder="fpn", from_student=True, data_idx=level),
-        preds_T=dict(recorder="fpn", from_student=False, data_idx=level),
-    )
-    for level in range(5)
-]
-
 # All RoIs count, background with a class mean of its own.
 nd = dict(type="kd_det.NDLoss", num_classes=80, embed_dim=1024, background=True)

@@ -161,9 +161,10 @@ class RoITeacherDistill(SingleTeacherDistill):
 
     def _forget_records(self) -> None:
         # Feature maps would otherwise stay in memory until the next step.
-        for side in (self.distiller.student_recorders, self.distiller.teacher_recorders):
-            for recorder in (*side.recorders.values(), *self._student_rois):
-                recorder.reset_data_buffer()
+        sides = (self.distiller.student_recorders, self.distiller.teacher_recorders)
+        recorders = [recorder for side in sides for recorder in side.recorders.values()]
+        for recorder in (*recorders, *self._student_rois):
+            recorder.reset_data_buffer()
 
     @torch.no_grad()
     def _dry_run(self) -> tuple[dict[str, dict[str, str]], str]:

@@ -10,13 +10,18 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 
+def unwrapped(runner: Runner) -> Any:
+    """The runner's model, out of its wrapper for several processes."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def distillation_model(runner: Runner, who: str) -> Any:
     """The runner's algorithm, out of its wrapper.
 
     Raises:
         ValueError: If it has no distiller with losses; ``who`` is the hook that asks.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner)
     if not hasattr(getattr(model, "distiller", None), "distill_losses"):
         raise ValueError(
             f"{who} needs a distillation model, an MMRazor algorithm with a distiller; found "

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info, get_rank
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from kd_det.centers import ClassCenters, class_names_text
+from kd_det.hooks._distillation import unwrapped
 from kd_det.hooks._progress import progress
 
 
@@ -45,7 +45,7 @@ class PrePass:
         self.runner = runner
         self.rois = rois
         self.max_images = max_images
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         if not hasattr(model, "teacher") or not hasattr(model, "distiller"):
             raise ValueError(
                 "ClassCenterHook needs a distillation model with a teacher and a distiller, "
@@ -69,12 +69,13 @@ class PrePass:
         self.num_classes = next(iter(self.losses.values())).num_classes
         # The label behind the last class is background, whether or not a loss uses its mean.
         self.num_rows = self.num_classes + self.has_rois
-        self.source_of = {name: self._record(name, "t_emb").source for name in self.losses}
+        self.source_of: dict[str, str] = {}
         self.labels = None if self.has_rois else self._record_of_labels()
         self.embeddings: dict[str, Record] = {}
         self.embed_dims: dict[str, int] = {}
         for name, loss in self.losses.items():
             found = self._record(name, "t_emb")
+            self.source_of[name] = found.source
             if self.embeddings.setdefault(found.source, found) != found:
                 raise ValueError(
                     "ClassCenterHook gathers one embedding from each source, but distillation "

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
 
 from kd_det.files import write_atomically
+from kd_det.hooks._distillation import unwrapped
 from kd_det.hooks._prepass import own_random_numbers
 from kd_det.hooks._progress import progress
 from kd_det.registry import HOOKS
@@ -61,7 +61,7 @@ class TeacherAccuracyHook(Hook):
         """Evaluate the teacher or find its metrics, report them, and compare with the floor."""
         if runner.iter > 0:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         if not hasattr(model, "teacher"):
             raise ValueError(
                 "TeacherAccuracyHook needs a distillation model with a teacher, found "

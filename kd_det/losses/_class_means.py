@@ -1,5 +1,7 @@
 """What losses against the teacher's class means have in common."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ def check_shapes(
         raise ValueError(f"{who}: embeddings, centers and labels do not fit; {shapes}")
 
 
-class ClassMeanLoss(nn.Module):
+class ClassMeanLoss(nn.Module, ABC):
     """Base of the losses that compare a student's embedding with the teacher's class means.
 
     The value is the mean over the samples whose class has a center. A sample takes no part if
@@ -127,9 +129,9 @@ class ClassMeanLoss(nn.Module):
         losses = self.sample_losses(s_emb, t_emb, rows)
         return self.loss_weight * mean_over(losses, takes_part)
 
+    @abstractmethod
     def sample_losses(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
         """Loss of each sample ``[N]``; every label is the row of a class that was seen."""
-        raise NotImplementedError
 
     def _require_centers(self) -> None:
         # Asked until it was true once: the answer waits for the device.

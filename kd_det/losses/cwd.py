@@ -20,8 +20,8 @@ def cwd_loss(
     """Sum over levels of ``tau^2 KL(softmax(t / tau) || softmax(s / tau))``.
 
     The softmax runs over the positions of a channel, the mean over channels and samples: what
-    counts is where a channel responds, so that a few objects are not drowned by the background,
-    as they are in a mean squared difference.
+    counts is where a channel responds. The same error weighs more there than elsewhere, and a
+    constant added to a channel changes nothing.
 
     How sharp the softmax is depends on the scale of the features, which differs from teacher to
     teacher. With ``relative``, ``tau`` is in units of the standard deviation of the teacher's

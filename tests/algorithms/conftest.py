@@ -1,3 +1,13 @@
-"""Tests of the algorithms import mmdet by themselves."""
+"""What tests of the algorithm share."""
 
-import kd_det  # noqa: F401 - before any test module imports mmdet
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small import digits_config  # imports kd_det, which mends what the tests import
+
+
+@pytest.fixture
+def cfg(digits: Path, teacher_ckpt: Path, tmp_path: Path):
+    return digits_config("review_nd_kd", digits, tmp_path, **{"model.teacher_ckpt": teacher_ckpt})

@@ -8,35 +8,13 @@ from typing import Any
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from small_heads import CASCADES, CLASSES, CONFIGS, DIM, batch, detector, distiller, fresh
+from small_heads import CASCADES, CONFIGS, batch, detector, distiller, fresh, make, watch
 from torch import Tensor, nn
 
-from kd_det import RoITeacherDistill
 from kd_det.algorithms import heads
-from kd_det.centers import ClassCenters
 
 STAGES = [0, 1, 2]
 SUPPORTED = [name for name in CONFIGS if name not in ("sparse", "multi_instance")]
-
-
-def make(student: nn.Module, teacher: nn.Module, parts: dict, **options: Any) -> RoITeacherDistill:
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        model = RoITeacherDistill(parts, teacher, student, **options)
-    centers = ClassCenters(CLASSES + 1, DIM)
-    centers.update(torch.rand(CLASSES + 1, DIM), torch.arange(CLASSES + 1))
-    for name, loss in model.distiller.distill_losses.items():
-        if name.startswith("loss_nd"):
-            loss.set_centers(centers)
-    return model.train()
-
-
-def watch(module: nn.Module) -> list[SimpleNamespace]:
-    """Every call of a module."""
-    calls: list[SimpleNamespace] = []
-    module.register_forward_hook(
-        lambda _, inputs, output: calls.append(SimpleNamespace(inputs=inputs, output=output))
-    )
-    return calls
 
 
 def extractors(model: nn.Module) -> list[nn.Module]:
@@ -202,35 +180,6 @@ def test_one_set_of_records_for_each_stage_of_a_cascade_student(name, option):
 
 
 # A student without RoIs
-
-
-def test_cascade_that_breaks_off_gives_zeros_that_reach_all_parameters():
-    student, teacher = detector("cascade", seed=0), detector("cascade", seed=1)
-    model = make(student, teacher, distiller(STAGES, STAGES))
-    student.train_cfg.rpn_proposal.max_per_img = 0
-    for sampler in student.roi_head.bbox_sampler:
-        sampler.add_gt_as_proposals = False
-    later = watch(student.roi_head.bbox_roi_extractor[1])
-    inputs, samples = batch()
-    losses = model(inputs, fresh(samples), mode="loss")
-    assert not later  # mmdet left the cascade after its first stage
-    distilled = {name: value for name, value in losses.items() if name.startswith("distill.")}
-    assert len(distilled) == 6 and all(value == 0 for value in distilled.values())
-    sum(distilled.values()).backward()
-    lacking = [n for n, p in student.named_parameters() if p.requires_grad and p.grad is None]
-    assert lacking == []
-
-
-def test_stage_without_rois_leaves_the_losses_of_others_alone():
-    student, teacher = detector("cascade", seed=0), detector("cascade", seed=1)
-    model = make(student, teacher, distiller(STAGES, STAGES))
-    last = student.roi_head.bbox_sampler[2]
-    last.num, last.add_gt_as_proposals = 0, False
-    inputs, samples = batch()
-    losses = model(inputs, fresh(samples), mode="loss")
-    for kind in ("nd", "kd"):
-        assert losses[f"distill.loss_{kind}0"] > 0 and losses[f"distill.loss_{kind}1"] > 0
-        assert losses[f"distill.loss_{kind}2"] == 0
 
 
 # What does not fit

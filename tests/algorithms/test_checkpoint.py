@@ -1,0 +1,50 @@
+"""Teacher weights from files: whole, of another teacher, with more in them, or no checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small import build
+
+from kd_det.algorithms import CheckpointError
+
+
+def test_missing_teacher_file_is_named(cfg):
+    cfg.model.teacher_ckpt = "nowhere/teacher.pth"
+    with pytest.raises(FileNotFoundError, match=r"nowhere/teacher.pth does not exist"):
+        build(cfg.model)
+
+
+def test_checkpoint_of_another_teacher_lists_what_is_missing(cfg, tmp_path: Path):
+    state = torch.load(cfg.model.teacher_ckpt, weights_only=True)["state_dict"]
+    del state["neck.fpn_convs.0.conv.weight"]
+    state["rpn_head.rpn_cls.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "other.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "other.pth")
+    message = (
+        r"1 missing: neck.fpn_convs.0.conv.weight.*1 of another shape: rpn_head.rpn_cls.weight"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        build(cfg.model)
+
+
+def test_extra_weights_in_the_checkpoint_are_left_out(cfg, tmp_path: Path):
+    state = torch.load(cfg.model.teacher_ckpt, weights_only=True)["state_dict"]
+    state["roi_head.mask_head.x"] = torch.zeros(1)
+    torch.save(state, tmp_path / "more.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "more.pth")
+    model = build(cfg.model)
+    assert torch.equal(
+        model.teacher.neck.fpn_convs[0].conv.weight, state["neck.fpn_convs.0.conv.weight"]
+    )
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"", b"PK\x03\x04 truncated"])
+def test_file_that_is_no_checkpoint_is_named(cfg, tmp_path: Path, content: bytes):
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(content)
+    cfg.model.teacher_ckpt = str(path)
+    with pytest.raises(CheckpointError, match=r"teacher's checkpoint .*teacher.pth cannot be read"):
+        build(cfg.model)
