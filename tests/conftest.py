@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,19 @@ from torch import Tensor
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def fresh_loggers() -> Iterator[None]:
+    """No test writes to the captured output of an earlier one.
+
+    Runners are told apart by config name and second: one that starts within the second of another
+    test's takes over its logger, whose stream is closed by then.
+    """
+    yield
+    from mmengine.logging import MMLogger
+
+    MMLogger._instance_dict.clear()
 
 
 @pytest.fixture(scope="session")
