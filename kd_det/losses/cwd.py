@@ -25,8 +25,9 @@ def cwd_loss(
 
     How sharp the softmax is depends on the scale of the features, which differs from teacher to
     teacher. With ``relative``, ``tau`` is in units of the standard deviation of the teacher's
-    map (of each sample, around its channels' means), and there is no factor ``tau^2``: scaling
-    both sides together changes nothing.
+    pyramid (of each sample, around the means of its channels), and there is no factor ``tau^2``:
+    scaling both pyramids together changes nothing. How the levels compare with each other stays
+    the teacher's affair.
 
     Args:
         s_feats: Student maps, each ``[N, C, H, W]``.
@@ -43,13 +44,14 @@ def cwd_loss(
     Source: "Channel-wise Knowledge Distillation for Dense Prediction", arXiv 2011.13256.
     """
     check_pyramids("CWD", s_feats, t_feats)
+    s_feats = [at_least_float32(s) for s in s_feats]
+    t_feats = [at_least_float32(t.detach()) for t in t_feats]
+    scale = tau * _deviation(t_feats) if relative else tau
     levels = []
     for s, t in zip(s_feats, t_feats):
-        s, t = at_least_float32(s), at_least_float32(t.detach())
         if t.numel() == 0:
             levels.append(s.sum())
             continue
-        scale = tau * _deviation(t) if relative else tau
         mean = F.kl_div(
             _log_softmax(s, scale), _log_softmax(t, scale), reduction="sum", log_target=True
         ) / (s.shape[0] * s.shape[1])
@@ -65,14 +67,17 @@ def _log_softmax(x: Tensor, scale: Tensor | float) -> Tensor:
     return F.log_softmax(x.clamp(min=-1e30), dim=2)
 
 
-def _deviation(t: Tensor) -> Tensor:
+def _deviation(pyramid: Sequence[Tensor]) -> Tensor:
     """Standard deviation of each sample around its channels' means ``[N, 1, 1]``, 1 if it is 0."""
-    t = t.flatten(2)
-    t = t - t.mean(dim=2, keepdim=True)
-    largest = t.abs().amax(dim=(1, 2), keepdim=True)
+    centered = [t.flatten(2) for t in pyramid]
+    centered = [(t - t.mean(dim=2, keepdim=True)).flatten(1) for t in centered if t.numel()]
+    if not centered:
+        return pyramid[0].new_ones(len(pyramid[0]), 1, 1)
+    values = torch.cat(centered, dim=1)
+    largest = values.abs().amax(dim=1, keepdim=True)
     largest = torch.where(largest > 0, largest, 1)
-    deviation = largest * (t / largest).square().mean(dim=(1, 2), keepdim=True).sqrt()
-    return torch.where(deviation > 0, deviation, 1)
+    deviation = largest * (values / largest).square().mean(dim=1, keepdim=True).sqrt()
+    return torch.where(deviation > 0, deviation, 1).unsqueeze(2)
 
 
 @MODELS.register_module()

@@ -64,12 +64,17 @@ def test_a_relative_temperature_follows_the_scale(factor):
     assert abs(cwd_loss(s_scaled, t_scaled, 0.5) / cwd_loss(s, t, 0.5) - 1) > 0.5
 
 
-def test_relative_is_the_published_form_at_unit_deviation():
+def test_relative_is_the_published_form_in_units_of_the_pyramids_deviation():
+    """Each sample's own, over all levels: a level that is flatter than the others stays so."""
     s, t = pyramid(0), pyramid(1)
-    for level in t:
-        level -= level.mean(dim=(2, 3), keepdim=True)
-        level /= level.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    torch.testing.assert_close(cwd_loss(s, t, 1.0, relative=True), cwd_loss(s, t, 1.0))
+    t[1] /= 5
+    centered = [level - level.mean(dim=(2, 3), keepdim=True) for level in t]
+    expected = []
+    for i in range(2):
+        deviation = torch.cat([level[i].flatten() for level in centered]).square().mean().sqrt()
+        one_s, one_t = ([level[i : i + 1] / deviation for level in side] for side in (s, t))
+        expected.append(cwd_loss(one_s, one_t, 0.5) / 0.5**2)
+    torch.testing.assert_close(cwd_loss(s, t, 0.5, relative=True), torch.stack(expected).mean())
 
 
 def test_objects_weigh_more_than_background():
