@@ -114,7 +114,7 @@ def report(
     start = (
         "the teacher's heads, plain from scratch"
         if args.inherit
-        else "scratch, robust from the teacher's heads"
+        else "scratch, robust ones from the teacher's heads"
     )
     return "\n".join(
         [

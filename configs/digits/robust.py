@@ -1,4 +1,4 @@
-# The student of plain.py, taught by CWD, the ND loss and KD, from the teacher's heads.
+# The student of plain.py, taught by CWD at a relative temperature, from the teacher's heads.
 _base_ = [
     "../_base_/methods/robust.py",
     "../_base_/digits_models.py",
@@ -9,5 +9,4 @@ model = dict(
     architecture=_base_.student,
     teacher=_base_.teacher,
     teacher_ckpt=_base_.teacher_ckpt,
-    distiller=dict(distill_losses=_base_.nd_sizes),
 )

@@ -1,6 +1,6 @@
 # For a pair whose loss weights nobody has tuned: CWD at a temperature relative to the scale of the
-# teacher's features, KD and the ND loss, from a student that starts with the teacher's heads.
-_base_ = "./kd_nd.py"
+# teacher's pyramid, from a student that starts with the teacher's heads.
+_base_ = "../frcnn_pair.py"
 
 model = dict(
     inherit=["rpn_head", "roi_head"],
