@@ -145,7 +145,8 @@ def test_weights_of_a_coco_recipe_are_the_published_ones(name):
 @pytest.mark.parametrize("pair", ["r101_r18", "r101_r50", "r50_mv2"])
 def test_every_pair_has_every_method(pair):
     methods = {p.stem.removeprefix(f"frcnn_{pair}_") for p in CONFIGS.glob(f"frcnn_{pair}_*.py")}
-    required = {"kd", "kd_nd", "dkd", "dkd_nd", "dist_nd", "review", "review_nd", "review_dkd"}
+    required = {"kd", "kd_nd", "dkd", "dkd_nd", "dist_nd", "robust"}
+    required |= {"review", "review_nd", "review_dkd"}
     assert required <= methods
 
 

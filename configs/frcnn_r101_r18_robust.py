@@ -1,0 +1,8 @@
+# Faster R-CNN on COCO: R101-FPN teaches R18-FPN by CWD at a relative temperature, from R101's heads.
+_base_ = ["./_base_/methods/robust.py", "./_base_/pairs/r101_r18.py"]
+
+model = dict(
+    architecture=_base_.student,
+    teacher=_base_.teacher,
+    teacher_ckpt=_base_.teacher_ckpt,
+)
