@@ -22,34 +22,36 @@ Change = Callable[[Config], None]
 
 @dataclass(frozen=True)
 class Data:
-    """A COCO folder: ``annotations/instances_{train,val}.json`` beside ``train/`` and ``val/``.
+    """A COCO folder: ``annotations/instances_<split>.json`` beside ``<split>/``.
 
     Args:
         root: The folder.
         scale: Width and height that images are fitted into.
         epochs: Of the student.
         teacher_epochs: Of the teacher.
+        judge: The split that all models are evaluated on.
     """
 
     root: Path
     scale: tuple[int, int]
     epochs: int
     teacher_epochs: int
+    judge: str = "val"
 
     def annotation_file(self, split: str) -> Path:
         """Raises ``FileNotFoundError`` if the folder has none for this split."""
         path = self.root / "annotations" / f"instances_{split}.json"
         if not path.is_file():
+            names = ", ".join(f"annotations/instances_{s}.json" for s in ("train", self.judge))
             raise FileNotFoundError(
-                f"expected a COCO folder with annotations/instances_train.json, "
-                f"annotations/instances_val.json, train/ and val/, found no {path}"
+                f"expected a COCO folder with {names}, train/ and {self.judge}/, found no {path}"
             )
         return path
 
     @property
     def digest(self) -> str:
         """Of the annotations."""
-        files = [self.annotation_file(split) for split in ("train", "val")]
+        files = [self.annotation_file(split) for split in ("train", self.judge)]
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
     @property
@@ -66,13 +68,14 @@ def recipes() -> list[str]:
 def adapted(recipe: str, data: Data, seed: int, epochs: int) -> Config:
     """A recipe of configs/digits for other data and another length."""
     cfg = Config.fromfile(CONFIGS / f"{recipe}.py")
-    for part, split in (("train", "train"), ("val", "val"), ("test", "val")):
+    for part, split in (("train", "train"), ("val", data.judge), ("test", data.judge)):
         # Batches are made by the process that uses them: there is a run on every core.
         loader = cfg[f"{part}_dataloader"]
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(data.root)
         loader.dataset.metainfo = dict(classes=data.classes)
         loader.dataset.ann_file = str(data.annotation_file(split).absolute())
+        loader.dataset.data_prefix = dict(img=f"{split}/")
         for transform in loader.dataset.pipeline:
             if transform["type"] == "Resize":
                 transform["scale"] = data.scale

@@ -92,6 +92,11 @@ class Step:
         self._mark(done=True)
         print(f"[{self.name}] done in {time.monotonic() - start:.0f} s", flush=True)
 
+    @property
+    def commit(self) -> str:
+        """The code that the last run was begun with."""
+        return self._state().get("commit", "unknown")
+
     def stop(self) -> None:
         """End the command if it runs, also from another thread."""
         if self._process is not None:
@@ -103,7 +108,8 @@ class Step:
         return json.loads(marker.read_text()) if marker.is_file() else {}
 
     def _mark(self, done: bool) -> None:
-        write_atomically(self.folder / MARKER, json.dumps({"key": self.key, "done": done}).encode())
+        state = {"key": self.key, "done": done, "commit": _commit()}
+        write_atomically(self.folder / MARKER, json.dumps(state).encode())
 
     def _execute(self, command: list[str]) -> None:
         log = self.folder / "console.log"
@@ -128,6 +134,13 @@ class Step:
         if code != 0:
             end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-15:])
             raise RuntimeError(f"step '{self.name}' failed with exit code {code}:\n{end}({log})")
+
+
+def _commit() -> str:
+    """The checked out commit, with a mark if files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def _tee(lines: Iterable[str], write: Callable[[str], object]) -> Iterable[str]:

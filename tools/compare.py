@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
-import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from _runs import Data, Study, final_map, recipes
+from _runs import Data, Study, adapted, final_map, recipes
 from _steps import Step
 from mmengine.config import Config
 
@@ -21,7 +22,7 @@ DIGITS = Path("data/digits-coco")
 
 def main() -> None:
     args = parse_args()
-    study = Study(Path(args.root), data_of(args))
+    study = Study(args.root, data_of(args))
     runs = {
         (method, seed): student(study, method, seed, args.inherit)
         for seed in args.seeds
@@ -32,8 +33,8 @@ def main() -> None:
     finally:
         done = {key: final_map(step) for key, step in runs.items() if step.done}
         if done:
-            text = report(args, study.data, final_map(study.teacher), done)
-            write_atomically(Path(args.out), text.encode())
+            text = report(args, study.data, final_map(study.teacher), done, runs.values())
+            write_atomically(args.out, text.encode())
             print(f"\n{text}\nTable written to {args.out}")
 
 
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="examples:\n  python tools/compare.py --jobs 2\n  python tools/compare.py --data "
-        "data/bccd --scale 160 120 --epochs 20 --teacher-epochs 30 --root work_dirs/bccd\n\n"
+        "data/bccd --scale 160 120 --epochs 4 --teacher-epochs 30 --jobs 2\n\n"
         "Stopped at any time, the same command goes on where it was; the table holds what is done.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,19 +51,24 @@ def parse_args() -> argparse.Namespace:
         "--methods", nargs="+", choices=recipes(), default=recipes(), metavar="METHOD",
         help=f"of {', '.join(recipes())}; default: all",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--judge", default="val", metavar="SPLIT", help="split that judges; default: %(default)s"
+    )
     parser.add_argument(
         "--inherit",
         action="store_true",
         help="let the students of all methods start with the teacher's rpn_head and roi_head",
     )
-    parser.add_argument("--out", default="docs/compare.md", help="default: %(default)s")
-    return parser.parse_args()
+    return with_places(parser.parse_args(), "compare")
 
 
 def student(study: Study, method: str, seed: int, inherit: bool) -> Step:
     """A method's run; with ``inherit`` from a student that starts with the teacher's heads."""
-    if not inherit or method == "plain":
+    if (
+        not inherit
+        or method == "plain"
+        or adapted(method, study.data, seed, 1).model.get("inherit")
+    ):
         return study.student(method, seed)
     return study.student(method, seed, change=start_from_heads, name=f"{method}_inherit")
 
@@ -72,27 +78,50 @@ def start_from_heads(cfg: Config) -> None:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default=str(DIGITS), help="COCO folder; default: %(default)s")
-    parser.add_argument("--scale", type=int, nargs=2, default=[128, 128], metavar=("W", "H"))
-    parser.add_argument("--epochs", type=int, default=4, help="of students; default: %(default)s")
-    parser.add_argument(
-        "--teacher-epochs", type=int, default=6, help="of the teacher; default: %(default)s"
-    )
-    parser.add_argument("--root", default="work_dirs/compare", help="default: %(default)s")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side; default: 1")
+    add = parser.add_argument
+    add("--data", type=Path, default=DIGITS, help="COCO folder; default: %(default)s")
+    add(
+        "--scale", type=int, nargs=2, default=[128, 128], metavar=("W", "H"),
+        help="pixels that images are fitted into; default: 128 128",
+    )  # fmt: skip
+    add("--epochs", type=int, default=4, help="of students; default: %(default)s")
+    add("--teacher-epochs", type=int, default=6, help="of the teacher; default: %(default)s")
+    add(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2],
+        help="of the students' weights and batches; default: 0 1 2",
+    )  # fmt: skip
+    add("--jobs", type=int, default=1, help="runs side by side; default: 1")
+    add(
+        "--root", type=Path,
+        help="folder of the runs; default: one in work_dirs for each data, scale and teacher",
+    )  # fmt: skip
+    add("--out", type=Path, help="table; default: one in docs for each data and --epochs")
+
+
+def with_places(args: argparse.Namespace, table: str, part: str = "") -> argparse.Namespace:
+    """Where runs and table go if nobody said so: apart, where they have nothing in common."""
+    name = args.data.name + part + (f"_{args.judge}" if args.judge != "val" else "")
+    width, height = args.scale
+    teacher = f"{width}x{height}_teacher_e{args.teacher_epochs}"
+    args.root = args.root or Path("work_dirs") / f"{name}_{teacher}"
+    args.out = args.out or Path("docs") / f"{table}_{name}_e{args.epochs}.md"
+    return args
 
 
 def data_of(args: argparse.Namespace) -> Data:
-    root = Path(args.data)
-    if root == DIGITS and not root.exists():
+    if args.data == DIGITS and not args.data.exists():
         from kd_det.datasets import make_digits_coco
 
-        make_digits_coco(root)
-    return Data(root, tuple(args.scale), args.epochs, args.teacher_epochs)
+        make_digits_coco(args.data)
+    return Data(args.data, tuple(args.scale), args.epochs, args.teacher_epochs, args.judge)
 
 
 def report(
-    args: argparse.Namespace, data: Data, teacher: float, results: dict[tuple[str, int], float]
+    args: argparse.Namespace,
+    data: Data,
+    teacher: float,
+    results: dict[tuple[str, int], float],
+    runs: Iterable[Step],
 ) -> str:
     """Mean, spread and share of the gap for each method, in Markdown."""
     by_method: dict[str, list[float]] = {}
@@ -109,7 +138,8 @@ def report(
         gap = teacher - plain
         share = f"{(mean - plain) / gap:.0%}" if method != "plain" and gap > 0 else ""
         each = " ".join(f"{value:.3f}" for value in values)
-        rows.append(f"| {method} | {mean:.3f} | {spread} | {share} | {each} |")
+        nd_adds = over_base(method, results)
+        rows.append(f"| {method} | {mean:.3f} | {spread} | {share} | {nd_adds} | {each} |")
     seeds = " ".join(map(str, args.seeds))
     start = (
         "the teacher's heads, plain from scratch"
@@ -118,28 +148,37 @@ def report(
     )
     return "\n".join(
         [
-            f"COCO mAP on the validation images of `{data.root.name}` at {data.scale[0]} x "
+            f"COCO mAP on the {data.judge} images of `{data.root.name}` at {data.scale[0]} x "
             f"{data.scale[1]} pixels, {data.epochs} epochs, seeds {seeds}. All students are the "
-            f"same and see the same batches; they start from {start}.",
+            f"same and see the same batches; they start from {start}. What ND adds is the mean "
+            "difference to the same method and seeds without it.",
             f"Teacher: {teacher:.3f} ({data.teacher_epochs} epochs, one seed).",
             "",
-            "| method | mean mAP | standard deviation | of the gap to the teacher | each seed |",
-            "|---|---|---|---|---|",
+            "| method | mean mAP | standard deviation | of the gap to the teacher | ND adds "
+            "| each seed |",
+            "|---|---|---|---|---|---|",
             *rows,
             "",
-            provenance(),
+            provenance(runs),
             "",
         ]
     )
 
 
-def provenance() -> str:
-    """Commit and machine."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
-    )
+def over_base(method: str, results: dict[tuple[str, int], float]) -> str:
+    """What the ND loss adds, over the seeds that both forms have."""
+    base = method.replace("_nd", "")
+    seeds = [s for m, s in results if m == method and (base, s) in results]
+    if base == method or not seeds:
+        return ""
+    return f"{statistics.mean(results[method, s] - results[base, s] for s in seeds):+.3f}"
+
+
+def provenance(runs: Iterable[Step]) -> str:
+    """Of the code that made the finished runs, and of this machine."""
+    commits = sorted({step.commit for step in runs if step.done})
     return (
-        f"Commit {done.stdout.strip() or 'unknown'}, {platform.machine()}, Python "
+        f"Commit {', '.join(commits)}; {platform.machine()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}, torch {torch.__version__}."
     )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from _runs import Data, Study, adapted, final_map, recipes
-from compare import add_data_arguments, data_of, provenance
+from compare import add_data_arguments, data_of, provenance, with_places
 from mmengine.config import Config
 
 from kd_det import cli
@@ -20,8 +22,8 @@ FACTORS = (0.25, 4.0)
 
 def main() -> None:
     args = parse_args()
-    data = hold_out(data_of(args), Path(args.root) / "data")
-    study = Study(Path(args.root), data)
+    data = hold_out(data_of(args), args.root / "data")
+    study = Study(args.root, data)
     lines = []
     for method in args.methods:
         best = start = default_weights(method, data)
@@ -33,7 +35,7 @@ def main() -> None:
         lines += [f"| {method} | {weights} | {value:.3f} |" for weights, value in tried.items()]
         lines.append(f"| {method} | **best: {key(best)}** | **{tried[key(best)]:.3f}** |")
         text = report(study, args, lines)
-        write_atomically(Path(args.out), text.encode())
+        write_atomically(args.out, text.encode())
     print(f"\n{text}\nTable written to {args.out}")
 
 
@@ -47,14 +49,12 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data_arguments(parser)
-    parser.set_defaults(root="work_dirs/search")
+    parser.set_defaults(judge="val", seeds=[100])
     parser.add_argument(
         "--methods", nargs="+", choices=recipes(), required=True, metavar="METHOD",
         help=f"of {', '.join(recipes())}",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=100, help="default: %(default)s")
-    parser.add_argument("--out", default="docs/search_weights.md", help="default: %(default)s")
-    return parser.parse_args()
+    return with_places(parser.parse_args(), "search_weights", part="_held_out")
 
 
 def hold_out(data: Data, folder: Path) -> Data:
@@ -92,14 +92,16 @@ def key(weights: dict[str, float]) -> str:
 def evaluate(
     study: Study, args: argparse.Namespace, method: str, options: list[dict[str, float]]
 ) -> dict[str, float]:
-    """mAP on the held-out images for each set of weights."""
+    """Mean mAP on the held-out images for each set of weights."""
     steps = {}
     for weights in options:
         name = f"{method}_{key(weights)}".replace(", ", "_").replace(" ", "")
         change = partial(set_weights, weights=weights)
-        steps[key(weights)] = study.student(method, args.seed, change=change, name=name)
-    study.run(steps.values(), args.jobs)
-    return {name: final_map(step) for name, step in steps.items()}
+        steps[key(weights)] = [
+            study.student(method, seed, change=change, name=name) for seed in args.seeds
+        ]
+    study.run(chain(*steps.values()), args.jobs)
+    return {name: statistics.mean(map(final_map, runs)) for name, runs in steps.items()}
 
 
 def set_weights(cfg: Config, weights: dict[str, float]) -> None:
@@ -112,15 +114,15 @@ def report(study: Study, args: argparse.Namespace, lines: list[str]) -> str:
         [
             "# Search for loss weights",
             "",
-            f"COCO mAP on a fifth of the training images of digits-coco, held out; "
-            f"{study.data.epochs} epochs on the others, seed {args.seed}; teacher trained on the "
-            f"same part, {final_map(study.teacher):.3f}.",
+            f"COCO mAP on a fifth of the training images of `{args.data.name}`, held out; "
+            f"{study.data.epochs} epochs on the others, seeds {' '.join(map(str, args.seeds))}; "
+            f"teacher trained on the same part, {final_map(study.teacher):.3f}.",
             "",
             "| method | weights | mAP |",
             "|---|---|---|",
             *lines,
             "",
-            provenance(),
+            provenance([study.teacher]),
             "",
         ]
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 from _runs import Study, final_map, recipes
-from compare import add_data_arguments, data_of, provenance
+from _steps import Step
+from compare import add_data_arguments, data_of, provenance, with_places
 from mmengine.config import Config
 
 from kd_det import cli
@@ -20,14 +22,9 @@ Results = dict[str, dict[Fraction, list[float]]]
 
 def main() -> None:
     args = parse_args()
-    study = Study(Path(args.root), data_of(args))
+    study = Study(args.root, data_of(args))
     runs = {
-        (method, factor, seed): study.student(
-            method,
-            seed,
-            change=partial(scale_feature_losses, factor=factor),
-            name=method if factor == 1 else f"{method}_x{float(factor):g}",
-        )
+        (method, factor, seed): student(study, method, factor, seed)
         for seed in args.seeds
         for method in args.methods
         for factor in args.factors
@@ -41,11 +38,10 @@ def main() -> None:
                 of_method = results.setdefault(method, {})
                 of_method.setdefault(factor, []).append(final_map(step))
         if results:
-            out = Path(args.out)
-            text = report(args, study, results)
-            write_atomically(out, text.encode())
-            plot(results, out.with_suffix(".png"))
-            print(f"\n{text}\nTable written to {out}, plot beside it")
+            text = report(args, study, results, runs.values())
+            write_atomically(args.out, text.encode())
+            plot(results, args.out.with_suffix(".png"))
+            print(f"\n{text}\nTable written to {args.out}, plot beside it")
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,9 +65,16 @@ def parse_args() -> argparse.Namespace:
         default=[Fraction(2) ** k for k in range(-3, 4)],
         help="of the recipe's weight; default: 1/8 1/4 1/2 1 2 4 8",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", default="docs/weight_sweep.md", help="default: %(default)s")
-    return parser.parse_args()
+    parser.set_defaults(judge="val")
+    return with_places(parser.parse_args(), "weight_sweep")
+
+
+def student(study: Study, method: str, factor: Fraction, seed: int) -> Step:
+    """A run with weights of its own; with factor 1 that of tools/compare.py."""
+    if factor == 1:
+        return study.student(method, seed)
+    change = partial(scale_feature_losses, factor=factor)
+    return study.student(method, seed, change=change, name=f"{method}_x{float(factor):g}")
 
 
 def scale_feature_losses(cfg: Config, factor: Fraction) -> None:
@@ -90,22 +93,26 @@ def scale_feature_losses(cfg: Config, factor: Fraction) -> None:
         )
 
 
-def report(args: argparse.Namespace, study: Study, results: Results) -> str:
+def report(args: argparse.Namespace, study: Study, results: Results, runs: Iterable[Step]) -> str:
     data = study.data
     lines = [
         f"Mean COCO mAP (and its standard deviation) on `{data.root.name}` at {data.scale[0]} x "
         f"{data.scale[1]} pixels, {data.epochs} epochs, seeds {' '.join(map(str, args.seeds))}, "
         "with the weight of all losses on the pyramid multiplied by a factor.",
         "",
-        "| method | " + " | ".join(f"x {factor}" for factor in args.factors) + " | range |",
-        "|---" * (len(args.factors) + 2) + "|",
+        "| method | "
+        + " | ".join(f"x {factor}" for factor in args.factors)
+        + " | range | best over x 1 |",
+        "|---" * (len(args.factors) + 3) + "|",
     ]
     for method, by_factor in results.items():
         cells = [_cell(by_factor.get(factor, [])) for factor in args.factors]
         means = [statistics.mean(values) for values in by_factor.values()]
         cells.append(f"{max(means) - min(means):.3f}")
+        start = by_factor.get(Fraction(1))
+        cells.append(f"{max(means) - statistics.mean(start):.3f}" if start else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", provenance(), ""])
+    return "\n".join([*lines, "", provenance(runs), ""])
 
 
 def _cell(values: list[float]) -> str:

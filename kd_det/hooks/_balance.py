@@ -72,10 +72,14 @@ class GradientBalance:
         Raises:
             ValueError: If it is that of other terms.
         """
-        if state["names"] != self.names:
-            raise ValueError(f"expected the terms {self.names}, found {state['names']}")
+        found = list(state["names"])
+        if sorted(found) != sorted(self.names):
+            raise ValueError(f"expected the terms {self.names}, found {found}")
+        order = torch.tensor([found.index(name) for name in self.names])
+        with_task = torch.cat([torch.zeros(1, dtype=torch.long), order + 1])
         for name in _STATE:
-            setattr(self, name, state[name].to(self.shares.device))
+            kept = state[name][with_task if len(state[name]) > len(order) else order]
+            setattr(self, name, kept.to(self.shares.device))
 
 
 _STATE = ("_sums", "_weights", "scales", "measured")

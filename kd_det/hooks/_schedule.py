@@ -47,7 +47,11 @@ class WeightSchedule:
         if self.cosine is not None and not (
             len(self.cosine) == 2 and 0 <= self.cosine[0] < self.cosine[1]
         ):
-            raise ValueError(f"expected cosine=(begin, end) with begin < end, found {self.cosine}")
+            raise ValueError(
+                f"expected cosine=(begin, end) with 0 <= begin < end, found {self.cosine}"
+            )
+        if not isinstance(self.steps, Sequence):
+            raise ValueError(f"expected a list of steps, found {self.steps}")
         if self.continuous and not self.by_epoch:
             raise ValueError("continuous counts fractions of epochs, but by_epoch is False")
 

@@ -91,7 +91,13 @@ class LossBalanceHook(Hook):
         balance = GradientBalance(shares, self.momentum, device)
         # A checkpoint that is only loaded (load_from) belongs to another training.
         if self._state is not None and runner.iter > 0:
-            balance.load_state_dict(self._state)
+            try:
+                balance.load_state_dict(self._state)
+            except ValueError as error:
+                raise ValueError(
+                    f"LossBalanceHook cannot go on from the checkpoint: {error}; resume with the "
+                    "terms that the run began with, or begin anew with load_from"
+                ) from error
         norms = GradientNorms(model, shares, self.source)
 
         def balance_losses(model: nn.Module, inputs: Any, losses: Any) -> Any:

@@ -21,7 +21,7 @@ class LossWeightHook(Hook):
     Any loss of the distiller can be named, whoever wrote it; its own weight stays as it is. A
     factor depends on nothing but the time, so a resumed run goes on with the right one. Logged
     as ``weight/<loss>``. A loss whose factor is 0 is still computed, and its graph stays
-    connected; MMRazor's ``StopDistillHook`` spares the teacher's pass when all have ended.
+    connected, as distributed training wants it.
 
     .. code-block:: python
 

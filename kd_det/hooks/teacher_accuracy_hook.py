@@ -34,10 +34,11 @@ class TeacherAccuracyHook(Hook):
 
     Wrong weights, classes in another order or another normalisation leave a teacher that runs
     without an error and teaches nonsense. It is evaluated with the run's own validation data
-    and evaluator, and with its own data preprocessor. The result is logged as the teacher's
-    (scalars ``teacher/<metric>``) and written to ``teacher_metrics.json`` in the work directory,
-    where the next run finds it; a resumed run does not ask again. Training goes on with the
-    random numbers that it would have had.
+    and evaluator, on the input that it gets in training: with its own data preprocessor in
+    :class:`kd_det.RoITeacherDistill`, with the student's in MMRazor's algorithms, which convert
+    nothing. The result is logged as the teacher's (scalars ``teacher/<metric>``) and written to
+    ``teacher_metrics.json`` in the work directory, where the next run finds it; a resumed run
+    does not ask again. Training goes on with the random numbers that it would have had.
 
     MMRazor's ``SingleTeacherDistillValLoop`` evaluates the teacher after every epoch, though it
     never changes; with this hook a plain ``ValLoop`` is enough.
@@ -72,20 +73,20 @@ class TeacherAccuracyHook(Hook):
                 "TeacherAccuracyHook evaluates with the run's val_dataloader, val_evaluator and "
                 "val_cfg, and this run has none"
             )
-        metrics = self._metrics(runner, model.teacher)
+        metrics = self._metrics(runner, model)
         _report(runner, metrics)
         if self.floor is not None:
             self._require(self.floor, metrics, runner)
 
-    def _metrics(self, runner: Runner, teacher: nn.Module) -> dict[str, float]:
+    def _metrics(self, runner: Runner, model: Any) -> dict[str, float]:
         path = Path(runner.work_dir) / FILE_NAME
         # Machines may not share the work directory: the first process decides for all.
-        origin = _origin(runner, teacher) if is_main_process() else {}
+        origin = _origin(runner, model) if is_main_process() else {}
         found = [_read(path, origin, runner) if is_main_process() else None]
         broadcast_object_list(found)
         if found[0] is not None:
             return found[0]
-        metrics = _evaluate(runner, teacher)
+        metrics = _evaluate(runner, model.teacher, _input_of_training(model))
         if is_main_process():
             text = json.dumps({**origin, "metrics": metrics}, indent=2) + "\n"
             write_atomically(path, text.encode())
@@ -111,7 +112,13 @@ class TeacherAccuracyHook(Hook):
         )
 
 
-def _origin(runner: Runner, teacher: nn.Module) -> dict[str, Any]:
+def _input_of_training(model: Any) -> nn.Module:
+    """The data preprocessor whose batches the teacher is given in training."""
+    converted = getattr(model, "teacher_input", None)
+    return model.data_preprocessor if converted is None else converted.theirs
+
+
+def _origin(runner: Runner, model: Any) -> dict[str, Any]:
     """What metrics must come from to be this run's."""
     from kd_det.algorithms.checkpoint import weights_sha256
 
@@ -122,7 +129,7 @@ def _origin(runner: Runner, teacher: nn.Module) -> dict[str, Any]:
         (cfg.get("model") or {}).get("teacher"),
     ]
     return {
-        "teacher_sha256": weights_sha256(teacher),
+        "teacher_sha256": weights_sha256(model.teacher),
         "config_sha256": hashlib.sha256(json.dumps(settings, default=repr).encode()).hexdigest(),
         "images": len(runner.val_loop.dataloader.dataset),
     }
@@ -147,11 +154,12 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
 
 
 @torch.no_grad()
-def _evaluate(runner: Runner, teacher: Any) -> dict[str, float]:
+def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str, float]:
     """All numbers that the run's evaluator finds; the same on all ranks."""
     loop = runner.val_loop
-    was_training = teacher.training
+    was_training, own = teacher.training, teacher.data_preprocessor
     teacher.eval()
+    teacher.data_preprocessor = preprocessor
     try:
         with own_random_numbers():
             for batch in progress(_loader(loop.dataloader), "Evaluating the teacher"):
@@ -161,6 +169,7 @@ def _evaluate(runner: Runner, teacher: Any) -> dict[str, float]:
             metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
     finally:
         teacher.train(was_training)
+        teacher.data_preprocessor = own
     return {key: float(value) for key, value in metrics.items() if _is_number(value)}
 
 

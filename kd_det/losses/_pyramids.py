@@ -7,7 +7,13 @@ from torch import Tensor
 
 def check_pyramids(loss: str, s_feats: Sequence[Tensor], t_feats: Sequence[Tensor]) -> None:
     """Raise ``ValueError`` unless both sides have the same levels ``[N, C, H, W]``."""
-    if len(s_feats) != len(t_feats) or not s_feats:
+    for side, feats in (("student", s_feats), ("teacher", t_feats)):
+        if isinstance(feats, Tensor):
+            raise ValueError(
+                f"{loss} compares pyramids: expected a sequence of maps of the {side}, found one "
+                f"map {list(feats.shape)}; a record without data_idx holds all levels"
+            )
+    if len(s_feats) != len(t_feats) or len(s_feats) == 0:
         raise ValueError(
             f"{loss} compares two pyramids of the same number of levels (at least one), got "
             f"{len(s_feats)} student levels and {len(t_feats)} teacher levels"

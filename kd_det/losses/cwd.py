@@ -10,6 +10,10 @@ from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._pyramids import check_pyramids
 from kd_det.registry import MODELS
 
+# Below this part of the largest value, what is left of a pyramid without its channels' means is
+# rounding.
+FLAT = 1e-5
+
 
 def cwd_loss(
     s_feats: Sequence[Tensor],
@@ -33,7 +37,7 @@ def cwd_loss(
         s_feats: Student maps, each ``[N, C, H, W]``.
         t_feats: Teacher maps of the same shapes; no gradient reaches them.
         tau: Temperature.
-        relative: Whether ``tau`` is relative to the scale of the teacher's map.
+        relative: Whether ``tau`` is relative to the scale of the teacher's pyramid.
 
     Returns:
         Scalar, float32 (float64 for float64 input). 0 for equal or empty maps.
@@ -68,16 +72,21 @@ def _log_softmax(x: Tensor, scale: Tensor | float) -> Tensor:
 
 
 def _deviation(pyramid: Sequence[Tensor]) -> Tensor:
-    """Standard deviation of each sample around its channels' means ``[N, 1, 1]``, 1 if it is 0."""
+    """Standard deviation of each sample around its channels' means ``[N, 1, 1]``.
+
+    1 for a pyramid that is flat but for rounding.
+    """
     centered = [t.flatten(2) for t in pyramid]
     centered = [(t - t.mean(dim=2, keepdim=True)).flatten(1) for t in centered if t.numel()]
     if not centered:
         return pyramid[0].new_ones(len(pyramid[0]), 1, 1)
     values = torch.cat(centered, dim=1)
     largest = values.abs().amax(dim=1, keepdim=True)
-    largest = torch.where(largest > 0, largest, 1)
+    height = torch.cat([t.flatten(1) for t in pyramid], dim=1).abs().amax(dim=1, keepdim=True)
+    flat = largest <= FLAT * height
+    largest = torch.where(flat, 1, largest)
     deviation = largest * (values / largest).square().mean(dim=1, keepdim=True).sqrt()
-    return torch.where(deviation > 0, deviation, 1).unsqueeze(2)
+    return torch.where(flat, 1, deviation).unsqueeze(2)
 
 
 @MODELS.register_module()

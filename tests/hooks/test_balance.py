@@ -72,5 +72,13 @@ def test_balance_goes_on_from_its_state():
     for each in (first, second):
         each.update(torch.tensor([2.0, 1.0]))
     assert torch.equal(first.scales, second.scales)
+    other = GradientBalance({"loss_1": 0.5, "loss_0": 2.0}, 0.5)
+    another = balance(2.0, 0.5)
+    another.update(torch.tensor([1.0, 3.0, 4.0]))
+    other.load_state_dict(another.state_dict())  # whatever the order of the config
+    assert torch.equal(other.scales, another.scales.flip(0))
+    for each, norms in ((another, [2.0, 1.0, 5.0]), (other, [2.0, 5.0, 1.0])):
+        each.update(torch.tensor(norms))
+    assert torch.equal(other.scales, another.scales.flip(0))
     with pytest.raises(ValueError, match=r"expected the terms \['loss_0', 'loss_1'\], found"):
         balance(1.0, 1.0).load_state_dict(first.state_dict())

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.models import DetDataPreprocessor
 from mmengine.runner import Runner
 from torch import nn
 
@@ -74,6 +75,37 @@ def test_metrics_are_those_of_the_teacher_as_the_evaluator_finds_them(run, caplo
     (log,) = Path(run.work_dir).glob("*/vis_data/scalars.json")
     (entry,) = [json.loads(line) for line in log.read_text().splitlines()]
     assert entry[f"teacher/{METRIC}"] == numbers[METRIC]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "loop", "own"),
+    [
+        ("kd_det.RoITeacherDistill", "ValLoop", True),
+        ("kd_det.RoITeacherDistill", "mmrazor.SingleTeacherDistillValLoop", True),
+        ("mmrazor.SingleTeacherDistill", "ValLoop", False),
+    ],
+)
+def test_teacher_is_given_what_it_is_given_in_training(make, algorithm, loop, own):
+    """MMRazor's algorithm feeds it the student's batches, whatever it was trained with."""
+    options = {
+        "model.type": algorithm,
+        "model.distiller._scope_": "mmrazor",
+        "model.teacher.data_preprocessor.mean": [10.0, 20.0, 30.0],
+        "val_cfg.type": loop,
+    }
+    run = make("work", **options)
+    assert run.val_loop is not None
+    teacher, kept_preprocessor = run.model.teacher, run.model.teacher.data_preprocessor
+    seen: list[torch.Tensor] = []
+    teacher.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    TeacherAccuracyHook().before_train(run)
+    assert teacher.data_preprocessor is kept_preprocessor
+    side = run.cfg.model.teacher if own else run.cfg.model.architecture
+    options = {k: v for k, v in side.data_preprocessor.items() if k != "type"}
+    preprocess = DetDataPreprocessor(**options)
+    expected = [preprocess(batch)["inputs"] for batch in run.val_dataloader]
+    assert len(seen) == len(expected) == 2
+    assert all(torch.equal(a, b) for a, b in zip(seen, expected))
 
 
 def test_teacher_stays_as_it_was(run):

@@ -98,6 +98,26 @@ def test_maps_of_one_position_carry_nothing():
     assert float(cwd_loss([torch.ones(1, 2, 1, 1)], [torch.zeros(1, 2, 1, 1)], relative=True)) == 0
 
 
+@pytest.mark.parametrize("height", [0.0, 0.1, 3.3, 1e20])
+def test_a_flat_teacher_has_no_scale(height):
+    """Rounding, all that is left of it without its mean, must not pass for one."""
+    t = [torch.full((1, 2, 13, 21), height), torch.full((1, 2, 7, 11), height)]
+    torch.manual_seed(0)
+    s = [torch.randn_like(level) for level in t]
+    expected = cwd_loss(s, [torch.zeros_like(level) for level in t], 0.5, relative=True)
+    torch.testing.assert_close(cwd_loss(s, t, 0.5, relative=True), expected)
+    assert expected < 10
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_one_map_instead_of_a_pyramid_is_an_error(side):
+    level = torch.zeros(2, 3, 4, 4)
+    pair = (level, [level]) if side == "student" else ([level], level)
+    message = rf"sequence of maps of the {side}, found one map \[2, 3, 4, 4\]; .* data_idx"
+    with pytest.raises(ValueError, match=message):
+        cwd_loss(*pair)
+
+
 def test_maps_that_differ_are_an_error():
     with pytest.raises(ValueError, match=r"CWD level 0: .*student \[1, 2, 3, 3\] and teacher"):
         cwd_loss([torch.zeros(1, 2, 3, 3)], [torch.zeros(1, 2, 3, 4)])

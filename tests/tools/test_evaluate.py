@@ -105,6 +105,15 @@ def test_checkpoint_of_the_teacher_is_no_student(refusal, config_file, teacher_c
     )
 
 
+def test_teacher_may_be_the_model_of_another_config(refusal, config_file, teacher_ckpt, tmp_path):
+    """As MMRazor's registry allows; here it is built, and does not fit this checkpoint."""
+    cfg = Config.fromfile(config_file())
+    cfg.model.teacher = dict(cfg_path="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
+    cfg.dump(tmp_path / "named.py")
+    message = refusal("test", tmp_path / "named.py", "--model", "teacher")
+    assert f"the teacher's checkpoint {teacher_ckpt} does not fit the teacher" in message
+
+
 def test_what_is_missing_is_one_sentence(refusal, config_file, checkpoint, tmp_path):
     assert "checkpoint to evaluate is missing on the command line" in (
         refusal("test", config_file())

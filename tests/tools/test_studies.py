@@ -110,6 +110,55 @@ def test_weights_of_all_losses_on_the_pyramid_are_scaled(at_root):
         sweep.scale_feature_losses(Config.fromfile(ROOT / "configs/digits/kd_nd.py"), Fraction(2))
 
 
+def test_a_factor_of_one_is_the_run_of_the_comparison(at_root, runs, digits, tmp_path):
+    """Or each would delete what the other has trained."""
+    sweep, compare = load_tool("weight_sweep"), load_tool("compare")
+    study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
+    swept = sweep.student(study, "cwd", Fraction(1), 0)
+    assert swept.key == compare.student(study, "cwd", 0, inherit=False).key
+    assert sweep.student(study, "cwd", Fraction(2), 0).folder != swept.folder
+
+
+def test_runs_that_share_nothing_have_places_of_their_own(at_root):
+    compare = load_tool("compare")
+
+    def places(**options: object) -> argparse.Namespace:
+        args = dict(data=Path("x/cells"), judge="val", scale=[64, 32], epochs=4, teacher_epochs=6)
+        return compare.with_places(
+            argparse.Namespace(**{**args, "root": None, "out": None, **options}), "compare"
+        )
+
+    assert places().root == Path("work_dirs/cells_64x32_teacher_e6")
+    assert places().out == Path("docs/compare_cells_e4.md")
+    changes = (dict(data=Path("x/dogs")), dict(judge="test"), dict(scale=[64, 64]))
+    for change in (*changes, dict(teacher_epochs=9)):
+        assert places(**change).root != places().root
+    assert places(epochs=8).root == places().root  # the teacher is shared
+    assert places(epochs=8).out != places().out
+    assert places(root=Path("r"), out=Path("o")).root == Path("r")
+
+
+def test_another_split_can_judge(runs, digits, tmp_path):
+    data = runs.Data(digits, (64, 64), 1, 1, judge="train")
+    cfg = runs.adapted("kd", data, 0, 1)
+    assert cfg.val_evaluator.ann_file == cfg.test_dataloader.dataset.ann_file
+    assert Path(cfg.val_evaluator.ann_file).name == "instances_train.json"
+    assert cfg.val_dataloader.dataset.data_prefix.img == "train/"
+    with pytest.raises(
+        FileNotFoundError, match=r"annotations/instances_test.json, train/ and test/"
+    ):
+        runs.adapted("kd", runs.Data(digits, (64, 64), 1, 1, judge="test"), 0, 1)
+
+
+def test_a_method_that_inherits_anyway_is_not_run_twice(at_root, runs, digits, tmp_path):
+    compare = load_tool("compare")
+    study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
+    assert compare.student(study, "robust", 0, inherit=True).name == "robust_e1_s0"
+    kd = compare.student(study, "kd", 0, inherit=True)
+    assert kd.name == "kd_inherit_e1_s0"
+    assert Config.fromfile(kd.config).model.inherit == ["rpn_head", "roi_head"]
+
+
 def test_the_search_judges_by_held_out_training_images(at_root, runs, digits, tmp_path):
     search = load_tool("search_weights")
     data = search.hold_out(runs.Data(digits, (64, 64), 1, 1), tmp_path)
@@ -139,14 +188,16 @@ def test_levels_of_one_kind_share_their_weight_in_the_search(at_root, runs, digi
 
 def test_table_tells_mean_spread_and_share_of_the_gap(at_root, runs):
     compare = load_tool("compare")
-    args = argparse.Namespace(methods=["kd", "cwd", "pkd"], seeds=[0, 1], inherit=False)
+    methods = ["kd", "kd_nd", "cwd", "pkd"]
+    args = argparse.Namespace(methods=methods, seeds=[0, 1], inherit=False)
     results = {("plain", 0): 0.1, ("plain", 1): 0.3, ("kd", 0): 0.2, ("kd", 1): 0.3}
-    results |= {("cwd", 0): 0.5}
+    results |= {("kd_nd", 1): 0.28, ("cwd", 0): 0.5}
     data = runs.Data(Path("x/cells"), (64, 64), 1, 1)
-    lines = compare.report(args, data, 0.6, results).splitlines()
-    assert "| plain | 0.200 | 0.141 |  | 0.100 0.300 |" in lines
-    assert "| kd | 0.250 | 0.071 | 12% | 0.200 0.300 |" in lines
-    assert "| cwd | 0.500 |  | 75% | 0.500 |" in lines
+    lines = compare.report(args, data, 0.6, results, []).splitlines()
+    assert "| plain | 0.200 | 0.141 |  |  | 0.100 0.300 |" in lines
+    assert "| kd | 0.250 | 0.071 | 12% |  | 0.200 0.300 |" in lines
+    assert "| kd_nd | 0.280 |  | 20% | -0.020 | 0.280 |" in lines  # to seed 1 alone
+    assert "| cwd | 0.500 |  | 75% |  | 0.500 |" in lines
     assert not any(line.startswith("| pkd") for line in lines)
 
 
@@ -158,6 +209,8 @@ def test_compares_from_nothing_and_goes_on_where_it_was(digits, tmp_path):
     assert first.returncode == 0, first.stdout + first.stderr
     table = out.read_text()
     assert "| plain | 0." in table and "| kd | 0." in table
+    commit = json.loads((tmp_path / "runs" / "kd_e1_s0" / "step.json").read_text())["commit"]
+    assert f"Commit {commit}; " in table
     second = run_process("compare", *command)
     assert second.stdout.count("done already") == 3  # teacher, two students
     assert out.read_text() == table
