@@ -1,4 +1,4 @@
-# Faster R-CNN on COCO: R101-FPN teaches R50-FPN by CWD at a relative temperature, from R101's heads.
+# Faster R-CNN on COCO: R101-FPN teaches R50-FPN by the robust method.
 _base_ = ["./_base_/methods/robust.py", "./_base_/pairs/r101_r50.py"]
 
 model = dict(

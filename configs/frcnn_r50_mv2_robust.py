@@ -1,4 +1,4 @@
-# Faster R-CNN on COCO: R50-FPN teaches MobileNetV2-FPN by CWD at a relative temperature, from R50's heads.
+# Faster R-CNN on COCO: R50-FPN teaches MobileNetV2-FPN by the robust method.
 _base_ = ["./_base_/methods/robust.py", "./_base_/pairs/r50_mv2.py"]
 
 model = dict(
