@@ -71,12 +71,15 @@ def test_other_annotations_make_other_results(runs, three_classes):
     assert runs.adapted("kd", data, 0, 1).to_dict() != before.to_dict()
 
 
-def test_a_stopped_study_ends_its_runs(runs, digits, tmp_path, monkeypatch):
+def test_a_stopped_study_ends_its_runs(runs, digits, tmp_path, monkeypatch, request):
     study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
     script = tmp_path / "wait.py"
     script.write_text("import time; time.sleep(600)")
     steps = [runs.Step(f"run{i}", [str(script)], tmp_path / f"run{i}") for i in range(3)]
     monkeypatch.setattr(study.teacher, "run", lambda: None)
+    # Tests that were started in the background ignore what Ctrl-C sends.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         study.run(steps, jobs=2)
