@@ -127,6 +127,7 @@ def _origin(runner: Runner, model: Any) -> dict[str, Any]:
         (cfg.get("val_dataloader") or {}).get("dataset"),
         cfg.get("val_evaluator"),
         (cfg.get("model") or {}).get("teacher"),
+        (cfg.get("model") or {}).get("type"),  # decides what the teacher is given
     ]
     return {
         "teacher_sha256": weights_sha256(model.teacher),

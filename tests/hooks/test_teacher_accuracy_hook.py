@@ -136,6 +136,10 @@ def change_images(run: Runner) -> None:
     run.cfg.val_dataloader.dataset.pipeline[2]["scale"] = (32, 32)
 
 
+def change_algorithm(run: Runner) -> None:
+    run.cfg.model.type = "mmrazor.SingleTeacherDistill"
+
+
 def break_file(run: Runner) -> None:
     kept(run).write_text('{"metrics"')
 
@@ -145,6 +149,7 @@ def break_file(run: Runner) -> None:
     [
         (change_weights, r"expected teacher_sha256 \w{64}, found \w{64}"),
         (change_images, r"expected config_sha256 \w{64}, found \w{64}"),
+        (change_algorithm, r"expected config_sha256 \w{64}, found \w{64}"),
         (break_file, "expected a file of metrics, found JSONDecodeError"),
     ],
 )
