@@ -7,13 +7,20 @@ MMEngine imports this module by itself when a config names the scope ``kd_det``,
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
 MODELS = Registry(
     "model",
     parent=MMENGINE_MODELS,
     scope="kd_det",
-    locations=["kd_det.losses", "kd_det.connectors", "kd_det.algorithms"],
+    locations=[
+        "kd_det.losses",
+        "kd_det.connectors",
+        "kd_det.algorithms",
+        "kd_det.backbones",
+    ],
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="kd_det", locations=["kd_det.hooks"])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
@@ -21,4 +28,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope="kd_det",
     locations=["kd_det.optim"],
+)
+TASK_UTILS = Registry(
+    "task util", parent=MMENGINE_TASK_UTILS, scope="kd_det", locations=["kd_det.recorders"]
+)
+DATASETS = Registry(
+    "dataset", parent=MMENGINE_DATASETS, scope="kd_det", locations=["kd_det.datasets"]
 )

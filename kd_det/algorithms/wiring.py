@@ -6,7 +6,7 @@ on one blank image shows every fault of either kind before any data is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,12 +31,21 @@ def check_sources(recorders: Mapping[str, Any], model: nn.Module, who: str) -> N
     """Raise :class:`WiringError` if a module recorder names a module that ``model`` lacks."""
     names = {name for name, _ in model.named_modules()}
     for recorder, cfg in recorders.items():
-        source = cfg.get("source", "")
-        if str(cfg.get("type", "")).split(".")[-1].startswith("Module") and source not in names:
-            raise WiringError(
-                f"{who} recorder '{recorder}' has source '{source}', but the {who} "
-                f"{type(model).__name__} has no such module; it has {modules_near(model, source)}"
-            )
+        for source in _module_sources(cfg):
+            if source not in names:
+                raise WiringError(
+                    f"{who} recorder '{recorder}' has source '{source}', but the {who} "
+                    f"{type(model).__name__} has no such module; it has "
+                    f"{modules_near(model, source)}"
+                )
+
+
+def _module_sources(recorder: Mapping[str, Any]) -> Iterator[str]:
+    """Modules that a recorder's config names, also those of the levels of a pyramid."""
+    for level in recorder.get("levels", ()):
+        yield from _module_sources(level)
+    if str(recorder.get("type", "")).split(".")[-1].startswith("Module"):
+        yield recorder.get("source", "")
 
 
 def modules_near(model: nn.Module, name: str) -> str:

@@ -1,0 +1,176 @@
+"""Distillation from a teacher that is read, run, and never touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModel, BaseModule
+from mmrazor.models.algorithms import SingleTeacherDistill
+from mmrazor.registry import MODELS as RAZOR_MODELS
+from torch import Tensor, nn
+
+from kd_det.algorithms import inherit as inheritance
+from kd_det.algorithms import wiring
+from kd_det.algorithms.checkpoint import load_weights
+from kd_det.registry import MODELS
+
+
+@MODELS.register_module()
+class FixedTeacherDistill(SingleTeacherDistill):
+    """MMRazor's ``SingleTeacherDistill`` whose teacher stays as it was trained.
+
+    For models of any kind: the teacher runs its own ``loss`` forward pass on the student's batch,
+    without gradient, and recorders keep what they find on both sides. Other than MMRazor's, the
+    teacher is in eval mode all the time (MMRazor puts all but its batch norms into train mode,
+    so that dropout and drop path act), every one of its weights must be in ``teacher_ckpt``, and
+    none is written to checkpoints.
+
+    Args:
+        distiller: Config of MMRazor's ``ConfigurableDistiller``, with any of its recorders,
+            connectors, losses and deliveries.
+        teacher: Config of the teacher, or the model.
+        architecture: Config of the student, or the model.
+        teacher_ckpt: File or URL of the teacher's weights. Required unless ``teacher`` is a
+            model that is built (and loaded) already.
+        inherit: Dotted paths of modules, as ``['neck', 'rpn_head', 'roi_head']``, in which the
+            student starts from the teacher's parameters and buffers, where their shapes agree.
+            They are copied at the end of :meth:`init_weights`, which a Runner calls before it
+            loads or resumes a checkpoint, so that a checkpoint wins. Who trains without a
+            Runner has to call it.
+
+    Raises:
+        kd_det.algorithms.WiringError: If recorders, connectors and losses do not fit.
+        kd_det.algorithms.CheckpointError: If the checkpoint lacks teacher weights.
+        ValueError: For options that this algorithm does not have.
+    """
+
+    def __init__(
+        self,
+        distiller: dict[str, Any],
+        teacher: BaseModel | dict[str, Any],
+        architecture: BaseModel | dict[str, Any],
+        teacher_ckpt: str | None = None,
+        inherit: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._check_options(teacher, teacher_ckpt, kwargs)
+        student, teacher = build(architecture), build(teacher)
+        wiring.check_mappings(distiller)
+        wiring.check_sources(distiller.get("student_recorders") or {}, student, "student")
+        wiring.check_sources(distiller.get("teacher_recorders") or {}, teacher, "teacher")
+        inherited = inheritance.plan(student, teacher, inherit or ())
+
+        # The distiller names MMRazor's recorders and losses, whatever scope the runner is in.
+        distiller = {"_scope_": "mmrazor", **distiller}
+        super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
+        self._inherited = inherited
+        if teacher_ckpt is not None:
+            load_weights(self.teacher, teacher_ckpt, "teacher")
+        self.teacher.eval()
+        _mark_initialised(self.teacher)
+        self._register_state_dict_hook(_leave_teacher_out)
+        self.register_load_state_dict_post_hook(_expect_no_teacher)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """What follows when all parts are there: here, the log says what was built."""
+        self._log_setup({}, [])
+
+    def _check_options(self, teacher: Any, teacher_ckpt: str | None, given: dict[str, Any]) -> None:
+        name = f"kd_det.{type(self).__name__}"
+        fixed = dict(teacher_trainable=False, student_trainable=True, calculate_student_loss=True)
+        for option, value in fixed.items():
+            if given.get(option, value) != value:
+                raise ValueError(
+                    f"{name} trains the student with its own losses beside a fixed teacher: "
+                    f"expected {option}={value}, found {given[option]}"
+                )
+        if teacher_ckpt is None and not isinstance(teacher, nn.Module):
+            raise ValueError(
+                f"{name} expected teacher_ckpt, the file or URL of the teacher's weights, found "
+                "None: a randomly initialised teacher teaches nothing"
+            )
+
+    def init_weights(self) -> None:
+        """Initialise the student and the connectors, then copy what the student inherits."""
+        trained = self.is_init  # the second of two calls must not undo a training
+        super().init_weights()
+        if self._inherited and not trained:
+            inheritance.copy(self.student, self.teacher, self._inherited)
+            rows = inheritance.table(self._inherited)
+            print_log(f"The student starts from the teacher:\n{rows}", logger="current")
+
+    def train(self, mode: bool = True) -> FixedTeacherDistill:
+        """Set the mode of student and connectors; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+        """Losses of one batch, keys prefixed ``student.`` and ``distill.``."""
+        try:
+            return super().loss(batch_inputs, data_samples)
+        except Exception as error:
+            self._explain(error)
+            raise
+        finally:
+            self._forget_records()
+
+    def _explain(self, error: Exception) -> None:
+        """Add to an error where each argument of each loss comes from."""
+        for name in self.distiller.loss_forward_mappings:
+            error.add_note(f"{name}: {wiring.describe(self.distiller, name)}")
+
+    def _forget_records(self) -> None:
+        # Feature maps would otherwise stay in memory until the next step.
+        for side in (self.distiller.student_recorders, self.distiller.teacher_recorders):
+            for recorder in side.recorders.values():
+                recorder.reset_data_buffer()
+
+    def _log_setup(self, shapes: Mapping[str, Mapping[str, str]], more: Sequence[str]) -> None:
+        """Log both models and the origin (and shape, where known) of each loss argument."""
+        lines = ["Distillation:"]
+        for who in ("teacher", "student"):
+            model = getattr(self, who)
+            lines.append(f"  {who}: {type(model).__name__}, {_millions(model)} parameters")
+        if len(self.distiller.connectors):
+            lines.append(f"  connectors: {_millions(self.distiller.connectors)} parameters")
+        for name in self.distiller.loss_forward_mappings:
+            loss = self.distiller.distill_losses[name]
+            weight = getattr(loss, "loss_weight", "not stated")
+            lines.append(f"  {name}: {type(loss).__name__}, weight {weight}")
+            for argument, source in wiring.describe(self.distiller, name).items():
+                shape = shapes.get(name, {}).get(argument)
+                lines.append(f"    {argument}: {source}{f', {shape}' if shape else ''}")
+        lines += [f"  {line}" for line in more]
+        print_log("\n".join(lines), logger="current")
+
+
+def build(model: BaseModel | dict[str, Any]) -> BaseModel:
+    """A model from its config, also in MMRazor's form ``dict(cfg_path='mmdet::...')``."""
+    return model if isinstance(model, nn.Module) else RAZOR_MODELS.build(model)
+
+
+def _mark_initialised(model: BaseModel) -> None:
+    # Weight initialisation would overwrite what was loaded, or download a backbone.
+    for module in model.modules():
+        if isinstance(module, BaseModule):
+            module.is_init = True
+
+
+def _millions(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
+
+
+def _leave_teacher_out(module: nn.Module, state: dict, prefix: str, _: dict) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}teacher.")]:
+        del state[key]
+
+
+def _expect_no_teacher(module: nn.Module, keys: Any) -> None:
+    # Checkpoints hold no teacher; it was read from teacher_ckpt when the model was built.
+    kept = [key for key in keys.missing_keys if not re.match(r"(module\.)*teacher\.", key)]
+    keys.missing_keys[:] = kept
