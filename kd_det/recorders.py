@@ -24,7 +24,7 @@ class PyramidRecorder(BaseRecorder):
         dict(
             type="kd_det.Pyramid",
             levels=[
-                dict(type="ModuleOutputs", source="backbone.layer1"),
+                "backbone.layer1",  # short for dict(type="ModuleOutputs", source="backbone.layer1")
                 # The first input of a module's last call: here, a map before its last ReLU.
                 dict(type="ModuleInputs", source="backbone.layer2.3.relu", record_idx=-1,
                      data_idx=0),
@@ -33,20 +33,22 @@ class PyramidRecorder(BaseRecorder):
         )
 
     Args:
-        levels: Config of a recorder for each level, any of MMRazor's, with ``record_idx`` and
-            ``data_idx`` as in ``loss_forward_mappings``. A negative ``record_idx`` counts from
-            the last call.
+        levels: For each level a module whose output it is, or the config of a recorder, any of
+            MMRazor's, with ``record_idx`` and ``data_idx`` as in ``loss_forward_mappings``. A
+            negative ``record_idx`` counts from the last call.
 
     Raises:
         ValueError: For no levels.
     """
 
-    def __init__(self, levels: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, levels: Sequence[str | Mapping[str, Any]]) -> None:
         if not levels:
             raise ValueError("kd_det.Pyramid needs at least one level, got levels=[]")
         self._levels: list[BaseRecorder] = []
         self._indices: list[dict[str, Any]] = []
         for level in levels:
+            if isinstance(level, str):
+                level = dict(type="ModuleOutputs", source=level)
             cfg = {"_scope_": "mmrazor", **level}
             indices = {key: cfg.pop(key) for key in ("record_idx", "data_idx") if key in cfg}
             # As MMRazor's manager does, whose configs leave the ending out.

@@ -43,7 +43,7 @@ def check_sources(recorders: Mapping[str, Any], model: nn.Module, who: str) -> N
 def _module_sources(recorder: Mapping[str, Any]) -> Iterator[str]:
     """Modules that a recorder's config names, also those of the levels of a pyramid."""
     for level in recorder.get("levels", ()):
-        yield from _module_sources(level)
+        yield from [level] if isinstance(level, str) else _module_sources(level)
     if str(recorder.get("type", "")).split(".")[-1].startswith("Module"):
         yield recorder.get("source", "")
 

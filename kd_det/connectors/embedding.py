@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +16,7 @@ class EmbeddingConnector(nn.Module):
     """BatchNorm1d, Dropout, Linear: ``[N, in_features] -> [N, out_features]``.
 
     A training batch of one row or none has no statistics of its own and is normalised with the
-    running ones, which stay as they are.
+    running ones, which stay as they are. Of several tokens of a transformer it takes the mean.
 
     Args:
         in_features: Size of the student's embedding.
@@ -41,12 +44,18 @@ class EmbeddingConnector(nn.Module):
         for parameter in self.linear.parameters():
             nn.init.normal_(parameter, std=0.01)
 
-    def forward(self, s_emb: Tensor) -> Tensor:
+    def forward(self, s_emb: Tensor | Sequence[Tensor]) -> Tensor:
         """Embeddings ``[N, out_features]`` of student embeddings ``[N, in_features]``.
+
+        Args:
+            s_emb: The embeddings, or a sequence of them whose mean is taken: the class and the
+                distillation token of DeiT.
 
         Raises:
             ValueError: If the shape does not fit.
         """
+        if not isinstance(s_emb, Tensor):
+            s_emb = torch.stack(list(s_emb)).mean(dim=0)
         expected = self.linear.in_features
         if s_emb.dim() != 2 or s_emb.shape[1] != expected:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Built-in sample data: a small detection set, made in seconds, to try a recipe on."""
 
+from .digits import Digits
 from .digits_coco import PALETTE, DigitsCoco, make_digits_coco
 from .digits_drawing import CLASSES
 
-__all__ = ["CLASSES", "PALETTE", "DigitsCoco", "make_digits_coco"]
+__all__ = ["CLASSES", "PALETTE", "Digits", "DigitsCoco", "make_digits_coco"]

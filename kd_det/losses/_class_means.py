@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_det.centers import ClassCenters
-from kd_det.losses._rows import mean_over
+from kd_det.losses._rows import mean_over, unit_rows
 
 
 class CentersNotSetError(RuntimeError):
@@ -19,15 +19,27 @@ def check_shapes(
     """Raise ValueError, in the name of ``who``, unless the shapes fit each other."""
     given = {"s_emb": s_emb, "t_emb": t_emb, "centers": centers, "labels": labels}
     shapes = "got " + ", ".join(f"{k} {list(x.shape)}" for k, x in given.items() if x is not None)
-    if s_emb.dim() != 2 or centers.dim() != 2 or labels.dim() != 1:
-        raise ValueError(f"{who} needs s_emb [N, D], centers [C, D], labels [N]; {shapes}")
+    if s_emb.dim() != 2 or centers.dim() != 2 or labels.dim() not in (1, 2):
+        raise ValueError(
+            f"{who} needs s_emb [N, D], centers [C, D], labels [N] (or shares [N, C]); {shapes}"
+        )
     if t_emb is not None and s_emb.shape != t_emb.shape:
         raise ValueError(
             f"{who} compares student and teacher embeddings of the same samples and size; "
             f"{shapes}. Where only the sizes differ, put a connector on the student's embedding"
         )
-    if s_emb.shape[1] != centers.shape[1] or len(labels) != len(s_emb):
+    shares_fit = labels.dim() == 1 or labels.shape[1] == len(centers)
+    if s_emb.shape[1] != centers.shape[1] or len(labels) != len(s_emb) or not shares_fit:
         raise ValueError(f"{who}: embeddings, centers and labels do not fit; {shapes}")
+
+
+def directions(centers: Tensor, labels: Tensor) -> Tensor:
+    """Unit class mean of each sample, ``[N, D]``; for shares of classes, of their mixed means."""
+    if labels.dim() == 1:
+        return unit_rows(centers)[labels]
+    # Autocast would compute the matrix product in half precision.
+    with torch.autocast(centers.device.type, enabled=False):
+        return unit_rows(labels.to(centers.dtype) @ centers)
 
 
 class ClassMeanLoss(nn.Module, ABC):
@@ -35,7 +47,8 @@ class ClassMeanLoss(nn.Module, ABC):
 
     The value is the mean over the samples whose class has a center. A sample takes no part if
     its class was never seen while the centers were gathered, or if its label lies outside the
-    rows of ``centers`` (background, with ``background=False``).
+    rows of ``centers`` (background, with ``background=False``). Images that Mixup or CutMix mixed
+    have shares of classes instead of a label; all of them must have been seen.
 
     A subclass sets ``title``, its name in messages, and computes :meth:`sample_losses`.
 
@@ -114,7 +127,8 @@ class ClassMeanLoss(nn.Module, ABC):
             s_emb: Student embeddings ``[N, D]``.
             t_emb: Teacher embeddings ``[N, D]`` of the same samples. The pre-pass gathers the
                 centers from what is given here, whether or not it enters the value.
-            labels: Class of each sample, int64 ``[N]``.
+            labels: Class of each sample, int64 ``[N]``; or its shares of all classes, float
+                ``[N, C]``.
 
         Raises:
             ValueError: If the shapes do not fit.
@@ -122,16 +136,22 @@ class ClassMeanLoss(nn.Module, ABC):
         """
         check_shapes(self.title, s_emb, self.centers, labels, t_emb)
         self._require_centers()
+        takes_part, labels = self._choose(labels)
+        losses = self.sample_losses(s_emb, t_emb, labels)
+        return self.loss_weight * mean_over(losses, takes_part)
+
+    def _choose(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Which samples take part, bool ``[N]``, and labels that are finite for all."""
+        if labels.dim() == 2:
+            return ~((labels > 0) & (self.counts == 0)).any(dim=1), labels
         known = (labels >= 0) & (labels < len(self.counts))
         takes_part = known & (self.counts[torch.where(known, labels, 0)] > 0)
-        # The others are computed against a class that was seen, finite, and then left out.
-        rows = torch.where(takes_part, labels, self.counts.argmax())
-        losses = self.sample_losses(s_emb, t_emb, rows)
-        return self.loss_weight * mean_over(losses, takes_part)
+        # The others are computed against a class that was seen, and then left out.
+        return takes_part, torch.where(takes_part, labels, self.counts.argmax())
 
     @abstractmethod
     def sample_losses(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
-        """Loss of each sample ``[N]``; every label is the row of a class that was seen."""
+        """Loss of each sample ``[N]``; a label is the row of a class that was seen, or shares."""
 
     def _require_centers(self) -> None:
         # Asked until it was true once: the answer waits for the device.

@@ -26,7 +26,8 @@ def center_contrast_loss(
     Args:
         s_emb: Student embeddings ``[N, D]``.
         centers: Class means of the teacher's embeddings ``[C, D]``; no gradient reaches them.
-        labels: Class of each sample, int64 ``[N]``, values in ``[0, C)``.
+        labels: Class of each sample, int64 ``[N]``, values in ``[0, C)``; or the shares of all
+            classes in each sample, float ``[N, C]``.
         tau: Temperature; the smaller, the more only the nearest means count.
         seen: Which classes have a mean, bool ``[C]``; the others are no alternatives. Each
             label must be of a seen class. None: all have.
@@ -45,10 +46,11 @@ def center_contrast_loss(
     # Autocast would compute the matrix product in half precision.
     with torch.autocast(s_emb.device.type, enabled=False):
         s, c = unit_rows(at_least_float32(s_emb)), unit_rows(at_least_float32(centers.detach()))
-        cosines = s @ c.to(s.dtype).T
+        logits = s @ c.to(s.dtype).T / tau
     if seen is not None:
-        cosines = cosines.masked_fill(~seen, -torch.inf)
-    return F.cross_entropy(cosines / tau, labels, reduction="none")
+        # Not -inf, which a share of 0 would make NaN.
+        logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def _check_tau(tau: float) -> None:

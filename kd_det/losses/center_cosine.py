@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kd_det.losses._class_means import ClassMeanLoss, check_shapes
+from kd_det.losses._class_means import ClassMeanLoss, check_shapes, directions
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import unit_rows
 from kd_det.registry import MODELS
@@ -19,7 +19,8 @@ def center_cosine_loss(s_emb: Tensor, centers: Tensor, labels: Tensor) -> Tensor
     Args:
         s_emb: Student embeddings ``[N, D]``.
         centers: Class means of the teacher's embeddings ``[C, D]``; no gradient reaches them.
-        labels: Class of each sample, int64 ``[N]``, values in ``[0, C)``.
+        labels: Class of each sample, int64 ``[N]``, values in ``[0, C)``; or the shares of all
+            classes in each sample, float ``[N, C]``, whose means are then mixed likewise.
 
     Returns:
         Loss of each sample ``[N]``, float32 (float64 for float64 input), in ``[0, 2]``.
@@ -31,7 +32,7 @@ def center_cosine_loss(s_emb: Tensor, centers: Tensor, labels: Tensor) -> Tensor
     arXiv 2305.17007, the study of feature directions.
     """
     check_shapes(TITLE, s_emb, centers, labels)
-    direction = unit_rows(at_least_float32(centers.detach()))[labels]
+    direction = directions(at_least_float32(centers.detach()), labels)
     return 1 - (unit_rows(at_least_float32(s_emb)) * direction).sum(dim=1)
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from kd_det.losses._class_means import ClassMeanLoss, check_shapes
+from kd_det.losses._class_means import ClassMeanLoss, check_shapes, directions
 from kd_det.losses._dtype import at_least_float32
-from kd_det.losses._rows import divisor, largest_entry, unit_rows
+from kd_det.losses._rows import divisor, largest_entry
 from kd_det.registry import MODELS
 
 TITLE = "ND loss"
@@ -26,7 +26,8 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
         s_emb: Student embeddings ``[N, D]``.
         t_emb: Teacher embeddings ``[N, D]`` of the same samples; no gradient reaches them.
         centers: Class means of the teacher's embeddings ``[C, D]``; no gradient reaches them.
-        labels: Class of each sample, int64 ``[N]``, values in ``[0, C)``.
+        labels: Class of each sample, int64 ``[N]``, values in ``[0, C)``; or the shares of all
+            classes in each sample, float ``[N, C]``, whose means are then mixed likewise.
 
     Returns:
         Loss of each sample ``[N]``, float32 (float64 for float64 input), in ``[0, 2]``.
@@ -39,7 +40,7 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
     """
     check_shapes(TITLE, s_emb, centers, labels, t_emb)
     s, t = at_least_float32(s_emb), at_least_float32(t_emb.detach())
-    direction = unit_rows(at_least_float32(centers.detach()))[labels]
+    direction = directions(at_least_float32(centers.detach()), labels)
 
     largest = torch.maximum(largest_entry(s.detach()), largest_entry(t))
     s, t = s / divisor(largest), t / divisor(largest)

@@ -1,0 +1,39 @@
+# CIFAR-100 under data/cifar100/, and the schedule of mdistiller's and KD++'s studies.
+_base_ = [
+    "./pair.py",
+    "mmpretrain::_base_/datasets/cifar100_bs16.py",
+    "mmpretrain::_base_/default_runtime.py",
+]
+
+# mdistiller's, with which its teachers were trained.
+data_preprocessor = dict(
+    type="mmpretrain.ClsDataPreprocessor",
+    mean=[129.3105, 124.1085, 112.404],
+    std=[68.2125, 65.4075, 70.4055],
+)
+train_dataloader = dict(batch_size=64, dataset=dict(download=False))
+val_dataloader = dict(batch_size=256, dataset=dict(download=False))
+test_dataloader = val_dataloader
+
+optim_wrapper = dict(
+    optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+)
+param_scheduler = dict(type="MultiStepLR", by_epoch=True, milestones=[150, 180, 210], gamma=0.1)
+train_cfg = dict(by_epoch=True, max_epochs=240, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+auto_scale_lr = dict(base_batch_size=64)
+default_hooks = dict(
+    checkpoint=dict(interval=10, max_keep_ckpts=1, save_best="accuracy/top1"),
+    teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
+)
+
+student = dict(head=dict(num_classes=100, topk=(1,)))
+teacher = dict(head=dict(num_classes=100, topk=(1,)))
+# As published, the weights of all losses but ND grow over the first 20 epochs.
+warm = dict(
+    kd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_kd=dict(warmup=20))),
+    dkd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dkd=dict(warmup=20))),
+    dist=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dist=dict(warmup=20))),
+    review=dict(type="kd_det.LossWeightHook", schedules=dict(loss_review=dict(warmup=20))),
+)

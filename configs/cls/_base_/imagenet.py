@@ -1,0 +1,52 @@
+# ImageNet under data/imagenet/, and KD++'s schedule: batch 512 on eight GPUs.
+_base_ = [
+    "./pair.py",
+    "mmpretrain::_base_/datasets/imagenet_bs32.py",
+    "mmpretrain::_base_/schedules/imagenet_bs256.py",
+    "mmpretrain::_base_/default_runtime.py",
+]
+
+data_preprocessor = dict(type="mmpretrain.ClsDataPreprocessor")
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(optimizer=dict(lr=0.2, nesterov=True))
+auto_scale_lr = dict(base_batch_size=512)
+default_hooks = dict(
+    checkpoint=dict(max_keep_ckpts=1, save_best="accuracy/top1"),
+    teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
+)
+
+student = dict(head=dict(num_classes=1000, topk=(1, 5)))
+teacher = dict(head=dict(num_classes=1000, topk=(1, 5)))
+# As published, the weights of all losses but ND grow over the first 5 epochs.
+warm = dict(
+    kd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_kd=dict(warmup=5))),
+    dkd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dkd=dict(warmup=5))),
+    dist=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dist=dict(warmup=5))),
+    review=dict(type="kd_det.LossWeightHook", schedules=dict(loss_review=dict(warmup=5))),
+)
+
+# ResNets as mmpretrain has them, and what ReviewKD compares of them: each stage before its last
+# ReLU, the last one that the last block calls, and the pooled feature.
+depths = dict(
+    r18=(2, 2, 2, 2), r34=(3, 4, 6, 3), r50=(3, 4, 6, 3), r101=(3, 4, 23, 3), r152=(3, 8, 36, 3)
+)
+stages_of = {
+    name: dict(
+        stages=dict(
+            type="kd_det.Pyramid",
+            levels=[
+                *[
+                    dict(
+                        type="ModuleInputs",
+                        source=f"backbone.layer{stage}.{blocks - 1}.relu",
+                        record_idx=-1,
+                        data_idx=0,
+                    )
+                    for stage, blocks in enumerate(numbers, start=1)
+                ],
+                _base_.pooled,
+            ],
+        )
+    )
+    for name, numbers in depths.items()
+}

@@ -1,0 +1,9 @@
+# KD++: KD and the ND loss, arXiv 2305.17007.
+_base_ = "./kd.py"
+
+model = dict(
+    distiller=dict(
+        distill_losses=dict(loss_nd=dict(type="kd_det.NDLoss")),
+        loss_forward_mappings=dict(loss_nd=_base_.nd_arguments),
+    )
+)

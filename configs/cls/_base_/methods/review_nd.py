@@ -1,0 +1,9 @@
+# ReviewKD++: ReviewKD and the ND loss, arXiv 2305.17007.
+_base_ = "./review.py"
+
+model = dict(
+    distiller=dict(
+        distill_losses=dict(loss_nd=dict(type="kd_det.NDLoss")),
+        loss_forward_mappings=dict(loss_nd=_base_.nd_arguments),
+    )
+)

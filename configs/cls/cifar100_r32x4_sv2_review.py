@@ -1,0 +1,14 @@
+# ReviewKD: ResNet-32x4 teaches ShuffleNetV2 on CIFAR-100.
+_base_ = ["./_base_/methods/review.py", "./_base_/pairs/cifar100_r32x4_sv2.py"]
+
+model = dict(
+    architecture=_base_.student,
+    teacher=_base_.teacher,
+    teacher_ckpt=_base_.teacher_ckpt,
+    distiller=dict(
+        **_base_.stages,
+        connectors=dict(review=_base_.review),
+        distill_losses=_base_.losses.review,
+    ),
+)
+custom_hooks = [_base_.warm.review]

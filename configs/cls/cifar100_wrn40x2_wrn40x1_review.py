@@ -1,0 +1,14 @@
+# ReviewKD: WRN-40-2 teaches WRN-40-1 on CIFAR-100.
+_base_ = ["./_base_/methods/review.py", "./_base_/pairs/cifar100_wrn40x2_wrn40x1.py"]
+
+model = dict(
+    architecture=_base_.student,
+    teacher=_base_.teacher,
+    teacher_ckpt=_base_.teacher_ckpt,
+    distiller=dict(
+        **_base_.stages,
+        connectors=dict(review=_base_.review),
+        distill_losses=_base_.losses.review,
+    ),
+)
+custom_hooks = [_base_.warm.review]

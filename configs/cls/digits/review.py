@@ -1,0 +1,14 @@
+# The student of plain.py, taught by ReviewKD.
+_base_ = ["../_base_/methods/review.py", "../_base_/pairs/digits.py"]
+
+model = dict(
+    architecture=_base_.student,
+    teacher=_base_.teacher,
+    teacher_ckpt=_base_.teacher_ckpt,
+    distiller=dict(
+        **_base_.stages,
+        connectors=dict(review=_base_.review),
+        distill_losses=_base_.losses.review,
+    ),
+)
+custom_hooks = [_base_.warm.review]

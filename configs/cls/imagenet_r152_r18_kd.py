@@ -1,0 +1,12 @@
+# KD: ResNet-152 teaches ResNet-18 on ImageNet.
+_base_ = ["./_base_/methods/kd.py", "./_base_/pairs/imagenet_r152_r18.py"]
+
+model = dict(
+    architecture=_base_.student,
+    teacher=_base_.teacher,
+    teacher_ckpt=_base_.teacher_ckpt,
+    distiller=dict(
+        distill_losses=_base_.losses.kd,
+    ),
+)
+custom_hooks = [_base_.warm.kd]
