@@ -50,7 +50,9 @@ class PyramidRecorder(BaseRecorder):
             if isinstance(level, str):
                 level = dict(type="ModuleOutputs", source=level)
             cfg = {"_scope_": "mmrazor", **level}
-            indices = {key: cfg.pop(key) for key in ("record_idx", "data_idx") if key in cfg}
+            indices: dict[str, Any] = {
+                key: cfg.pop(key) for key in ("record_idx", "data_idx") if key in cfg
+            }
             # As MMRazor's manager does, whose configs leave the ending out.
             cfg["type"] += "Recorder"
             self._levels.append(RAZOR_TASK_UTILS.build(cfg))

@@ -29,6 +29,18 @@ def fresh_loggers() -> Iterator[None]:
     MMLogger._instance_dict.clear()
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No download, by whatever way."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a config must be built without the network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, Tensor]]:
     """Reads a file of golden vectors by its stem; tests/golden/README.md explains the keys."""

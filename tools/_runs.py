@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from _steps import Step
+from _steps import Step, run_all
+from _trainings import checkpoint, final, training, write_config
 from mmengine.config import Config
-
-from kd_det.files import write_atomically
 
 CONFIGS = Path("configs/digits")
 Change = Callable[[Config], None]
@@ -101,7 +97,9 @@ class Study:
     def __init__(self, root: Path, data: Data) -> None:
         self.root = root
         self.data = data
-        self.teacher = self._train("teacher", adapted("teacher", data, 0, data.teacher_epochs), [])
+        self.teacher = training(
+            root, "teacher", adapted("teacher", data, 0, data.teacher_epochs), []
+        )
         self.centers = self._centers()
 
     def run(self, steps: Iterable[Step], jobs: int) -> None:
@@ -114,25 +112,7 @@ class Study:
         self.teacher.run()
         if any(self.centers in step.inputs for step in steps):
             self.centers.run()
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-        failed = []
-        pool = ThreadPoolExecutor(jobs)
-        try:
-            for step, future in [(step, pool.submit(step.run)) for step in steps]:
-                try:
-                    future.result()
-                except RuntimeError as error:
-                    print(error, flush=True)
-                    failed.append(step.name)
-        except BaseException:  # Ctrl-C: what runs is stopped, what waits is not begun
-            pool.shutdown(wait=False, cancel_futures=True)
-            for step in steps:
-                step.stop()
-            raise
-        finally:
-            pool.shutdown()
-        if failed:
-            raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")
+        run_all(steps, jobs)
 
     def student(
         self,
@@ -163,52 +143,18 @@ class Study:
                     inputs.append(self.centers)
         if change is not None:
             change(cfg)
-        return self._train(f"{name or recipe}_e{epochs}_s{seed}", cfg, inputs)
-
-    def _train(self, name: str, cfg: Config, inputs: list[Step]) -> Step:
-        folder = self.root / name
-        config = self._write(name, cfg)
-        command = ["tools/train.py", str(config), "--work-dir", str(folder)]
-        step = Step(name, command, folder, str(config), inputs, resume="--resume")
-        step.results = [folder / f"epoch_{cfg.train_cfg.max_epochs}.pth"]
-        return step
+        return training(self.root, f"{name or recipe}_e{epochs}_s{seed}", cfg, inputs)
 
     def _centers(self) -> Step:
         cfg = adapted("kd_nd", self.data, 0, 1)
         cfg.model.teacher_ckpt = str(checkpoint(self.teacher))
         folder = self.root / "centers"
-        config = self._write("centers", cfg)
+        config = write_config(self.root, "centers", cfg)
         command = ["tools/collect_centers.py", str(config), "--work-dir", str(folder)]
         result = folder / "class_centers.safetensors"
         return Step("centers", command, folder, str(config), [self.teacher], results=[result])
 
-    def _write(self, name: str, cfg: Config) -> Path:
-        path = self.root / "configs" / f"{name}.py"
-        # Not cfg.dump(): formatting the text takes seconds, and there are many.
-        lines = [f"{key} = {value!r}\n" for key, value in cfg.to_dict().items()]
-        write_atomically(path, "".join(lines).encode())
-        return path
-
-
-def checkpoint(step: Step) -> Path:
-    """The last checkpoint of a training."""
-    return step.results[0]
-
-
-def curve(step: Step) -> dict[int, float]:
-    """COCO mAP after each epoch that was evaluated, over all interruptions of a training."""
-    found: dict[int, float] = {}
-    for file in sorted(step.folder.glob("*/vis_data/scalars.json")):
-        for line in file.read_text().splitlines():
-            entry: dict[str, Any] = json.loads(line)
-            if "coco/bbox_mAP" in entry:
-                found[entry["step"]] = entry["coco/bbox_mAP"]
-    return dict(sorted(found.items()))
-
 
 def final_map(step: Step) -> float:
     """COCO mAP that a training logged last."""
-    found = curve(step)
-    if not found:
-        raise RuntimeError(f"no evaluation was logged in {step.folder}")
-    return found[max(found)]
+    return final(step, "coco/bbox_mAP")

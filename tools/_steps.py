@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -136,6 +138,33 @@ class Step:
             raise RuntimeError(f"step '{self.name}' failed with exit code {code}:\n{end}({log})")
 
 
+def run_all(steps: Sequence[Step], jobs: int) -> None:
+    """Run steps side by side, each with its share of the cores.
+
+    Raises:
+        RuntimeError: If steps failed, after all others ran; names them.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    failed = []
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for step, future in [(step, pool.submit(step.run)) for step in steps]:
+            try:
+                future.result()
+            except RuntimeError as error:
+                print(error, flush=True)
+                failed.append(step.name)
+    except BaseException:  # Ctrl-C: what runs is stopped, what waits is not begun
+        pool.shutdown(wait=False, cancel_futures=True)
+        for step in steps:
+            step.stop()
+        raise
+    finally:
+        pool.shutdown()
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")
+
+
 def _commit() -> str:
     """The checked out commit, with a mark if files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
@@ -156,6 +185,6 @@ def _shortened(line: str) -> str:
     counters = re.match(r"Epoch\(\w+\)\s*(\[[^]]*\])+", text)
     if counters is None:
         return text
-    kept = ("lr:", "eta:", "time:", "loss:", "coco/bbox_mAP:", "coco/bbox_mAP_50:")
+    kept = ("lr:", "eta:", "time:", "loss:", "coco/bbox_mAP:", "coco/bbox_mAP_50:", "accuracy/")
     rest = (part.strip() for part in text[counters.end() :].split("  "))
     return "  ".join([counters[0], *(part for part in rest if part.startswith(kept))])

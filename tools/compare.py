@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from _runs import Data, Study, adapted, final_map, recipes
 from _steps import Step
+from _tables import method_table, provenance
 from mmengine.config import Config
 
 from kd_det import cli
@@ -124,22 +121,6 @@ def report(
     runs: Iterable[Step],
 ) -> str:
     """Mean, spread and share of the gap for each method, in Markdown."""
-    by_method: dict[str, list[float]] = {}
-    for (method, _), value in results.items():
-        by_method.setdefault(method, []).append(value)
-    plain = statistics.mean(by_method["plain"]) if "plain" in by_method else float("nan")
-    rows = []
-    for method in ("plain", *args.methods):
-        values = by_method.get(method)
-        if values is None:
-            continue
-        mean = statistics.mean(values)
-        spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        gap = teacher - plain
-        share = f"{(mean - plain) / gap:.0%}" if method != "plain" and gap > 0 else ""
-        each = " ".join(f"{value:.3f}" for value in values)
-        nd_adds = over_base(method, results)
-        rows.append(f"| {method} | {mean:.3f} | {spread} | {share} | {nd_adds} | {each} |")
     seeds = " ".join(map(str, args.seeds))
     start = (
         "the teacher's heads, plain from scratch"
@@ -154,32 +135,11 @@ def report(
             "difference to the same method and seeds without it.",
             f"Teacher: {teacher:.3f} ({data.teacher_epochs} epochs, one seed).",
             "",
-            "| method | mean mAP | standard deviation | of the gap to the teacher | ND adds "
-            "| each seed |",
-            "|---|---|---|---|---|---|",
-            *rows,
+            method_table(args.methods, results, teacher, "mAP"),
             "",
             provenance(runs),
             "",
         ]
-    )
-
-
-def over_base(method: str, results: dict[tuple[str, int], float]) -> str:
-    """What the ND loss adds, over the seeds that both forms have."""
-    base = method.replace("_nd", "")
-    seeds = [s for m, s in results if m == method and (base, s) in results]
-    if base == method or not seeds:
-        return ""
-    return f"{statistics.mean(results[method, s] - results[base, s] for s in seeds):+.3f}"
-
-
-def provenance(runs: Iterable[Step]) -> str:
-    """Of the code that made the finished runs, and of this machine."""
-    commits = sorted({step.commit for step in runs if step.done})
-    return (
-        f"Commit {', '.join(commits)}; {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, torch {torch.__version__}."
     )
 
 

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _runs import CONFIGS, curve, recipes
+from _runs import CONFIGS, recipes
 from _steps import Step
+from _trainings import curve
 from mmengine.config import Config
 
 import kd_det  # noqa: F401  (mends the stack)
@@ -142,7 +143,7 @@ def plot(runs: dict[str, Step], result: dict[str, dict[str, float]], path: Path)
     for name, metrics in result.items():
         bar = bars.bar(name, metrics["bbox_mAP"], color=colors[name])
         bars.bar_label(bar, fmt="%.3f")
-        points = curve(runs[name])
+        points = curve(runs[name], "coco/bbox_mAP")
         curves.plot(points.keys(), points.values(), marker="o", color=colors[name], label=name)
     bars.set_ylabel("COCO mAP, digits-coco val")
     bars.margins(y=0.12)

@@ -11,7 +11,8 @@ from itertools import chain
 from pathlib import Path
 
 from _runs import Data, Study, adapted, final_map, recipes
-from compare import add_data_arguments, data_of, provenance, with_places
+from _tables import provenance
+from compare import add_data_arguments, data_of, with_places
 from mmengine.config import Config
 
 from kd_det import cli

@@ -6,7 +6,7 @@ and loading all of mmpretrain takes seconds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -25,7 +25,7 @@ def cifar_mobilenet_v2(widen_factor: float = 0.5, **kwargs: Any) -> nn.Module:
 
     class CifarMobileNetV2(MobileNetV2):
         # Expansion, channels, blocks, stride; the second layer has stride 2 for ImageNet.
-        arch_settings = [
+        arch_settings: ClassVar[list] = [
             [ratio, width, blocks, 1 if index == 1 else stride]
             for index, (ratio, width, blocks, stride) in enumerate(MobileNetV2.arch_settings)
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -32,7 +32,7 @@ class Digits(BaseDataset):
         ValueError: For another ``split``, or more images than there are.
     """
 
-    METAINFO = dict(classes=CLASSES)
+    METAINFO: ClassVar[dict] = dict(classes=CLASSES)
 
     def __init__(self, split: str = "train", train_per_class: int = 30, **kwargs: Any) -> None:
         if split not in SPLITS:
@@ -42,7 +42,7 @@ class Digits(BaseDataset):
         super().__init__(test_mode=split == "test", **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Image and class of each item."""
+        """Image, class and number in scikit-learn's set of each item."""
         from sklearn.datasets import load_digits
 
         images, labels = load_digits(return_X_y=True)
@@ -58,4 +58,4 @@ class Digits(BaseDataset):
         train = np.sort(np.concatenate([some[: self.train_per_class] for some in by_class]))
         test = np.setdiff1d(np.arange(len(labels)), train)
         chosen = train if self.split == "train" else test
-        return [dict(img=images[i], gt_label=int(labels[i]), sample_idx=int(i)) for i in chosen]
+        return [dict(img=images[i], gt_label=int(labels[i]), source_idx=int(i)) for i in chosen]

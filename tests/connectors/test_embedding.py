@@ -185,3 +185,9 @@ def test_is_in_the_registry():
     module = MODELS.build(dict(type="kd_det.EmbeddingConnector", in_features=2, out_features=3))
     assert isinstance(module, EmbeddingConnector)
     assert module.dropout.p == 0.5
+
+
+def test_of_several_tokens_it_takes_the_mean():
+    connector = EmbeddingConnector(3, 2).eval()
+    tokens = torch.randn(5, 3), torch.randn(5, 3)
+    torch.testing.assert_close(connector(tokens), connector((tokens[0] + tokens[1]) / 2))

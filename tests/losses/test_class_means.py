@@ -220,3 +220,54 @@ def test_shapes_that_do_not_fit_are_an_error_before_there_are_centers(kind, shap
 def test_sizes_are_positive(kind, option):
     with pytest.raises(ValueError, match=f"{kind.__name__} needs .*{option}=0"):
         kind(**{"num_classes": CLASSES, "embed_dim": DIM, option: 0})
+
+
+# Shares of classes, as Mixup and CutMix give them
+
+
+def shares_of(*rows: dict[int, float]) -> Tensor:
+    shares = torch.zeros(len(rows), CLASSES)
+    for row, given in enumerate(rows):
+        for label, share in given.items():
+            shares[row, label] = share
+    return shares
+
+
+def test_a_whole_share_is_a_label(rows, kind):
+    s, t, means, labels = rows
+    loss = loss_with(kind, means)
+    shares = torch.nn.functional.one_hot(labels, CLASSES).float()
+    torch.testing.assert_close(loss(s, t, shares), loss(s, t, labels))
+
+
+@pytest.mark.parametrize("kind", [NDLoss, CenterCosineLoss])
+def test_means_of_mixed_images_are_mixed(rows, kind):
+    s, t, means, _ = rows
+    mixed = means.clone()
+    mixed[0] = 0.3 * means[1] + 0.7 * means[2]
+    value = loss_with(kind, means)(s[:1], t[:1], shares_of({1: 0.3, 2: 0.7}))
+    torch.testing.assert_close(value, loss_with(kind, mixed)(s[:1], t[:1], torch.tensor([0])))
+
+
+def test_contrast_of_mixed_images_is_mixed(rows):
+    s, t, means, _ = rows
+    loss = loss_with(CenterContrastLoss, means)
+    each = [loss(s[:1], t[:1], torch.tensor([label])) for label in (1, 2)]
+    value = loss(s[:1], t[:1], shares_of({1: 0.3, 2: 0.7}))
+    torch.testing.assert_close(value, 0.3 * each[0] + 0.7 * each[1])
+
+
+def test_a_share_of_a_class_never_seen_takes_no_part(rows, kind):
+    s, t, means, _ = rows
+    loss = loss_with(kind, means, torch.tensor([1, 1, 1, 0]))
+    s = s[:2].requires_grad_()
+    value = loss(s, t[:2], shares_of({0: 1.0}, {0: 0.5, 3: 0.5}))
+    torch.testing.assert_close(value, loss(s[:1], t[:1], torch.tensor([0])))
+    (gradient,) = torch.autograd.grad(value, s)
+    assert gradient[0].any() and not gradient[1].any()
+
+
+def test_shares_of_another_number_of_classes_are_refused(rows, kind):
+    s, t, means, _ = rows
+    with pytest.raises(ValueError, match=rf"labels \[10, {CLASSES + 1}\]"):
+        loss_with(kind, means)(s, t, torch.ones(10, CLASSES + 1))

@@ -223,7 +223,9 @@ def test_curve_joins_interrupted_runs(demo, steps, tmp_path):
         file.parent.mkdir(parents=True)
         lines = [json.dumps({"step": s, "coco/bbox_mAP": v}) for s, v in points]
         file.write_text("\n".join([*lines, json.dumps({"step": 9, "loss": 1.0})]))
-    assert demo.curve(steps.Step("a", [], tmp_path)) == {1: 0.1, 2: 0.25, 3: 0.3}
+    step = steps.Step("a", [], tmp_path)
+    assert demo.curve(step, "coco/bbox_mAP") == {1: 0.1, 2: 0.25, 3: 0.3}
+    assert demo.curve(step, "loss") == {9: 1.0}
 
 
 def test_runs_again_when_its_result_is_gone(step, tmp_path):
