@@ -18,6 +18,9 @@ RENAMED = {
     ("mmdet", "faster_rcnn/faster_rcnn_r50_fpn_1x_coco.py"): (
         "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
     ),
+    ("mmdet", "faster_rcnn/faster_rcnn_r101_fpn_2x_coco.py"): (
+        "faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py"
+    ),
     ("mmpretrain", "deit/deit-base_pt-16xb64_in1k.py"): "deit/deit-base_16xb64_in1k.py",
 }
 
