@@ -14,6 +14,7 @@ from kd_det.compat import (
     downloads,
     installed_path,
     mmcls,
+    mmcls_classes,
     mmcv_ops,
     mmrazor_quantization,
     renamed_configs,
@@ -36,6 +37,7 @@ def activate() -> None:
     downloads.mend()
     installed_path.mend()
     mmcls.mend()  # after installed_path: `mmcls::` configs are found through it
+    mmcls_classes.mend()
     renamed_configs.mend()  # after mmcls: it sees the translated package name
     cpu_distributed.mend()
     config_text.mend()

@@ -45,6 +45,19 @@ def run_snippets(snippets: dict[str, str], prelude: str = "") -> dict[str, str |
     return json.loads(answer[0][len("OUTCOME") :])
 
 
+# Makes all mends but those named.
+_LEAVE_OUT = """
+import sys, types
+package = types.ModuleType("kd_det")  # the real one would make all of them
+package.__path__ = [{folder!r}]
+sys.modules["kd_det"] = package
+from kd_det import compat
+for name in {names!r}:
+    getattr(compat, name).mend = lambda: None
+compat.activate()
+"""
+
+
 def _collected(request: pytest.FixtureRequest, attribute: str) -> dict[str, str]:
     """Snippets under `attribute` in all selected test modules.
 
@@ -66,6 +79,17 @@ def run_fresh() -> Callable[..., dict[str, str | None]]:
 def unmended(request: pytest.FixtureRequest) -> dict[str, str | None]:
     """Errors of the snippets in `BREAKAGE`, without kd_det."""
     return run_snippets(_collected(request, "BREAKAGE"))
+
+
+@pytest.fixture(scope="session")
+def left_out(request: pytest.FixtureRequest) -> dict[str, str | None]:
+    """Errors of the snippets in `LEFT_OUT`, without the mends that are their keys.
+
+    For what could not be imported at all without the others.
+    """
+    snippets = _collected(request, "LEFT_OUT")
+    prelude = _LEAVE_OUT.format(folder=str(ROOT / "kd_det"), names=list(snippets))
+    return run_snippets(snippets, prelude)
 
 
 @pytest.fixture(scope="session")
