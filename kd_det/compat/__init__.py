@@ -9,6 +9,7 @@ parts of mmengine: what has to be changed there is changed when somebody else im
 from __future__ import annotations
 
 from kd_det.compat import (
+    classifier_scope,
     config_text,
     cpu_distributed,
     downloads,
@@ -38,6 +39,7 @@ def activate() -> None:
     installed_path.mend()
     mmcls.mend()  # after installed_path: `mmcls::` configs are found through it
     mmcls_classes.mend()
+    classifier_scope.mend()
     renamed_configs.mend()  # after mmcls: it sees the translated package name
     cpu_distributed.mend()
     config_text.mend()
