@@ -19,6 +19,7 @@ from kd_det.compat import (
     mmcv_ops,
     mmrazor_quantization,
     renamed_configs,
+    renamed_types,
     require_mmcv,
     torch_load,
 )
@@ -41,6 +42,7 @@ def activate() -> None:
     mmcls_classes.mend()
     classifier_scope.mend()
     renamed_configs.mend()  # after mmcls: it sees the translated package name
+    renamed_types.mend()
     cpu_distributed.mend()
     config_text.mend()
     _active = True
