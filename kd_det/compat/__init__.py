@@ -17,6 +17,7 @@ from kd_det.compat import (
     mmcls,
     mmcls_classes,
     mmcv_ops,
+    mmrazor_datafree,
     mmrazor_quantization,
     renamed_configs,
     renamed_types,
@@ -41,6 +42,7 @@ def activate() -> None:
     mmcls.mend()  # after installed_path: `mmcls::` configs are found through it
     mmcls_classes.mend()
     classifier_scope.mend()
+    mmrazor_datafree.mend()
     renamed_configs.mend()  # after mmcls: it sees the translated package name
     renamed_types.mend()
     cpu_distributed.mend()
