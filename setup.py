@@ -34,7 +34,8 @@ setup(
     extras_require={
         # Either this or a compiled mmcv>=2.0.0rc4,<2.2.0, which is used when it is there.
         "lite": ["mmcv-lite>=2.1.0,<2.2"],
-        "cls": ["mmpretrain>=1.2.0,<1.3"],
+        # timm has the teacher of mmrazor's config for DeiT.
+        "cls": ["mmpretrain>=1.2.0,<1.3", "timm>=1.0.31"],
         "demo": ["scikit-learn>=1.9", "matplotlib>=3.11"],
         "dev": ["mypy>=2.4", "pytest>=9.2", "ruff>=0.17"],
     },

@@ -19,12 +19,11 @@ FILES = sorted(p for p in CONFIGS.rglob("*.py") if "cls" not in p.parts)
 RECIPES = [p for p in FILES if "_base_" not in p.parts]
 BASES = [p for p in FILES if "_base_" in p.parts]
 
+pytestmark = pytest.mark.usefixtures("offline")
+
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(CONFIGS))
-
-
-pytestmark = pytest.mark.usefixtures("offline")
 
 
 def build_side(model: dict) -> torch.nn.Module:
