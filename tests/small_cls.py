@@ -8,29 +8,27 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from small import ROOT
-from torch import Tensor, nn
+from torch import Tensor
 
 CLS = ROOT / "configs" / "cls"
 
 
-def build_classifier(model: dict) -> nn.Module:
-    """Build a model config as a Runner of mmpretrain's scope does, MMRazor's forms included."""
+def build_classifier(model: dict, scope: str = "mmpretrain") -> Any:
+    """Build a model config as a Runner of that scope does, MMRazor's forms included."""
     from mmrazor.registry import MODELS
 
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
+    with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(model)
 
 
 def build_distiller(cfg: Config) -> Any:
     """The algorithm of a recipe, with a teacher of random weights."""
     torch.manual_seed(0)
-    cfg.model.setdefault("data_preprocessor", cfg.data_preprocessor)
-    cfg.model.teacher = build_classifier(cfg.model.teacher)
+    if "data_preprocessor" in cfg:
+        cfg.model.setdefault("data_preprocessor", cfg.data_preprocessor)
+    cfg.model.teacher = build_classifier(cfg.model.teacher, cfg.default_scope)
     cfg.model.teacher_ckpt = None
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
-        from mmrazor.registry import MODELS
-
-        return MODELS.build(cfg.model)
+    return build_classifier(cfg.model, cfg.default_scope)
 
 
 def give_random_centers(model: Any) -> None:
@@ -63,7 +61,7 @@ def losses_of(model: Any, data: dict[str, Any]) -> dict[str, Tensor]:
 
 def gradients_reach_student(model: Any, loss: Tensor) -> bool:
     """Whether a loss has a gradient at any parameter of the student, and none at the teacher."""
-    parameters = list(model.architecture.parameters())
+    parameters = [p for p in model.architecture.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     assert not any(p.requires_grad for p in model.teacher.parameters())
     return any(g is not None and g.abs().sum() > 0 for g in gradients)

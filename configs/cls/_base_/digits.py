@@ -32,7 +32,7 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(
-    optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer=dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
 )
 param_scheduler = dict(
     type="CosineAnnealingLR", by_epoch=True, begin=0, T_max=60, convert_to_iter_based=True
@@ -51,6 +51,6 @@ student = dict(
     head=dict(num_classes=10, in_channels=16, topk=(1,)),
 )
 teacher = dict(
-    backbone=dict(type="kd_det.CifarResNet", depth=20),
+    backbone=dict(type="kd_det.CifarResNet", depth=14),
     head=dict(num_classes=10, in_channels=64, topk=(1,)),
 )

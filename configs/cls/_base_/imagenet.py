@@ -24,29 +24,3 @@ warm = dict(
     dist=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dist=dict(warmup=5))),
     review=dict(type="kd_det.LossWeightHook", schedules=dict(loss_review=dict(warmup=5))),
 )
-
-# ResNets as mmpretrain has them, and what ReviewKD compares of them: each stage before its last
-# ReLU, the last one that the last block calls, and the pooled feature.
-depths = dict(
-    r18=(2, 2, 2, 2), r34=(3, 4, 6, 3), r50=(3, 4, 6, 3), r101=(3, 4, 23, 3), r152=(3, 8, 36, 3)
-)
-stages_of = {
-    name: dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=[
-                *[
-                    dict(
-                        type="ModuleInputs",
-                        source=f"backbone.layer{stage}.{blocks - 1}.relu",
-                        record_idx=-1,
-                        data_idx=0,
-                    )
-                    for stage, blocks in enumerate(numbers, start=1)
-                ],
-                _base_.pooled,
-            ],
-        )
-    )
-    for name, numbers in depths.items()
-}

@@ -1,4 +1,6 @@
 # What pairs of classifiers have in common: they say what is different.
+_base_ = "./resnet_stages.py"
+
 student = dict(
     type="mmpretrain.ImageClassifier",
     neck=dict(type="mmpretrain.GlobalAveragePooling"),
@@ -10,5 +12,3 @@ teacher = student
 nd_connectors = dict()
 nd_route = dict()
 centers = dict(type="kd_det.ClassCenterHook")
-# The embedding as ReviewKD's deepest level: a feature without spatial extent.
-pooled = dict(type="ModuleInputs", source="head.fc", data_idx=0)

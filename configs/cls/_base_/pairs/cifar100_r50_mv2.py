@@ -24,24 +24,7 @@ stages = dict(
             ],
         )
     ),
-    teacher_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=[
-                # Each stage before its last ReLU: the last one that the last block calls.
-                *[
-                    dict(
-                        type="ModuleInputs",
-                        source=f"backbone.{block}.relu",
-                        record_idx=-1,
-                        data_idx=0,
-                    )
-                    for block in ("layer1.2", "layer2.3", "layer3.5", "layer4.2")
-                ],
-                _base_.pooled,
-            ],
-        )
-    ),
+    teacher_recorders=_base_.stages_of.r50,
 )
 review = dict(
     type="kd_det.ReviewFusion",

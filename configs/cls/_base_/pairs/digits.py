@@ -1,4 +1,4 @@
-# ResNet-20 teaches ResNet-8 with a quarter of its channels on scikit-learn's digits.
+# ResNet-14 teaches ResNet-8 with a quarter of its channels on scikit-learn's digits.
 _base_ = "../digits.py"
 
 student = dict(backbone=dict(out_indices=(0, 1, 2)))
@@ -36,8 +36,8 @@ nd = dict(num_classes=10, embed_dim=64)
 losses = dict(
     kd=dict(loss_kd=dict(loss_weight=1.0, tau=4)),
     kd_nd=dict(loss_kd=dict(loss_weight=1.0, tau=4), loss_nd=dict(loss_weight=1.0, **nd)),
-    dkd_nd=dict(loss_dkd=dict(alpha=1.0, beta=2.0, tau=4.0), loss_nd=dict(loss_weight=1.0, **nd)),
-    dist_nd=dict(loss_dist=dict(loss_weight=1.0, tau=4), loss_nd=dict(loss_weight=1.0, **nd)),
+    dkd_nd=dict(loss_dkd=dict(alpha=1.0, beta=1.0, tau=4.0), loss_nd=dict(loss_weight=1.0, **nd)),
+    dist_nd=dict(loss_dist=dict(loss_weight=2.0, tau=1), loss_nd=dict(loss_weight=1.0, **nd)),
     review=dict(loss_review=dict(loss_weight=1.0)),
     review_nd=dict(loss_review=dict(loss_weight=1.0), loss_nd=dict(loss_weight=1.0, **nd)),
 )

@@ -1,0 +1,14 @@
+# What the ND loss and ReviewKD need of ResNet-34 and ResNet-18 on ImageNet.
+_base_ = ["../../cls/_base_/records.py", "../../cls/_base_/resnet_stages.py"]
+
+recorders = dict(
+    student_recorders=dict(**_base_.distiller.student_recorders, **_base_.stages_of.r18),
+    teacher_recorders=dict(**_base_.distiller.teacher_recorders, **_base_.stages_of.r34),
+)
+nd = dict(type="kd_det.NDLoss", num_classes=1000, embed_dim=512)
+review_fusion = dict(
+    type="kd_det.ReviewFusion",
+    in_channels=[64, 128, 256, 512, 512],
+    out_channels=[64, 128, 256, 512, 512],
+    mid_channels=512,
+)

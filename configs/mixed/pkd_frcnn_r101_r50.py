@@ -1,0 +1,18 @@
+# MMRazor's PKD for Faster R-CNN, with the ND loss and ReviewKD beside it.
+_base_ = [
+    "mmrazor::distill/mmdet/pkd/pkd_fpn_faster-rcnn_r101_faster-rcnn_r50_2x_coco.py",
+    "../_base_/frcnn_distiller.py",
+]
+
+model = dict(
+    type="kd_det.RoITeacherDistill",  # the teacher scores the RoIs that the student sampled
+    distiller=dict(
+        **_base_.distiller,
+        connectors=dict(review=_base_.review_fusion),
+        distill_losses=dict(loss_nd=_base_.nd, loss_review=dict(type="kd_det.HCLLoss")),
+        loss_forward_mappings=dict(
+            loss_nd=_base_.nd_arguments, loss_review=_base_.review_arguments
+        ),
+    ),
+)
+custom_hooks = [dict(type="kd_det.ClassCenterHook")]

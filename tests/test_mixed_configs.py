@@ -1,0 +1,67 @@
+"""Our losses beside MMRazor's in MMRazor's own configs: each of them reaches the student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from small import ROOT
+from small_cls import (
+    batch,
+    build_distiller,
+    give_random_centers,
+    gradients_reach_student,
+    losses_of,
+)
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+MIXED = sorted((ROOT / "configs" / "mixed").glob("*.py"))
+THEIRS = {
+    "cwd_frcnn_r101_r50": {f"loss_cwd_fpn{level}" for level in range(5)},
+    "pkd_frcnn_r101_r50": {f"loss_pkd_fpn{level}" for level in range(4)},
+    "fbkd_frcnn_r101_r50": {f"loss_s{level}" for level in range(4)},
+    "kd_r34_r18": {"loss_kl"},
+    "dkd_r34_r18": {"loss_dkd"},
+}
+OURS = {"loss_nd", "loss_review"}
+SIDE = 128  # FBKD pools by 8 what is left at stride 8
+
+
+def test_every_one_is_here():
+    assert {path.stem for path in MIXED} == THEIRS.keys()
+
+
+@pytest.mark.parametrize("path", MIXED, ids=lambda path: path.stem)
+def test_every_loss_reaches_the_student(path: Path):
+    cfg = Config.fromfile(path)
+    # Their weights would be downloaded.
+    for side in ("architecture", "teacher"):
+        cfg.model[side].pretrained = False
+    assert cfg.custom_hooks == [dict(type="kd_det.ClassCenterHook")]
+    model = build_distiller(cfg)
+    give_random_centers(model)
+    data = detection_batch() if "frcnn" in path.stem else batch(1000, 64)
+    losses = losses_of(model, data)
+    distilled = {k.removeprefix("distill."): v for k, v in losses.items() if "distill." in k}
+    assert distilled.keys() == THEIRS[path.stem] | OURS
+    for name, loss in distilled.items():
+        assert loss.isfinite() and loss > 0, name
+        assert gradients_reach_student(model, loss), name
+    assert any(key.startswith("student.") for key in losses)
+
+
+def detection_batch() -> dict:
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    images = list(torch.randint(256, (2, 3, SIDE, SIDE), dtype=torch.uint8))
+    samples = []
+    for _ in images:
+        sample = DetDataSample(metainfo=dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE)))
+        boxes = torch.tensor([[4.0, 4, 40, 44], [20, 20, 90, 60]])
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
+        samples.append(sample)
+    return dict(inputs=images, data_samples=samples)
