@@ -57,6 +57,9 @@ def test_base_parses(path):
 @pytest.mark.parametrize("path", STUDENTS, ids=name_of)
 def test_every_loss_of_a_recipe_reaches_the_student(path):
     cfg = load(path)
+    if "deitb" in path.stem:  # parts of this teacher would be downloaded
+        cfg.model.teacher.backbone.pretrained = False
+        del cfg.model.teacher.head["init_cfg"]
     model = build_distiller(cfg)
     give_random_centers(model)
     losses = losses_of(model, batch(cfg.model.architecture.head.num_classes, side_of(path)))
@@ -76,9 +79,7 @@ def test_a_recipe_has_the_hooks_that_its_losses_need(path):
     # As published: all distillation losses but ND are warmed up.
     schedules = hooks["kd_det.LossWeightHook"].schedules
     assert schedules.keys() == losses.keys() - {"loss_nd"}
-    warmup = {"cifar100": 20, "imagenet": 5, "digits": 5}[
-        "digits" if path.parent.name == "digits" else path.stem.split("_")[0]
-    ]
+    warmup = 20 if path.stem.startswith("cifar100") else 5
     assert all(schedule == dict(warmup=warmup) for schedule in schedules.values())
 
 

@@ -184,6 +184,10 @@ class PrePass:
     def _preprocess(self, batch: dict) -> dict:
         # Not as in training: mixed images would have no class.
         data = self.model.data_preprocessor(batch, training=False)
+        for sample in data["data_samples"]:
+            # mmpretrain's, made for mixing: integers while nothing is mixed, which no loss takes.
+            if "gt_label" in sample and "gt_score" in sample:
+                del sample.gt_score
         if hasattr(self.model, "teacher_input"):
             data["inputs"] = self.model.teacher_input(data["inputs"], data["data_samples"])
         return data

@@ -28,6 +28,16 @@ def test_methods_are_trained_and_tabled(tmp_path: Path):
     state = torch.load(tmp_path / "runs" / "review_nd_s0" / "epoch_1.pth", weights_only=False)
     assert not any(key.startswith("teacher.") for key in state["state_dict"])
 
+    # A student's checkpoint is evaluated without its teacher.
+    config = tmp_path / "runs" / "configs" / "review_nd_s0.py"
+    checkpoint = tmp_path / "runs" / "review_nd_s0" / "epoch_1.pth"
+    (tmp_path / "runs" / "teacher" / "epoch_1.pth").rename(tmp_path / "teacher.pth")
+    places = ["--work-dir", tmp_path / "test", "--out", tmp_path / "metrics.json"]
+    assert run_process("test", config, checkpoint, *places).returncode == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())["accuracy/top1"]
+    assert rows[2][1] == f"{found:.2f}"
+    (tmp_path / "teacher.pth").rename(tmp_path / "runs" / "teacher" / "epoch_1.pth")
+
     again = run_process("compare_cls", *command, "--out", out)
     assert again.stdout.count("done already") == 3 and out.read_text() == table
 

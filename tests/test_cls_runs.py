@@ -1,0 +1,62 @@
+"""Whole runs of classification recipes: pre-pass, training, evaluation, in the Runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from small import runner
+from small_cls import CLS, build_classifier
+
+from kd_det.centers import ClassCenters
+
+
+def run_of(recipe: str, work_dir: Path, **options: object) -> Runner:
+    """A recipe of the digits for one epoch, with a teacher of random weights."""
+    cfg = Config.fromfile(CLS / "digits" / f"{recipe}.py")
+    object.__setattr__(cfg, "_format_python_code", False)
+    teacher = work_dir / "teacher.pth"
+    torch.save(build_classifier(cfg.model.teacher).state_dict(), teacher)
+    cfg.model.teacher_ckpt = str(teacher)
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.default_hooks.logger.interval = 1
+    cfg.work_dir = str(work_dir)
+    cfg.merge_from_dict(options)
+    return runner(cfg)
+
+
+def logged(run: Runner, name: str) -> np.ndarray:
+    return run.message_hub.get_scalar(name).data[0]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_every_class_has_a_mean_also_where_training_mixes_images(tmp_path, mixed):
+    options = {}
+    if mixed:
+        options["data_preprocessor.num_classes"] = 10
+        options["data_preprocessor.batch_augments"] = dict(
+            augments=[dict(type="CutMix", alpha=1.0)]
+        )
+    run = run_of("review_nd", tmp_path, **options)
+    run.train()
+    centers = ClassCenters.load(tmp_path / "class_centers.safetensors")
+    assert centers.counts.tolist() == [20] * 10
+    for loss in ("loss_nd", "loss_review"):
+        values = logged(run, f"train/distill.{loss}")
+        assert len(values) == 7 and np.isfinite(values).all() and (values > 0).all()
+    assert logged(run, "train/weight/loss_review").tolist() == [0.2] * 7
+    assert 0 <= logged(run, "val/accuracy/top1")[-1] <= 100
+
+
+def test_teacher_is_asked_for_its_accuracy_first(tmp_path):
+    from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError
+
+    hook = dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1", floor=70)
+    run = run_of("kd", tmp_path, **{"default_hooks.teacher_accuracy": hook})
+    with pytest.raises(TeacherAccuracyError, match="expected accuracy/top1 >= 70, found"):
+        run.train()
+    assert run.iter == 0
