@@ -11,7 +11,7 @@ from kd_det import compat
 from kd_det.version import __version__
 
 if TYPE_CHECKING:
-    from kd_det.algorithms import RoITeacherDistill
+    from kd_det.algorithms import FixedTeacherDistill, RoITeacherDistill
     from kd_det.hooks import (
         ClassCenterHook,
         LossBalanceHook,
@@ -23,6 +23,7 @@ compat.activate()
 
 __all__ = [
     "ClassCenterHook",
+    "FixedTeacherDistill",
     "LossBalanceHook",
     "LossWeightHook",
     "RoITeacherDistill",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "FixedTeacherDistill": "kd_det.algorithms",
     "RoITeacherDistill": "kd_det.algorithms",
     "ClassCenterHook": "kd_det.hooks",
     "LossBalanceHook": "kd_det.hooks",

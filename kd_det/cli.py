@@ -109,6 +109,8 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
         remedy = f"run: python tools/make_digits_coco.py --root {root}"
     if dataset.get("ann_file"):
         require(root / dataset.ann_file, f"the {part} annotation file", remedy)
+    elif dataset.get("data_root"):
+        require(root, f"the {part} data", remedy)
     for prefix in (dataset.get("data_prefix") or {}).values():
         if isinstance(prefix, str) and prefix:
             require(root / prefix, f"the {part} image folder", remedy)

@@ -98,6 +98,13 @@ def test_missing_images_and_other_datasets_have_their_own_remedy(refusal, config
     assert "set train_dataloader.dataset.data_root" in message
 
 
+def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / "configs" / "cls" / "cifar100_r56_r20_kd.py"
+    message = refusal("train", config, "--cfg-options", "model.teacher_ckpt=https://x/t.pth")
+    assert "the train data does not exist: data/cifar100; put the dataset there" in message
+
+
 def test_missing_teacher_file_is_one_sentence(refusal, config_file, tmp_path):
     config = config_file(**{"model.teacher_ckpt": str(tmp_path / "teacher.pth")})
     assert refusal("train", config) == (
