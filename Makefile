@@ -8,8 +8,9 @@ PY := .venv/bin/python
 demo: env
 	$(PY) tools/demo.py $(if $(METHOD),--method $(METHOD))
 
+# Two processes of one thread each: most tests are too small to gain from threads.
 test: lint
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
 lint: env
 	$(PY) -m ruff check .

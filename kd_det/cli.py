@@ -110,7 +110,10 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
     if dataset.get("ann_file"):
         require(root / dataset.ann_file, f"the {part} annotation file", remedy)
     elif dataset.get("data_root"):
-        require(root, f"the {part} data", remedy)
+        # What mmpretrain looks for, if it may not download it.
+        unpacked = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
+        folder = unpacked.get(str(dataset.get("type")).split(".")[-1], "")
+        require(root / folder, f"the {part} data", remedy)
     for prefix in (dataset.get("data_prefix") or {}).values():
         if isinstance(prefix, str) and prefix:
             require(root / prefix, f"the {part} image folder", remedy)

@@ -57,7 +57,7 @@ class PyramidRecorder(BaseRecorder):
             cfg["type"] += "Recorder"
             self._levels.append(RAZOR_TASK_UTILS.build(cfg))
             self._indices.append(indices)
-        super().__init__(", ".join(level.source for level in self._levels))
+        super().__init__(", ".join(map(_described, self._levels, self._indices)))
 
     @property
     def data_buffer(self) -> list:
@@ -99,3 +99,10 @@ class PyramidRecorder(BaseRecorder):
     def __exit__(self, *exception: Any) -> None:
         for level in self._levels:
             level.__exit__(*exception)
+
+
+def _described(level: BaseRecorder, indices: Mapping[str, Any]) -> str:
+    kind = "input of " if "Inputs" in type(level).__name__ else ""
+    call = f" (call {indices['record_idx']})" if "record_idx" in indices else ""
+    item = f"[{indices['data_idx']}]" if "data_idx" in indices and not kind else ""
+    return f"{kind}{level.source}{item}{call}"

@@ -60,3 +60,23 @@ def test_teacher_is_asked_for_its_accuracy_first(tmp_path):
     with pytest.raises(TeacherAccuracyError, match="expected accuracy/top1 >= 70, found"):
         run.train()
     assert run.iter == 0
+
+
+def test_an_embedding_may_be_a_level_of_a_pyramid(tmp_path):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    mapping = "model.distiller.loss_forward_mappings.loss_nd.t_emb"
+    level = dict(recorder="stages", from_student=False, data_idx=3)
+    torch.manual_seed(0)
+    run_of("review_nd", tmp_path / "a").train()
+    torch.manual_seed(0)
+    run_of("review_nd", tmp_path / "b", **{mapping: level}).train()
+    a, b = (ClassCenters.load(tmp_path / name / "class_centers.safetensors") for name in "ab")
+    torch.testing.assert_close(a.means, b.means)
+
+
+def test_labels_out_of_a_pyramid_are_refused(tmp_path):
+    mapping = "model.distiller.loss_forward_mappings.loss_nd.labels"
+    level = dict(recorder="stages", from_student=True, data_idx=0)
+    run = run_of("review_nd", tmp_path, **{mapping: level})
+    with pytest.raises(ValueError, match=r"'labels' to come from a ModuleInputs.*PyramidRecorder"):
+        run.train()

@@ -83,7 +83,9 @@ def test_every_entry_of_the_tables_is_recorded(row):
     else:
         data = with_masks(detection_batch()) if "mask" in config else detection_batch()
     model = build_classifier(cfg.model, package)
-    recorders = RecorderManager({c: recorder(cell, c) for c, cell in cells.items()})
+    recorders = RecorderManager(
+        {c: {"_scope_": "mmrazor", **recorder(cell, c)} for c, cell in cells.items()}
+    )
     recorders.initialize(model)
     with recorders, torch.no_grad():
         model(**model.data_preprocessor(data), mode="loss")

@@ -53,7 +53,7 @@ def test_levels_are_what_their_recorders_keep():
         torch.testing.assert_close(level, value)
     assert recorder.get_record_data(data_idx=1) is levels[1]
     assert len(recorder.data_buffer) == 1
-    assert recorder.source == "first, second, head"
+    assert recorder.source == "first, input of second (call -1), input of head"
 
     model(x)  # not recorded
     assert recorder.get_record_data()[0] is levels[0]

@@ -130,9 +130,9 @@ def report(
     return "\n".join(
         [
             f"COCO mAP on the {data.judge} images of `{data.root.name}` at {data.scale[0]} x "
-            f"{data.scale[1]} pixels, {data.epochs} epochs, seeds {seeds}. All students are the "
-            f"same and see the same batches; they start from {start}. What ND adds is the mean "
-            "difference to the same method and seeds without it.",
+            f"{data.scale[1]} pixels, {data.epochs} epochs, seeds {seeds}. All students have "
+            f"the same architecture, schedule and batches; they start from {start}. What ND adds "
+            "is the mean difference to the same method and seeds without it.",
             f"Teacher: {teacher:.3f} ({data.teacher_epochs} epochs, one seed).",
             "",
             method_table(args.methods, results, teacher, "mAP"),

@@ -56,10 +56,16 @@ def parse_args() -> argparse.Namespace:
     add("--epochs", type=int, default=60, help="of teacher and students; default: %(default)s")
     add("--jobs", type=int, default=2, help="runs side by side; default: %(default)s")
     add("--root", type=Path, help="folder of the runs; default: one in work_dirs for --epochs")
-    add("--out", type=Path, help="table; default: one in docs for --epochs")
+    add(
+        "--out",
+        type=Path,
+        help="table; default: in docs if all methods and seeds run, else in root",
+    )
     args = parser.parse_args()
     args.root = args.root or Path(f"work_dirs/cls_digits_e{args.epochs}")
-    args.out = args.out or Path(f"docs/compare_cls_digits_e{args.epochs}.md")
+    whole = set(args.methods) == set(METHODS) and len(args.seeds) >= 3
+    folder = Path("docs") if whole else args.root
+    args.out = args.out or folder / f"compare_cls_digits_e{args.epochs}.md"
     return args
 
 
@@ -91,9 +97,9 @@ def report(
     return "\n".join(
         [
             "Top-1 accuracy on the test images of scikit-learn's digits, 20 images of each class "
-            f"for training, {args.epochs} epochs, seeds {seeds}. All students are the same and "
-            "see the same batches. What ND adds is the mean difference to the same method and "
-            "seeds without it.",
+            f"for training, {args.epochs} epochs, seeds {seeds}. All students have the same "
+            "architecture, schedule and batches. What ND adds is the mean difference to the same "
+            "method and seeds without it.",
             f"Teacher: {teacher:.2f} (one seed).",
             "",
             method_table(args.methods, results, teacher, "accuracy", decimals=2),

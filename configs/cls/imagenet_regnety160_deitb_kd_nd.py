@@ -1,6 +1,7 @@
-# KD++: RegNetY-16GF teaches DeiT-B with a distillation token on ImageNet, in MMRazor's own config.
-# The token learns the teacher's logits, the mean of both tokens its class means; weights of arXiv
-# 2305.17007. Mixup and CutMix mix the class means as they mix the labels.
+# KD++: RegNetY-16GF teaches DeiT-B with a distillation token on ImageNet, in MMRazor's own config
+# (and with its schedule). The token learns the class that the teacher chooses, the mean of both
+# tokens its class means; weights of arXiv 2305.17007. Mixup and CutMix mix the class means as they
+# mix the labels.
 _base_ = "mmrazor::distill/mmcls/deit/deit-base_regnety160_pt-16xb64_in1k.py"
 
 model = dict(
@@ -21,7 +22,6 @@ model = dict(
             embedding=dict(type="kd_det.EmbeddingConnector", in_features=768, out_features=3024)
         ),
         distill_losses=dict(
-            loss_distill=dict(_delete_=True, type="KLDivergence", tau=1, loss_weight=0.5),
             loss_nd=dict(type="kd_det.NDLoss", num_classes=1000, embed_dim=3024, loss_weight=1.5),
         ),
         loss_forward_mappings=dict(

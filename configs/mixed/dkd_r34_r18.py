@@ -2,6 +2,7 @@
 _base_ = ["mmrazor::distill/mmcls/dkd/dkd_resnet34_resnet18_8xb32_in1k.py", "./_base_/r34_r18.py"]
 
 model = dict(
+    type="kd_det.FixedTeacherDistill",  # the teacher stays in eval mode and out of checkpoints
     distiller=dict(
         **_base_.recorders,
         connectors=dict(review=_base_.review_fusion),
@@ -9,6 +10,6 @@ model = dict(
         loss_forward_mappings=dict(
             loss_nd=_base_.nd_arguments, loss_review=_base_.review_arguments
         ),
-    )
+    ),
 )
 custom_hooks = [dict(type="kd_det.ClassCenterHook")]

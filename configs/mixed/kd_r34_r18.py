@@ -5,6 +5,7 @@ _base_ = [
 ]
 
 model = dict(
+    type="kd_det.FixedTeacherDistill",  # the teacher stays in eval mode and out of checkpoints
     distiller=dict(
         **_base_.recorders,
         connectors=dict(review=_base_.review_fusion),
@@ -12,6 +13,6 @@ model = dict(
         loss_forward_mappings=dict(
             loss_nd=_base_.nd_arguments, loss_review=_base_.review_arguments
         ),
-    )
+    ),
 )
 custom_hooks = [dict(type="kd_det.ClassCenterHook")]

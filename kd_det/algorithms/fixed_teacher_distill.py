@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel, BaseModule
 from mmrazor.models.algorithms import SingleTeacherDistill
+from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS as RAZOR_MODELS
 from torch import Tensor, nn
 
@@ -23,10 +25,11 @@ class FixedTeacherDistill(SingleTeacherDistill):
     """MMRazor's ``SingleTeacherDistill`` whose teacher stays as it was trained.
 
     For models of any kind: the teacher runs its own ``loss`` forward pass on the student's batch,
-    without gradient, and recorders keep what they find on both sides. Other than MMRazor's, the
-    teacher is in eval mode all the time (MMRazor puts all but its batch norms into train mode,
-    so that dropout and drop path act), every one of its weights must be in ``teacher_ckpt``, and
-    none is written to checkpoints.
+    without gradient, and recorders keep what they find on both sides. The batch is the one that
+    the student's data preprocessor made; a teacher with another normalisation is refused. Other
+    than MMRazor's, the teacher is in eval mode all the time (MMRazor puts all but its batch norms
+    into train mode, so that dropout and drop path act), every one of its weights must be in
+    ``teacher_ckpt``, and none is written to checkpoints.
 
     Args:
         distiller: Config of MMRazor's ``ConfigurableDistiller``, with any of its recorders,
@@ -76,7 +79,14 @@ class FixedTeacherDistill(SingleTeacherDistill):
         self._set_up()
 
     def _set_up(self) -> None:
-        """What follows when all parts are there: here, the log says what was built."""
+        """What follows when all parts are there: here, a check, and the log says what was built."""
+        ours, theirs = (_normalisation(m) for m in (self, self.teacher))
+        if theirs is not None and ours != theirs:
+            raise wiring.WiringError(
+                "the teacher gets the batches of the student's data_preprocessor, but its own "
+                f"normalises in another way (mean, std, channels swapped): expected {theirs}, "
+                f"found {ours}; give both the same"
+            )
         self._log_setup({}, [])
 
     def _check_options(self, teacher: Any, teacher_ckpt: str | None, given: dict[str, Any]) -> None:
@@ -111,18 +121,30 @@ class FixedTeacherDistill(SingleTeacherDistill):
 
     def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Losses of one batch, keys prefixed ``student.`` and ``distill.``."""
+        distiller = self.distiller
         try:
-            return super().loss(batch_inputs, data_samples)
-        except Exception as error:
-            self._explain(error)
-            raise
+            if not self.distillation_stopped:
+                distiller.set_deliveries_override(False)
+                with torch.no_grad(), distiller.teacher_recorders, distiller.deliveries:
+                    self.teacher(batch_inputs, data_samples, mode="loss")
+            distiller.set_deliveries_override(not self.distillation_stopped)
+            with distiller.student_recorders, distiller.deliveries:
+                losses = self.student(batch_inputs, data_samples, mode="loss")
+            losses = add_prefix(losses, "student")
+            if not self.distillation_stopped:
+                losses.update(add_prefix(self._compute_distill_losses(), "distill"))
+            return losses
         finally:
             self._forget_records()
 
-    def _explain(self, error: Exception) -> None:
-        """Add to an error where each argument of each loss comes from."""
-        for name in self.distiller.loss_forward_mappings:
-            error.add_note(f"{name}: {wiring.describe(self.distiller, name)}")
+    def _compute_distill_losses(self) -> dict[str, Tensor]:
+        """The distiller's; an error says where each argument of each loss comes from."""
+        try:
+            return self.distiller.compute_distill_losses()
+        except Exception as error:
+            for name in self.distiller.loss_forward_mappings:
+                error.add_note(f"{name}: {wiring.describe(self.distiller, name)}")
+            raise
 
     def _forget_records(self) -> None:
         # Feature maps would otherwise stay in memory until the next step.
@@ -152,6 +174,16 @@ class FixedTeacherDistill(SingleTeacherDistill):
 def build(model: BaseModel | dict[str, Any]) -> BaseModel:
     """A model from its config, also in MMRazor's form ``dict(cfg_path='mmdet::...')``."""
     return model if isinstance(model, nn.Module) else RAZOR_MODELS.build(model)
+
+
+def _normalisation(model: BaseModel) -> tuple | None:
+    """Mean, std and whether channels are swapped; None for a preprocessor that does nothing."""
+    found = model.data_preprocessor
+    swap = bool(getattr(found, "to_rgb", getattr(found, "_channel_conversion", False)))
+    if not getattr(found, "_enable_normalize", False):
+        return (None, None, swap) if swap else None
+    mean, std = (values.double().flatten().tolist() for values in (found.mean, found.std))
+    return mean, std, swap
 
 
 def _mark_initialised(model: BaseModel) -> None:

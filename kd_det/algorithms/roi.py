@@ -5,6 +5,7 @@ Nothing here returns embeddings or logits: MMRazor's recorders take what they wa
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor
 
 from kd_det.algorithms.heads import box_heads, is_cascade, num_classes
+from kd_det.seeds import SAMPLING, Seeds, numbers_of
 
 
 def score_rois(
@@ -184,7 +186,10 @@ def _sample(
     feats: Sequence[Tensor],
     data_samples: SampleList,
 ) -> list[SamplingResult]:
-    """Assign and sample boxes of each image as in the training of ``stage``."""
+    """Assign and sample boxes of each image as in the training of ``stage``.
+
+    An image's choice among its boxes does not depend on other images, nor on the rank.
+    """
     head = detector.roi_head
     assigner, sampler = head.bbox_assigner, head.bbox_sampler
     if is_cascade(detector):
@@ -196,7 +201,9 @@ def _sample(
         found.priors = found.pop("bboxes")
         assigned = assigner.assign(found, annotated[i], ignored[i])
         own_feats = [level[i : i + 1] for level in feats]
-        result = sampler.sample(assigned, found, annotated[i], feats=own_feats)
+        image = zlib.crc32(str(data_samples[i].metainfo.get("img_id", i)).encode())
+        with numbers_of(Seeds(SAMPLING, stage, image)):
+            result = sampler.sample(assigned, found, annotated[i], feats=own_feats)
         # PISA's sampler adds weights of its negatives.
         sampled.append(result[0] if isinstance(result, tuple) else result)
     return sampled

@@ -104,11 +104,7 @@ class RoITeacherDistill(FixedTeacherDistill):
         rois = self._rois()
         if len(rois) < len(self._student_rois) or not all(map(len, rois)):
             return without_rois(self.distiller, self.student)
-        try:
-            return self.distiller.compute_distill_losses()
-        except Exception as error:
-            self._explain(error)
-            raise
+        return self._compute_distill_losses()
 
     def _record(self, batch_inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
         """Run both models under their recorders; returns the student's own losses."""

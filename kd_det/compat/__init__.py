@@ -18,6 +18,7 @@ from kd_det.compat import (
     mmcls_classes,
     mmcv_ops,
     mmrazor_datafree,
+    mmrazor_inplace,
     mmrazor_quantization,
     renamed_configs,
     renamed_types,
@@ -43,6 +44,7 @@ def activate() -> None:
     mmcls_classes.mend()
     classifier_scope.mend()
     mmrazor_datafree.mend()
+    mmrazor_inplace.mend()
     renamed_configs.mend()  # after mmcls: it sees the translated package name
     renamed_types.mend()
     cpu_distributed.mend()

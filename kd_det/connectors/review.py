@@ -50,14 +50,26 @@ class AttentionFusion(nn.Module):
             carried: Map of the deeper level, already of size ``(H, W)``.
             out_size: Size of both results; None keeps that of ``x``.
         """
-        x = self.conv1(x)
+        x = _conv_norm(self.conv1, x)
         if self.att_conv is not None:
             assert carried is not None
             attention = self.att_conv(torch.cat([x, carried], dim=1))
             x = x * attention[:, :1] + carried * attention[:, 1:]
         if out_size is not None:
             x = _resize(x, _height_width(out_size))
-        return self.conv2(x), x
+        return _conv_norm(self.conv2, x), x
+
+
+def _conv_norm(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Convolution and normalisation; one value a channel has no statistics of its own."""
+    conv, norm = layers
+    assert isinstance(norm, nn.BatchNorm2d)
+    x = conv(x)
+    if norm.training and x.numel() == x.shape[1]:
+        return F.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        )
+    return norm(x)
 
 
 def _height_width(size: Size) -> list[int]:
@@ -72,7 +84,8 @@ def _resize(x: Tensor, size: list[int]) -> Tensor:
 class ReviewFusion(nn.Module):
     """Student pyramid to fused pyramid, each level in the teacher's channels.
 
-    State-dict keys are those of the official module, ``abfs.0`` being the deepest level.
+    State-dict keys are those of the official module, ``abfs.0`` being the deepest level. A pooled
+    feature of a single image is normalised with running statistics, which stay as they are.
 
     Args:
         in_channels: Channels of each student level, fine to deep.

@@ -1,12 +1,14 @@
 """Hooks: when things happen."""
 
 from kd_det.hooks.class_center_hook import ClassCenterHook
+from kd_det.hooks.exact_resume_hook import ExactResumeHook
 from kd_det.hooks.loss_balance_hook import LossBalanceHook
 from kd_det.hooks.loss_weight_hook import LossWeightHook
 from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError, TeacherAccuracyHook
 
 __all__ = [
     "ClassCenterHook",
+    "ExactResumeHook",
     "LossBalanceHook",
     "LossWeightHook",
     "TeacherAccuracyError",

@@ -6,7 +6,7 @@ import copy
 import random
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from mmengine.dist import get_dist_info, get_rank
 from mmengine.runner import Runner
+from mmrazor.models.task_modules import ModuleInputsRecorder, ModuleOutputsRecorder
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from kd_det.centers import ClassCenters, class_names_text
 from kd_det.hooks._distillation import unwrapped
 from kd_det.hooks._progress import progress
+from kd_det.hooks._seeded_data import SeededDataset, SeededIndex
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Record:
     recorder: type
     source: str
     data_idx: int | None
+    record_idx: int
+    of_distiller: Any = field(compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.recorder.__name__} {self.source}[{self.data_idx}]"
@@ -133,8 +137,8 @@ class PrePass:
             source: ClassCenters(self.num_rows, dim, {**self.metadata(source), **more})
             for source, dim in self.embed_dims.items()
         }
-        recorders = {source: self._recorder(e) for source, e in self.embeddings.items()}
-        labels_recorder = self._recorder(self.labels) if self.labels is not None else None
+        recorders = {source: e.of_distiller for source, e in self.embeddings.items()}
+        labels_recorder = self._labels_recorder() if self.labels is not None else None
         was_training = self.teacher.training
         self.teacher.eval()
         try:
@@ -159,8 +163,9 @@ class PrePass:
         for source, recorder in recorders.items():
             # A pass of one stage of a cascade is none of another's.
             if recorder.data_buffer:
-                data_idx = self.embeddings[source].data_idx
-                centers[source].update(recorder.get_record_data(data_idx=data_idx), labels)
+                record = self.embeddings[source]
+                embedding = recorder.get_record_data(record.record_idx, record.data_idx)
+                centers[source].update(embedding, labels)
                 recorder.reset_data_buffer()
 
     def _passes(
@@ -172,7 +177,7 @@ class PrePass:
         if self.labels is not None and labels is not None:
             with labels:
                 self.teacher(inputs, samples, mode="loss")
-            yield labels.get_record_data(data_idx=self.labels.data_idx)
+            yield labels.get_record_data(self.labels.record_idx, self.labels.data_idx)
             labels.reset_data_buffer()
             return
         from kd_det.algorithms import roi
@@ -211,7 +216,9 @@ class PrePass:
             )
         side = "student" if record["from_student"] else "teacher"
         recorder = getattr(self.distiller, f"{side}_recorders").recorders[record["recorder"]]
-        return Record(type(recorder), recorder.source, record.get("data_idx"))
+        # In a pass over RoIs, which are those of one stage, there is one record.
+        call = 0 if self.has_rois else record.get("record_idx", 0)
+        return Record(type(recorder), recorder.source, record.get("data_idx"), call, recorder)
 
     def _record_of_labels(self) -> Record:
         found = {self._record(name, "labels") for name in self.losses}
@@ -222,8 +229,15 @@ class PrePass:
             )
         return found.pop()
 
-    def _recorder(self, record: Record) -> Any:
-        recorder = record.recorder(record.source)
+    def _labels_recorder(self) -> Any:
+        """What records in the teacher what the losses' ``labels`` are of the student."""
+        assert self.labels is not None
+        if not issubclass(self.labels.recorder, (ModuleInputsRecorder, ModuleOutputsRecorder)):
+            raise ValueError(
+                "ClassCenterHook expected the argument 'labels' to come from a ModuleInputs or "
+                f"ModuleOutputs recorder, found {self.labels}"
+            )
+        recorder = self.labels.recorder(self.labels.source)
         recorder.initialize(self.teacher)
         return recorder
 
@@ -231,7 +245,7 @@ class PrePass:
         """The training data once, in order, each image on one rank."""
         dataset = self.runner.train_dataloader.dataset
         cfg = copy.deepcopy(self.runner.cfg.train_dataloader)
-        cfg.dataset = dataset
+        cfg.dataset = SeededDataset(dataset)
         cfg.sampler = _Spread(dataset, self.max_images or len(dataset))
         cfg.persistent_workers = False
         cfg.drop_last = False
@@ -239,14 +253,17 @@ class PrePass:
 
 
 class _Spread(Sampler):
-    """``number`` images of a dataset, evenly spread, in order, each on one rank."""
+    """``number`` images of a dataset, evenly spread, in order, each on one rank.
+
+    Each is augmented with numbers of its own, on whatever rank and by whatever worker.
+    """
 
     def __init__(self, dataset: Any, number: int) -> None:
         super().__init__()
         self.dataset = dataset  # batch samplers that group images by shape look into it
         rank, world_size = get_dist_info()
         chosen = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)
-        self.indices = chosen[rank::world_size].tolist()
+        self.indices = [SeededIndex.at(index, index) for index in chosen[rank::world_size].tolist()]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

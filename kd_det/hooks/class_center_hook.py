@@ -70,6 +70,9 @@ class ClassCenterHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Set centers in all losses that ask for them, from a file or by a pre-pass."""
         prepass = PrePass(runner, self.rois, self.max_images)
+        if runner.iter > 0 and all(loss.has_centers for loss in prepass.losses.values()):
+            runner.logger.info("Class centers are those of the checkpoint")
+            return
         found = self._find(runner, prepass)
         # Machines may not share the work directory; a pre-pass needs all ranks.
         everywhere = all(all_gather_object(found is not None))

@@ -75,8 +75,10 @@ class LossWeightHook(Hook):
     ) -> None:
         """Set the factors of this iteration, and log them."""
         batches = len(runner.train_dataloader)
+        # Not batch_idx, which begins anew where a run is resumed within an epoch.
+        batch = runner.iter - runner.epoch * batches
         for name, schedule in self.schedules.items():
-            time = schedule.time(runner.iter, runner.epoch, batch_idx, batches)
+            time = schedule.time(runner.iter, runner.epoch, batch, batches)
             self._factors[name] = schedule.factor(*time)
             runner.message_hub.update_scalar(f"train/weight/{name}", self._factors[name])
 

@@ -77,7 +77,10 @@ def _check_shapes(s_logits: Tensor, t_logits: Tensor, labels: Tensor) -> None:
     if s_logits.dim() != 2 or s_logits.shape != t_logits.shape:
         raise ValueError(f"DKD needs s_logits and t_logits [N, C] of equal shape; {shapes}")
     if labels.shape != s_logits.shape[:1]:
-        raise ValueError(f"DKD needs one label for each row of logits, labels [N]; {shapes}")
+        raise ValueError(
+            "DKD needs one label for each row of logits, labels [N] (images that are mixed by "
+            f"Mixup or CutMix have none); {shapes}"
+        )
     if s_logits.shape[1] < 2:
         raise ValueError(f"DKD needs logits of at least two classes; {shapes}")
 

@@ -121,3 +121,31 @@ def test_mixed_images_reach_the_losses_of_class_means(cfg):
     losses = losses_of(model, batch(10, 8, number=4))
     assert all(loss.isfinite() for loss in losses.values())
     assert losses["distill.loss_nd"] > 0
+
+
+def test_a_teacher_with_another_normalisation_is_refused(cfg):
+    from kd_det.algorithms import WiringError
+
+    own = dict(type="mmpretrain.ClsDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3)
+    cfg.model.teacher.data_preprocessor = own
+    with pytest.raises(WiringError, match=r"expected .*\[0\.0.*found .*\[78\.0"):
+        build_distiller(cfg)
+    cfg = Config.fromfile(CLS / "digits" / "review_nd.py")
+    cfg.model.teacher.data_preprocessor = cfg.data_preprocessor.copy()
+    build_distiller(cfg)
+
+
+def test_a_stopped_distillation_needs_no_teacher(model, monkeypatch):
+    monkeypatch.setattr(model, "distillation_stopped", True)
+    monkeypatch.setattr(model.teacher, "forward", None)
+    assert losses_of(model, batch(10, 8)).keys() == {"student.loss"}
+
+
+def test_an_error_of_the_student_is_not_explained_by_the_losses(model, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(model.architecture, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory") as raised:
+        losses_of(model, batch(10, 8))
+    assert not hasattr(raised.value, "__notes__")

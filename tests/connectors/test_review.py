@@ -323,3 +323,17 @@ def test_a_map_of_another_size_than_given_is_an_error():
     fusion = ReviewFusion([3, 4], [5, 6], 2, sizes=[(4, 6), 2])
     with pytest.raises(ValueError, match=r"level 0 was given size \[4, 6\], got .*\[2, 3, 4, 4\]"):
         fusion([torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 2, 2)])
+
+
+def test_a_single_image_has_a_pooled_level():
+    """As the last batch of an epoch may have."""
+    fusion = ReviewFusion([4, 8], [4, 8], 8).train()
+    before = {key: value.clone() for key, value in fusion.state_dict().items()}
+    outputs = fusion([torch.randn(1, 4, 2, 2), torch.randn(1, 8)])
+    assert [tuple(output.shape) for output in outputs] == [(1, 4, 2, 2), (1, 8, 1, 1)]
+    assert all(output.isfinite().all() for output in outputs)
+    sum(output.sum() for output in outputs).backward()
+    assert all(p.grad is not None for p in fusion.parameters())
+    after = fusion.state_dict()
+    deepest = [key for key in before if key.startswith("abfs.0") and "running" in key]
+    assert deepest and all(torch.equal(before[key], after[key]) for key in deepest)

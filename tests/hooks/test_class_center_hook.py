@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
 from small import build, digits_config, runner
 from small_heads import config, detector, distiller, in_training
@@ -202,12 +202,29 @@ def test_teacher_runs_in_eval_mode_without_gradient_and_stays_as_it_was(run, roi
 
 def test_random_numbers_go_on_as_without_a_prepass(run):
     before = random_state()
-    with forwards(run.model.teacher.backbone) as passes:
-        collect(run)
+    collect(run)
     assert random_state() == before
-    # Not for lack of random numbers: numpy and torch were used.
-    assert passes[0].random[1] != passes[-1].random[1]
-    assert passes[0].random[2] != passes[-1].random[2]
+
+
+def test_means_do_not_depend_on_batches_and_workers(digits, teacher_ckpt, tmp_path):
+    """Flips and the choice among an image's boxes are random, but the image's own."""
+    centers = []
+    for batch_size, workers in ((4, 0), (3, 2)):
+        run = make_runner(
+            digits,
+            teacher_ckpt,
+            tmp_path / f"{batch_size}",
+            **{
+                "train_dataloader.batch_size": batch_size,
+                "train_dataloader.num_workers": workers,
+                "train_dataloader.dataset.indices": 12,
+            },
+        )
+        flip = TRANSFORMS.build(dict(type="mmdet.RandomFlip", prob=0.5))
+        run.train_dataloader.dataset.pipeline.transforms.insert(3, flip)
+        centers.append(collect(run))
+    assert torch.equal(centers[0].counts, centers[1].counts)
+    torch.testing.assert_close(centers[0].means, centers[1].means, rtol=1e-5, atol=1e-6)
 
 
 def test_two_prepasses_agree_wherever_the_random_numbers_stand(run, tmp_path):

@@ -45,7 +45,7 @@ def test_resume_goes_on_at_the_next_epoch(trained, digits, teacher_ckpt, tmp_pat
         )
     )
     assert "Epoch(train) [2][2/2]" in output and "Epoch(train) [1]" not in output
-    assert "of an earlier pre-pass" in output and "Gathering" not in output
+    assert "Class centers are those of the checkpoint" in output and "Gathering" not in output
     assert "resumed epoch: 1, iter: 2" in output
     # The checkpoint holds no teacher, and resuming knows that.
     for complaint in ("missing keys", "unexpected key", "do not match", "teacher.backbone"):
@@ -102,7 +102,10 @@ def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     config = ROOT / "configs" / "cls" / "cifar100_r56_r20_kd.py"
     message = refusal("train", config, "--cfg-options", "model.teacher_ckpt=https://x/t.pth")
-    assert "the train data does not exist: data/cifar100; put the dataset there" in message
+    assert (
+        "the train data does not exist: data/cifar100/cifar-100-python; put the dataset there"
+        in message
+    )
 
 
 def test_missing_teacher_file_is_one_sentence(refusal, config_file, tmp_path):

@@ -1,4 +1,5 @@
-# CIFAR-100 under data/cifar100/, and the schedule of mdistiller's and KD++'s studies.
+# CIFAR-100 under data/cifar100/, and KD++'s schedule: batches of 64 on each of two GPUs at the
+# learning rate below, which follows the batch; with one GPU it is mdistiller's.
 _base_ = [
     "./pair.py",
     "mmpretrain::_base_/datasets/cifar100_bs16.py",
@@ -22,7 +23,7 @@ param_scheduler = dict(type="MultiStepLR", by_epoch=True, milestones=[150, 180, 
 train_cfg = dict(by_epoch=True, max_epochs=240, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
-auto_scale_lr = dict(base_batch_size=64)
+auto_scale_lr = dict(enable=True, base_batch_size=128)
 default_hooks = dict(
     checkpoint=dict(interval=10, max_keep_ckpts=1, save_best="accuracy/top1"),
     teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
@@ -30,7 +31,8 @@ default_hooks = dict(
 
 student = dict(head=dict(num_classes=100, topk=(1,)))
 teacher = dict(head=dict(num_classes=100, topk=(1,)))
-# As published, the weights of all losses but ND grow over the first 20 epochs.
+# As published, the weights of all losses but ND grow over the first 20 epochs (there from 0, here
+# from 1/20).
 warm = dict(
     kd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_kd=dict(warmup=20))),
     dkd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dkd=dict(warmup=20))),

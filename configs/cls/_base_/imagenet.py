@@ -9,7 +9,7 @@ _base_ = [
 data_preprocessor = dict(type="mmpretrain.ClsDataPreprocessor")
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(lr=0.2, nesterov=True))
-auto_scale_lr = dict(base_batch_size=512)
+auto_scale_lr = dict(enable=True, base_batch_size=512)
 default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=1, save_best="accuracy/top1"),
     teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
@@ -17,7 +17,8 @@ default_hooks = dict(
 
 student = dict(head=dict(num_classes=1000, topk=(1, 5)))
 teacher = dict(head=dict(num_classes=1000, topk=(1, 5)))
-# As published, the weights of all losses but ND grow over the first 5 epochs.
+# As published, the weights of all losses but ND grow over the first 5 epochs (there from 0, here
+# from 1/5).
 warm = dict(
     kd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_kd=dict(warmup=5))),
     dkd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dkd=dict(warmup=5))),

@@ -1,0 +1,72 @@
+"""A resumed training goes on as if it had never been interrupted."""
+
+from __future__ import annotations
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+
+from kd_det.hooks._seeded_data import NumberedBatches, endless, seeded_loader
+from kd_det.registry import HOOKS
+from kd_det.seeds import MODEL, Seeds
+
+KEY = "kd_det_random"
+VERSION = 1
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Makes all random numbers of training follow from the seed and the place in training.
+
+    Random states need not be kept then: a run that is resumed from a checkpoint draws what it
+    would have drawn, on every rank, whatever came between (evaluation, a pre-pass), and batches
+    and their augmentation do not depend on the number of workers. On a CPU, a resumed run ends
+    with the same bits as one that was never interrupted, also from a checkpoint within an epoch.
+
+    - Before each iteration all generators (Python, NumPy, torch, its GPUs) are seeded from seed,
+      rank and iteration.
+    - Each training item is made with numbers from seed, rank, epoch, batch and position.
+    - A loop that counts iterations goes on at its place in the data without loading what came
+      before.
+
+    The seed is kept in checkpoints; one without it was made without this hook, and resuming it
+    is warned about.
+    """
+
+    priority = "VERY_LOW"  # others read the dataset as it was configured
+
+    def before_train(self, runner: Runner) -> None:
+        """Give the loop data that can be resumed."""
+        loop = runner.train_loop
+        loader = seeded_loader(runner)
+        loop.dataloader = loader
+        batches = loader.batch_sampler
+        assert isinstance(batches, NumberedBatches)
+        self._batches = batches
+        if isinstance(loop, IterBasedTrainLoop):
+            loop.dataloader_iterator = endless(loader, runner.iter)
+        elif isinstance(loop, EpochBasedTrainLoop):
+            self._batches.skip = runner.iter - runner.epoch * len(loader)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Tell the data which epoch it is."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._batches.epoch = runner.epoch
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
+    ) -> None:
+        """Seed all generators for this iteration."""
+        Seeds(MODEL, runner.seed, get_rank(), runner.iter).set()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the seed."""
+        checkpoint[KEY] = dict(version=VERSION, seed=runner.seed)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Warn where a run cannot go on as it would have."""
+        if runner._resume and KEY not in checkpoint:
+            runner.logger.warning(
+                "The checkpoint was made without kd_det.ExactResumeHook: training goes on, but "
+                "with other random numbers than it would have had"
+            )

@@ -1,0 +1,44 @@
+"""Random numbers that follow from where they are used; needs numpy and torch alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+# What numbers are for, so that the same place gives others to each.
+MODEL, DATA, SAMPLING = range(3)
+
+
+class Seeds:
+    """Seeds for all generators, from numbers that say where in training one is."""
+
+    def __init__(self, *where: int) -> None:
+        words = np.random.SeedSequence(where).generate_state(5)
+        self.numpy = words[:4]
+        self.python = self.torch = int(words[3]) << 32 | int(words[4])
+
+    def set(self) -> None:
+        """Seed this process, and its GPUs."""
+        random.seed(self.python)
+        np.random.seed(self.numpy)
+        torch.manual_seed(self.torch)
+
+
+@contextmanager
+def numbers_of(seeds: Seeds) -> Iterator[None]:
+    """Random numbers of ``seeds`` on the CPU; afterwards those that there would have been."""
+    python, numpy, generator = random.getstate(), np.random.get_state(), torch.default_generator
+    state = generator.get_state()
+    random.seed(seeds.python)
+    np.random.seed(seeds.numpy)
+    generator.manual_seed(seeds.torch)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        generator.set_state(state)

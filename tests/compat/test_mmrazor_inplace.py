@@ -1,0 +1,79 @@
+"""What is recorded before a ReLU is what came before it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+_STAGES = """
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmrazor.registry import MODELS
+model = dict(
+    type="mmpretrain.ImageClassifier",
+    backbone=dict(type="mmpretrain.ResNet", depth=18, base_channels=8, stem_channels=8),
+)
+with DefaultScope.overwrite_default_scope("mmpretrain"):
+    algorithm = MODELS.build(
+        dict(
+            type="mmrazor.SingleTeacherDistill",
+            architecture=model,
+            teacher=model,
+            distiller=dict(type="mmrazor.ConfigurableDistiller"),
+        )
+    )
+left = [name for name, module in algorithm.named_modules() if getattr(module, "inplace", False)]
+assert not left, "in place: " + str(len(left))
+"""
+LEFT_OUT = {"mmrazor_inplace": _STAGES}
+MENDED = {"mmrazor_inplace": _STAGES}
+
+
+def test_breaks_without_the_mend(left_out):
+    assert left_out["mmrazor_inplace"] == "AssertionError: in place: 18"
+
+
+def test_nothing_works_in_place_with_it(mended):
+    assert mended["mmrazor_inplace"] is None
+
+
+def test_ofd_sees_what_comes_before_its_relus():
+    """MMRazor's own method that needs it: its margins are those of values before ReLU."""
+    import importlib.util
+    from pathlib import Path
+
+    from small_cls import batch, build_classifier, losses_of
+
+    razor = Path(importlib.util.find_spec("mmrazor").origin).parent
+    (path,) = razor.glob(".mim/configs/distill/mmcls/ofd/*.py")
+    cfg = Config.fromfile(path)
+    cfg.model.teacher_ckpt = None
+    for side in ("architecture", "teacher"):
+        cfg.model[side].pretrained = False
+    torch.manual_seed(0)
+    model = build_classifier(copy.deepcopy(cfg.model), cfg.default_scope)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        losses_of(model, batch(10, 32))
+    recorders = model.distiller.teacher_recorders.recorders
+    assert len(recorders) == 3
+    for name, recorder in recorders.items():
+        assert (recorder.get_record_data() < 0).any(), name
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_stages_of_a_resnet_are_before_relu(side):
+    from small_cls import CLS, batch, build_distiller
+
+    model = build_distiller(Config.fromfile(CLS / "imagenet_r34_r18_review.py"))
+    data = model.data_preprocessor(batch(1000, 64), training=True)
+    recorders = getattr(model.distiller, f"{side}_recorders")
+    network = getattr(model, side)
+    with recorders, torch.no_grad():
+        network(**data, mode="loss")
+    stages = recorders.get_recorder("stages").get_record_data()
+    assert [bool((stage < 0).any()) for stage in stages] == [True] * 4 + [False]

@@ -1,0 +1,262 @@
+"""A resumed run ends with the same bits as one that was never interrupted."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, TRANSFORMS
+from mmengine.runner import Runner
+
+from kd_det.hooks import ExactResumeHook
+from kd_det.hooks._seeded_data import NumberedBatches, SeededDataset
+
+EXACT = dict(type="kd_det.ExactResumeHook")
+FLIP = dict(type="mmdet.RandomFlip", prob=0.5)
+
+
+class KillAt(Hook):
+    """Stops a training as Ctrl-C would, before the given iteration."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        if runner.iter == self.iteration:
+            raise KeyboardInterrupt
+
+
+class Losses(Hook):
+    """Keeps the losses of each iteration by its number."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, dict[str, float]] = {}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.of[runner.iter] = {name: float(value) for name, value in outputs.items()}
+
+
+BY_EPOCH: dict[str, Any] = {"train_cfg.max_epochs": 3}
+BY_ITERATION: dict[str, Any] = {
+    "train_cfg": dict(_delete_=True, type="IterBasedTrainLoop", max_iters=6, val_interval=99),
+    "default_hooks.checkpoint.by_epoch": False,
+    "default_hooks.checkpoint.interval": 2,
+    "log_processor.by_epoch": False,
+}
+INFINITE = {"train_dataloader.sampler": dict(type="InfiniteSampler", shuffle=True)}
+# Batches of 4 of 8 images: an epoch has two iterations, and checkpoints come after each odd one.
+LOOPS = {
+    "epochs": BY_EPOCH,
+    "iterations": {**BY_ITERATION, **INFINITE},
+    "iterations of a finite sampler": BY_ITERATION,
+    "within an epoch": {
+        **BY_EPOCH,
+        "default_hooks.checkpoint.by_epoch": False,
+        "default_hooks.checkpoint.interval": 3,
+    },
+}
+LAST = {"epochs": "epoch_3.pth", "within an epoch": "iter_6.pth"}
+
+
+def options_of(loop: str, workers: int) -> dict[str, Any]:
+    return {
+        **LOOPS[loop],
+        "train_dataloader.num_workers": workers,
+        "train_dataloader.persistent_workers": workers > 0,
+        "default_hooks.checkpoint.max_keep_ckpts": 9,
+    }
+
+
+def train(
+    make: Callable[..., Runner],
+    name: str,
+    *,
+    kill: int | None = None,
+    log: Any = None,
+    **options: Any,
+) -> tuple[Runner, dict[int, dict[str, float]]]:
+    """Train, or train until killed; the losses of all iterations that were done."""
+    run = make(name, EXACT, reseed=False, **copy.deepcopy(options))
+    pipeline = run.train_dataloader.dataset.pipeline.transforms
+    pipeline.insert(3, TRANSFORMS.build(FLIP))
+    losses = Losses()
+    if log is not None:
+        run.logger.addHandler(log.handler)
+    run.register_hook(losses)
+    if kill is None:
+        run.train()
+    else:
+        run.register_hook(KillAt(kill))
+        with pytest.raises(KeyboardInterrupt):
+            run.train()
+    return run, losses.of
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize(
+    "loop, workers", [*((loop, 0) for loop in LOOPS), ("epochs", 2), ("iterations", 2)]
+)
+def test_resumed_run_equals_one_that_was_not_stopped(make, tmp_path: Path, loop, workers):
+    options = options_of(loop, workers)
+    _, expected = train(make, "whole", **options)
+    assert len({tuple(sorted(losses.items())) for losses in expected.values()}) == 6
+
+    _, before = train(make, "killed", kill=5, **options)
+    # Wherever the process stood, it is another one that goes on.
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    _, after = train(make, "killed", resume=True, **options)
+    assert min(after) in (3, 4) and max(after) == 5
+    assert {**before, **after} == expected
+
+    last = LAST.get(loop, "iter_6.pth")
+    states = [
+        torch.load(tmp_path / name / last, weights_only=False) for name in ("whole", "killed")
+    ]
+    for part in ("state_dict", "optimizer", "kd_det_random"):
+        assert same(states[0][part], states[1][part]), part
+    assert any(key.startswith("distiller.connectors") for key in states[0]["state_dict"])
+
+
+def test_workers_change_nothing(make):
+    runs = [train(make, f"w{n}", **options_of("epochs", n))[1] for n in (0, 2)]
+    assert runs[0] == runs[1]
+
+
+def test_evaluation_changes_nothing(make):
+    options = options_of("epochs", 0)
+    runs = [train(make, f"v{n}", **{**options, "train_cfg.val_interval": n})[1] for n in (1, 99)]
+    assert runs[0] == runs[1]
+
+
+def test_seeds_differ_and_seed_decides(make):
+    options = options_of("epochs", 0)
+    runs = [train(make, f"s{i}", **options, randomness=dict(seed=i))[1] for i in (0, 1)]
+    assert runs[0][0] != runs[1][0]
+
+
+def test_a_drawn_seed_is_kept(make):
+    """Without a seed in the config the runner draws one; the resumed run has that of the first."""
+    options = {**options_of("epochs", 0), "randomness": dict(seed=None)}
+    run, before = train(make, "killed", kill=5, **options)
+    resumed, after = train(make, "killed", resume=True, **options)
+    assert resumed.seed == run.seed
+    assert after[4] == before[4]
+
+
+def test_class_centers_come_from_the_checkpoint(make, tmp_path, caplog):
+    options = options_of("epochs", 0)
+    run, _ = train(make, "killed", kill=5, **options)
+    (tmp_path / "killed" / "class_centers.safetensors").unlink()
+    resumed, _ = train(make, "killed", resume=True, log=caplog, **options)
+    assert "Class centers are those of the checkpoint" in caplog.text
+    assert not (tmp_path / "killed" / "class_centers.safetensors").exists()
+    losses = [r.model.distiller.distill_losses["loss_nd"] for r in (run, resumed)]
+    assert torch.equal(losses[0].centers, losses[1].centers)
+
+
+def test_a_checkpoint_of_another_kind_is_warned_about(make, tmp_path, caplog):
+    options = {**options_of("epochs", 0), "train_cfg.max_epochs": 1}
+    train(make, "old", **options)
+    path = tmp_path / "old" / "epoch_1.pth"
+    state = torch.load(path, weights_only=False)
+    del state["kd_det_random"]
+    torch.save(state, path)
+    assert "ExactResumeHook" not in caplog.text
+    train(make, "old", resume=True, log=caplog, **{**options, "train_cfg.max_epochs": 2})
+    assert "was made without kd_det.ExactResumeHook" in caplog.text
+
+
+def test_hooks_see_the_dataset_as_it_was_configured(make, tmp_path):
+    """What a pre-pass writes of its data must not depend on this hook."""
+    from kd_det.centers import ClassCenters
+
+    train(make, "run", **{**options_of("epochs", 0), "train_cfg.max_epochs": 1})
+    centers = ClassCenters.load(tmp_path / "run" / "class_centers.safetensors")
+    assert centers.metadata["dataset"] == "CocoDataset, 8 of 8 images"
+
+
+# The parts
+
+
+class Draws:
+    """A dataset whose items are drawn from all generators."""
+
+    metainfo: ClassVar[dict] = dict(classes=("a",))
+
+    def __getitem__(self, index: int) -> tuple[float, ...]:
+        return index, random.random(), np.random.rand(), torch.rand(1).item()
+
+    def __len__(self) -> int:
+        return 10
+
+
+class Batches:
+    sampler = range(10)
+
+    def __iter__(self):
+        return iter([[0, 1], [2, 3], [4, 5]])
+
+    def __len__(self) -> int:
+        return 3
+
+
+def drawn(batches: NumberedBatches, dataset: SeededDataset) -> list[list]:
+    return [[dataset[index] for index in batch] for batch in batches]
+
+
+def test_items_depend_on_their_place_alone():
+    dataset, batches = SeededDataset(Draws()), NumberedBatches(Batches(), seed=7)
+    first = drawn(batches, dataset)
+    assert drawn(batches, dataset) == first
+    assert len({item[1:] for batch in first for item in batch}) == 6
+    batches.epoch = 1
+    second = drawn(batches, dataset)
+    assert all(a[1:] != b[1:] for x, y in zip(first, second) for a, b in zip(x, y))
+    batches.skip = 2
+    assert drawn(batches, dataset) == second[2:]
+    assert drawn(batches, dataset) == second  # the next epoch is whole again
+    assert drawn(NumberedBatches(Batches(), seed=8), dataset) != first
+
+
+def test_indices_keep_their_place_on_the_way_to_a_worker():
+    (index, *_), *_ = NumberedBatches(Batches(), seed=7)
+    copied = pickle.loads(pickle.dumps(index))
+    assert copied == index and copied.where == index.where
+
+
+def test_a_dataset_is_pickled_and_changed_through_its_wrapper():
+    dataset = pickle.loads(pickle.dumps(SeededDataset(Draws())))
+    assert len(dataset) == 10 and dataset.metainfo == dict(classes=("a",))
+    dataset.pipeline = "another"
+    assert dataset.inner.pipeline == "another"
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = dataset.no_such
+
+
+def test_an_item_leaves_the_generators_as_they_were():
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    SeededDataset(Draws())[next(iter(NumberedBatches(Batches(), 0)))[0]]
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_the_hook_is_registered():
+    assert isinstance(HOOKS.build(EXACT), ExactResumeHook)
