@@ -66,7 +66,18 @@ def load_config(args: argparse.Namespace) -> Config:
                 f"the work directory {cfg.work_dir} cannot be made, since {path} is a file; "
                 "choose another with --work-dir"
             )
+    _require_writable(Path(cfg.work_dir))
     return cfg
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise ``PermissionError`` if nothing could be written into ``folder``, or it not be made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(
+            f"the work directory {folder} cannot be written, since {existing} is read-only; "
+            "choose another with --work-dir"
+        )
 
 
 def is_distillation(cfg: Config) -> bool:

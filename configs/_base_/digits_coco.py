@@ -78,6 +78,8 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=1),
     sampler_seed=dict(type="DistSamplerSeedHook"),
+    exact_resume=dict(type="kd_det.ExactResumeHook"),
+    finite_loss=dict(type="kd_det.FiniteLossHook"),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

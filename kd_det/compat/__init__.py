@@ -9,6 +9,7 @@ parts of mmengine: what has to be changed there is changed when somebody else im
 from __future__ import annotations
 
 from kd_det.compat import (
+    checkpoint_files,
     classifier_scope,
     config_text,
     cpu_distributed,
@@ -48,5 +49,6 @@ def activate() -> None:
     renamed_configs.mend()  # after mmcls: it sees the translated package name
     renamed_types.mend()
     cpu_distributed.mend()
+    checkpoint_files.mend()
     config_text.mend()
     _active = True

@@ -2,6 +2,7 @@
 
 from kd_det.hooks.class_center_hook import ClassCenterHook
 from kd_det.hooks.exact_resume_hook import ExactResumeHook
+from kd_det.hooks.finite_loss_hook import FiniteLossHook, NonFiniteLossError
 from kd_det.hooks.loss_balance_hook import LossBalanceHook
 from kd_det.hooks.loss_weight_hook import LossWeightHook
 from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError, TeacherAccuracyHook
@@ -9,8 +10,10 @@ from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError, TeacherAccu
 __all__ = [
     "ClassCenterHook",
     "ExactResumeHook",
+    "FiniteLossHook",
     "LossBalanceHook",
     "LossWeightHook",
+    "NonFiniteLossError",
     "TeacherAccuracyError",
     "TeacherAccuracyHook",
 ]

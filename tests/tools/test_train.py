@@ -98,6 +98,12 @@ def test_missing_images_and_other_datasets_have_their_own_remedy(refusal, config
     assert "set train_dataloader.dataset.data_root" in message
 
 
+def test_work_directory_that_cannot_be_written_is_told(refusal, config_file, monkeypatch):
+    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)  # the tests may run as root
+    message = refusal("train", config_file(), "--work-dir", "/some/where/else")
+    assert "/some/where/else cannot be written, since / is read-only; choose another" in message
+
+
 def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = ROOT / "configs" / "cls" / "cifar100_r56_r20_kd.py"

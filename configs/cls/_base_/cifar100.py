@@ -26,6 +26,8 @@ test_cfg = dict()
 auto_scale_lr = dict(enable=True, base_batch_size=128)
 default_hooks = dict(
     checkpoint=dict(interval=10, max_keep_ckpts=1, save_best="accuracy/top1"),
+    exact_resume=dict(type="kd_det.ExactResumeHook"),
+    finite_loss=dict(type="kd_det.FiniteLossHook"),
     teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
 )
 

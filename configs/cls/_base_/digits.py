@@ -41,6 +41,8 @@ train_cfg = dict(by_epoch=True, max_epochs=60, val_interval=20)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(
+    exact_resume=dict(type="kd_det.ExactResumeHook"),
+    finite_loss=dict(type="kd_det.FiniteLossHook"),
     logger=dict(interval=7),
     checkpoint=dict(interval=20, max_keep_ckpts=1),
 )

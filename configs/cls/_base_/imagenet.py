@@ -12,6 +12,8 @@ optim_wrapper = dict(optimizer=dict(lr=0.2, nesterov=True))
 auto_scale_lr = dict(enable=True, base_batch_size=512)
 default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=1, save_best="accuracy/top1"),
+    exact_resume=dict(type="kd_det.ExactResumeHook"),
+    finite_loss=dict(type="kd_det.FiniteLossHook"),
     teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
 )
 

@@ -1,0 +1,152 @@
+"""A loss that is inf or NaN stops the training before it reaches the weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from safetensors import safe_open
+from small import digits_config, runner
+from small_cls import CLS, build_classifier
+
+from kd_det.hooks import FiniteLossHook, NonFiniteLossError
+
+FINITE = dict(type="kd_det.FiniteLossHook")
+
+
+class Broken(torch.nn.Module):
+    """A loss that is NaN in the given calls, counted from 0."""
+
+    def __init__(self, loss: torch.nn.Module, calls: set[int]) -> None:
+        super().__init__()
+        self.loss, self.calls, self.call = loss, calls, 0
+
+    def forward(self, **kwargs: torch.Tensor) -> torch.Tensor:
+        value = self.loss(**kwargs)
+        self.call += 1
+        return value * float("nan") if self.call - 1 in self.calls else value
+
+
+def run_of(work_dir: Path, hook: dict, broken: set[int], **options: object) -> Runner:
+    """An epoch of seven iterations of KD on the digits, whose loss is NaN in some of them."""
+    cfg = Config.fromfile(CLS / "digits" / "kd.py")
+    object.__setattr__(cfg, "_format_python_code", False)
+    work_dir.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    torch.save(build_classifier(cfg.model.teacher).state_dict(), work_dir / "teacher.pth")
+    cfg.model.teacher_ckpt = str(work_dir / "teacher.pth")
+    cfg.train_cfg.update(max_epochs=1, val_interval=9)
+    cfg.work_dir = str(work_dir)
+    cfg.custom_hooks = [hook]
+    cfg.merge_from_dict(options)
+    run = runner(cfg)
+    losses = run.model.distiller.distill_losses
+    losses["loss_kd"] = Broken(losses["loss_kd"], broken)
+    return run
+
+
+def weights(run: Runner) -> dict[str, torch.Tensor]:
+    return {k: v.detach().clone() for k, v in run.model.architecture.named_parameters()}
+
+
+def test_training_stops_before_the_step_and_says_why(tmp_path):
+    run = run_of(tmp_path, FINITE, {3})
+    with pytest.raises(NonFiniteLossError) as raised:
+        run.train()
+    message = str(raised.value)
+    assert "distill.loss_kd not finite in iteration 4 (images " in message
+    assert "student weights" in message and "inputs" in message
+    assert "student.loss" in message.split("other terms: ")[1]
+    assert run.iter == 3
+    assert all(value.isfinite().all() for value in weights(run).values())
+
+    path = tmp_path / "nonfinite_iter_4_rank_0.safetensors"
+    assert str(path) in message
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        assert metadata["why"] in message and len(json.loads(metadata["images"])) == 32
+        assert file.get_tensor("inputs.0").shape == (3, 8, 8)
+        assert file.get_tensor("gt_label.31").shape == (1,)
+
+
+def test_skipping_leaves_out_these_steps_alone(tmp_path):
+    hook = dict(FINITE, policy="skip", limit=2)
+    run = run_of(tmp_path, hook, {1, 3})
+    run.train()
+    assert run.iter == 7
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert sorted(p.name for p in tmp_path.glob("nonfinite*")) == [
+        "nonfinite_iter_2_rank_0.safetensors",
+        "nonfinite_iter_4_rank_0.safetensors",
+    ]
+    state = torch.load(tmp_path / "epoch_1.pth", weights_only=False)
+    assert state["kd_det_skipped"] == 2
+    # Nothing of the hook stays.
+    assert "parse_losses" not in vars(run.model) and "step" not in vars(run.optim_wrapper)
+
+
+def test_a_skipped_step_changes_no_weight(tmp_path):
+    run = run_of(tmp_path, dict(FINITE, policy="skip", limit=7), set(range(7)))
+    run._init_model_weights()
+    run.model.init_weights = lambda: None
+    before = weights(run)
+    run.train()
+    after = weights(run)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_more_than_the_limit_stop_the_training(tmp_path):
+    run = run_of(tmp_path, dict(FINITE, policy="skip", limit=2), {0, 2, 4, 6})
+    with pytest.raises(NonFiniteLossError, match="stops after 2 steps that were left out"):
+        run.train()
+    assert run.iter == 4
+
+
+def test_any_iteration_of_an_accumulated_step_counts(tmp_path):
+    run = run_of(tmp_path, FINITE, {1}, **{"optim_wrapper.accumulative_counts": 3})
+    with pytest.raises(NonFiniteLossError, match="not finite in iteration 2 "):
+        run.train()
+    assert run.iter == 2  # found with the third, before the step
+
+
+def test_skipping_does_not_help_broken_statistics(tmp_path):
+    run = run_of(tmp_path, dict(FINITE, policy="skip"), {0})
+    run.model.architecture.backbone.bn1.running_mean.fill_(float("inf"))
+    with pytest.raises(
+        NonFiniteLossError, match=r"running statistics.*backbone\.bn1\.running_mean"
+    ):
+        run.train()
+
+
+def test_finite_training_is_the_same_with_and_without(tmp_path):
+    states = []
+    for name, hook in (("with", FINITE), ("without", dict(type="IterTimerHook"))):
+        run = run_of(tmp_path / name, hook, set())
+        torch.manual_seed(1)
+        run.train()
+        states.append(weights(run))
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_detectors_images_and_boxes_are_kept(digits, teacher_ckpt, tmp_path):
+    cfg = digits_config("kd", digits, tmp_path, **{"model.teacher_ckpt": str(teacher_ckpt)})
+    cfg.train_dataloader.dataset.indices = 4
+    cfg.custom_hooks = [FINITE]
+    run = runner(cfg)
+    losses = run.model.distiller.distill_losses
+    losses["loss_kd"] = Broken(losses["loss_kd"], {0})
+    with pytest.raises(NonFiniteLossError, match=r"distill\.loss_kd .*train/.*\.jpg"):
+        run.train()
+    with safe_open(tmp_path / "nonfinite_iter_1_rank_0.safetensors", framework="pt") as file:
+        assert file.get_tensor("gt_bboxes.0").shape[1] == 4
+        assert len(file.get_tensor("gt_labels.0")) == len(file.get_tensor("gt_bboxes.0"))
+
+
+@pytest.mark.parametrize("options", [dict(policy="ignore"), dict(limit=-1)])
+def test_wrong_options_are_named(options):
+    with pytest.raises(ValueError, match=r"policy to be one of .* and limit >= 0"):
+        FiniteLossHook(**options)
