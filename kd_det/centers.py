@@ -5,11 +5,12 @@ Needs torch alone; reading and writing files needs ``safetensors`` besides.
 File format (version 1): one ``.safetensors`` file with ``centers`` float32 ``[C, D]`` and
 ``counts`` int64 ``[C]``. Its metadata, all strings, say where the means come from:
 ``format_version``, ``class_names`` (a JSON list), ``embedding`` (where it was recorded),
-``teacher_sha256``, ``dataset``, ``kd_det_version``.
+``teacher_sha256``, ``dataset``, ``kd_det_version``, and ``checksum``, a SHA-256 of both tensors.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -130,8 +131,10 @@ class ClassCenters:
                 f"the centers of classes {broken} are not finite: the teacher gave embeddings "
                 "with inf or NaN"
             )
-        metadata = {**self.metadata, "format_version": FORMAT_VERSION}
-        data = save({"centers": means, "counts": self._counts.cpu()}, metadata=metadata)
+        counts = self._counts.cpu()
+        checksum = _checksum(means, counts)
+        metadata = {**self.metadata, "format_version": FORMAT_VERSION, "checksum": checksum}
+        data = save({"centers": means, "counts": counts}, metadata=metadata)
         write_atomically(Path(path), data)
 
     @classmethod
@@ -188,6 +191,13 @@ def class_names_text(names: Sequence[str]) -> str:
     return json.dumps(list(names), ensure_ascii=False)
 
 
+def _checksum(means: Tensor, counts: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in (means, counts):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _read_safetensors(path: Path) -> tuple[Tensor, Tensor, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
@@ -207,6 +217,12 @@ def _read_safetensors(path: Path) -> tuple[Tensor, Tensor, dict[str, str]]:
         raise ClassCentersError(
             f"{path}: expected centers float32 [C, D] and counts int64 [C], found "
             f"{means.dtype} {list(means.shape)} and {counts.dtype} {list(counts.shape)}"
+        )
+    checksum = _checksum(means, counts)
+    expected = metadata.pop("checksum", checksum)  # absent from files of earlier versions
+    if expected != checksum:
+        raise ClassCentersError(
+            f"{path} is damaged: expected checksum {expected}, found {checksum}"
         )
     if (counts < 0).any():
         raise ClassCentersError(f"{path}: expected counts >= 0, found {int(counts.min())}")

@@ -299,6 +299,30 @@ def test_every_truncated_file_is_refused(samples, tmp_path):
             ClassCenters.load(path)
 
 
+def test_a_flipped_bit_is_found(samples, tmp_path):
+    """Also one that leaves a number a number."""
+    path = tmp_path / "centers.safetensors"
+    centers = ClassCenters(CLASSES, DIM)
+    centers.update(*samples)
+    centers.save(path)
+    data = bytearray(path.read_bytes())
+    data[-1 - 8 * CLASSES] ^= 1  # of a center
+    path.write_bytes(data)
+    with pytest.raises(ClassCentersError, match=r"is damaged: expected checksum \w{64}, found"):
+        ClassCenters.load(path)
+
+
+def test_a_file_from_before_checksums_is_read(samples, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "centers.safetensors"
+    centers = ClassCenters(CLASSES, DIM)
+    centers.update(*samples)
+    centers.save(path)
+    save_file(load_file(path), path, metadata={"format_version": "1"})
+    assert torch.equal(ClassCenters.load(path).means, centers.means)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
 def test_random_bytes_are_refused(tmp_path, suffix):
     path = tmp_path / f"centers{suffix}"

@@ -110,7 +110,10 @@ def run(config: Path, folder: Path, sign: str = "", number: int = 0, delay: floa
 def check_files(folder: Path) -> None:
     """Every file under a final name is whole, and ``last_checkpoint`` points at one."""
     for path in folder.glob("*.pth"):
-        load(path)
+        try:
+            load(path)
+        except Exception as error:
+            raise RuntimeError(f"{path} is not whole: {error}") from error
     if (folder / CENTERS).exists():
         ClassCenters.load(folder / CENTERS)
     last = folder / "last_checkpoint"

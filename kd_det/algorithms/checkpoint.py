@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from pathlib import Path
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import load_file
 from torch import nn
 
 SHOWN_KEYS = 10
@@ -19,11 +20,18 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or does not fit the model it is for."""
 
 
+def _read(path: str) -> Any:
+    if path.endswith(".safetensors") and "://" not in path:
+        return load_file(path)
+    return CheckpointLoader.load_checkpoint(path, map_location="cpu")
+
+
 def load_weights(model: nn.Module, path: str, who: str) -> None:
     """Load ``path`` (a file or URL) into ``model``; every weight must be in it.
 
-    A checkpoint of a distillation run gives its student. Weights that the model has no place
-    for are left out with a warning (a mask head for a box-only teacher, for example).
+    A ``.safetensors`` file holds weights alone. A checkpoint of a distillation run gives its
+    student. Weights that the model has no place for are left out with a warning (a mask head for a
+    box-only teacher, for example).
 
     Args:
         model: Student or teacher.
@@ -38,12 +46,14 @@ def load_weights(model: nn.Module, path: str, who: str) -> None:
     if "://" not in path and not Path(path).is_file():
         raise FileNotFoundError(f"the {who}'s checkpoint {path} does not exist")
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        checkpoint = _read(path)
+    except OSError:
+        raise
+    except Exception as error:  # the restricted unpickler fails in many ways on arbitrary bytes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
             f"the {who}'s checkpoint {path} cannot be read: expected a file of weights written by "
-            f"torch.save, found something else ({type(error).__name__}: {reason})"
+            f"torch.save (or safetensors), found something else ({type(error).__name__}: {reason})"
         ) from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):

@@ -41,10 +41,50 @@ def test_extra_weights_in_the_checkpoint_are_left_out(cfg, tmp_path: Path):
     )
 
 
-@pytest.mark.parametrize("content", [b"<html>not found</html>", b"", b"PK\x03\x04 truncated"])
+@pytest.mark.parametrize(
+    "content", [b"<html>not found</html>", b"", b"PK\x03\x04 truncated", b"half"]
+)
 def test_file_that_is_no_checkpoint_is_named(cfg, tmp_path: Path, content: bytes):
     path = tmp_path / "teacher.pth"
     path.write_bytes(content)
     cfg.model.teacher_ckpt = str(path)
     with pytest.raises(CheckpointError, match=r"teacher's checkpoint .*teacher.pth cannot be read"):
         build(cfg.model)
+
+
+def test_a_truncated_checkpoint_is_named(cfg, tmp_path: Path):
+    data = Path(cfg.model.teacher_ckpt).read_bytes()
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(data[: len(data) // 2])
+    cfg.model.teacher_ckpt = str(path)
+    with pytest.raises(CheckpointError, match=r"teacher's checkpoint .*teacher.pth cannot be read"):
+        build(cfg.model)
+
+
+def test_safetensors_are_read(cfg, tmp_path: Path):
+    from safetensors.torch import save_file
+
+    state = torch.load(cfg.model.teacher_ckpt, weights_only=True)["state_dict"]
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "teacher.safetensors")
+    cfg.model.teacher_ckpt = str(tmp_path / "teacher.safetensors")
+    loaded = build(cfg.model).teacher.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+    data = (tmp_path / "teacher.safetensors").read_bytes()
+    (tmp_path / "teacher.safetensors").write_bytes(data[:99])
+    with pytest.raises(CheckpointError, match=r"teacher\.safetensors cannot be read"):
+        build(cfg.model)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_does_not_run(cfg, tmp_path: Path):
+    import os
+
+    class Code:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"state_dict": {"weight": Code()}}, tmp_path / "teacher.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
+    with pytest.raises(CheckpointError, match=r"teacher\.pth cannot be read"):
+        build(cfg.model)
+    assert not (tmp_path / "ran").exists()
