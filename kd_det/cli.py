@@ -120,6 +120,7 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
         remedy = f"run: python tools/make_digits_coco.py --root {root}"
     if dataset.get("ann_file"):
         require(root / dataset.ann_file, f"the {part} annotation file", remedy)
+        _check_annotations(root / dataset.ann_file, part)
     elif dataset.get("data_root"):
         # What mmpretrain looks for, if it may not download it.
         unpacked = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
@@ -128,6 +129,17 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
     for prefix in (dataset.get("data_prefix") or {}).values():
         if isinstance(prefix, str) and prefix:
             require(root / prefix, f"the {part} image folder", remedy)
+
+
+def _check_annotations(path: Path, part: str) -> None:
+    """Raise ``ValueError`` if a JSON file is empty, or begins as no object does."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if path.suffix == ".json" and not start.startswith(b"{"):
+        raise ValueError(
+            f"the {part} annotation file {path}: expected JSON in COCO format, found "
+            f"{'nothing' if not start else repr(start[:20])}"
+        )
 
 
 def _datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
@@ -159,13 +171,16 @@ def run(main: Callable[[], Any]) -> None:
         if os.environ.get(DEBUG_VARIABLE) or not _is_for_the_user(error):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        # A worker's error comes with its traceback; the last line is the error.
+        text = str(text).strip().splitlines()[-1] if "failed to load image" in str(text) else text
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
         sys.exit(f"error ({type(error).__name__}): {text}{notes}\n"
                  f"(set {DEBUG_VARIABLE}=1 to see where it was raised)")  # fmt: skip
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    if isinstance(error, OSError):
+    # Not ours, but a plain sentence: mmcv could not read an image.
+    if isinstance(error, OSError) or "failed to load image" in str(error):
         return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     raised_in = Path(frame.f_code.co_filename).resolve()

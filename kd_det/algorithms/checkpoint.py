@@ -26,7 +26,7 @@ def _read(path: str) -> Any:
     return CheckpointLoader.load_checkpoint(path, map_location="cpu")
 
 
-def load_weights(model: nn.Module, path: str, who: str) -> None:
+def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
     """Load ``path`` (a file or URL) into ``model``; every weight must be in it.
 
     A ``.safetensors`` file holds weights alone. A checkpoint of a distillation run gives its
@@ -37,6 +37,9 @@ def load_weights(model: nn.Module, path: str, who: str) -> None:
         model: Student or teacher.
         path: A checkpoint, as file or URL.
         who: ``'student'`` or ``'teacher'``, for messages.
+
+    Returns:
+        The names of the classes that the model was trained on, if the checkpoint has them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -90,6 +93,15 @@ def load_weights(model: nn.Module, path: str, who: str) -> None:
             level=30,
         )
     model.load_state_dict(state, strict=False)
+    return _classes(checkpoint.get("meta"))
+
+
+def _classes(meta: Any) -> list[str] | None:
+    """Class names as MMEngine keeps them, or as mmdet 2 did."""
+    if not isinstance(meta, dict):
+        return None
+    found = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
+    return None if found is None else list(found)
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -70,8 +70,9 @@ class FixedTeacherDistill(SingleTeacherDistill):
         distiller = {"_scope_": "mmrazor", **distiller}
         super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
         self._inherited = inherited
+        self.teacher_classes: list[str] | None = None
         if teacher_ckpt is not None:
-            load_weights(self.teacher, teacher_ckpt, "teacher")
+            self.teacher_classes = load_weights(self.teacher, teacher_ckpt, "teacher")
         self.teacher.eval()
         _mark_initialised(self.teacher)
         self._register_state_dict_hook(_leave_teacher_out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
@@ -48,3 +49,35 @@ def scaled(loss: Any, factor: float | Tensor) -> Any:
 def total(loss: Any) -> Tensor:
     """The number that MMEngine's ``parse_losses`` makes of a loss."""
     return loss.mean() if isinstance(loss, Tensor) else sum(each.mean() for each in loss)
+
+
+def check_teacher_classes(runner: Runner, model: Any) -> None:
+    """Compare the classes in the teacher's checkpoint, where it names them, with the data's.
+
+    Raises:
+        ValueError: If they are the same in another order.
+    """
+    theirs = getattr(model, "teacher_classes", None)
+    ours = getattr(runner.train_dataloader.dataset, "metainfo", {}).get("classes")
+    if not theirs or not ours or list(theirs) == list(ours):
+        return
+    if sorted(theirs) == sorted(ours):
+        raise ValueError(
+            f"the teacher's classes are in another order than the training data's: expected "
+            f"{list(theirs)}, found {list(ours)}; set metainfo.classes of the datasets"
+        )
+    model.teacher_classes = None  # said once
+    runner.logger.warning(
+        f"the teacher was trained on classes of other names: {list(theirs)}, and the training data "
+        f"has {list(ours)}; what matters is that they mean the same in the same order"
+    )
+
+
+def require_alone(runner: Runner, hook: Hook) -> None:
+    """Raise ``ValueError`` if the runner has another hook of this kind."""
+    number = sum(type(each) is type(hook) for each in runner.hooks)
+    if number > 1:
+        name = type(hook).__name__
+        raise ValueError(
+            f"expected one {name} in custom_hooks and default_hooks together, found {number}"
+        )

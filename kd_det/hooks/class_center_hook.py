@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from kd_det.centers import ClassCenters, ClassCentersError
+from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrapped
 from kd_det.hooks._prepass import PrePass, own_random_numbers
 from kd_det.registry import HOOKS
 
@@ -69,6 +70,8 @@ class ClassCenterHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Set centers in all losses that ask for them, from a file or by a pre-pass."""
+        require_alone(runner, self)
+        check_teacher_classes(runner, unwrapped(runner))
         prepass = PrePass(runner, self.rois, self.max_images)
         if runner.iter > 0 and all(loss.has_centers for loss in prepass.losses.values()):
             runner.logger.info("Class centers are those of the checkpoint")

@@ -6,6 +6,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
+from kd_det.hooks._distillation import require_alone
 from kd_det.hooks._seeded_data import NumberedBatches, endless, seeded_loader
 from kd_det.registry import HOOKS
 from kd_det.seeds import MODEL, Seeds
@@ -37,6 +38,7 @@ class ExactResumeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Give the loop data that can be resumed."""
+        require_alone(runner, self)
         loop = runner.train_loop
         loader = seeded_loader(runner)
         loop.dataloader = loader

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from kd_det.files import write_atomically
-from kd_det.hooks._distillation import unwrapped
+from kd_det.hooks._distillation import require_alone, unwrapped
 from kd_det.registry import HOOKS
 
 POLICIES = ("stop", "skip")
@@ -64,6 +64,7 @@ class FiniteLossHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Look at losses where they are summed, and at the answer before each step."""
+        require_alone(runner, self)
         model = unwrapped(runner)
         parse, take_step = model.parse_losses, runner.optim_wrapper.step
         self._since_step.clear()

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from kd_det.hooks._balance import GradientBalance
-from kd_det.hooks._distillation import check_names, distillation_model, scaled
+from kd_det.hooks._distillation import check_names, distillation_model, require_alone, scaled
 from kd_det.hooks._gradient_norms import DISTILL_PREFIX, GradientNorms
 from kd_det.registry import HOOKS
 
@@ -80,6 +80,7 @@ class LossBalanceHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find losses and features in the model, and put hooks on them."""
+        require_alone(runner, self)
         if sum(isinstance(hook, LossBalanceHook) for hook in runner.hooks) > 1:
             raise ValueError("a run can have one LossBalanceHook: name all shares in it")
         model = distillation_model(runner, "LossBalanceHook")

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kd_det.files import write_atomically
-from kd_det.hooks._distillation import unwrapped
+from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrapped
 from kd_det.hooks._prepass import own_random_numbers
 from kd_det.hooks._progress import progress
 from kd_det.registry import HOOKS
@@ -60,6 +60,7 @@ class TeacherAccuracyHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Evaluate the teacher or find its metrics, report them, and compare with the floor."""
+        require_alone(runner, self)
         if runner.iter > 0:
             return
         model = unwrapped(runner)
@@ -68,6 +69,7 @@ class TeacherAccuracyHook(Hook):
                 "TeacherAccuracyHook needs a distillation model with a teacher, found "
                 f"{type(model).__name__}"
             )
+        check_teacher_classes(runner, model)
         if runner.val_loop is None:
             raise ValueError(
                 "TeacherAccuracyHook evaluates with the run's val_dataloader, val_evaluator and "

@@ -126,3 +126,12 @@ def test_hooks_work_with_the_algorithm_of_mmrazor(make):
         product = scalars[f"train/scale/{name}"] * scalars[f"train/share/{name}"]
         assert product == pytest.approx(0.3)
     assert scalars["teacher/coco/bbox_mAP"] >= 0
+
+
+@pytest.mark.parametrize(
+    "hook", ["ClassCenterHook", "ExactResumeHook", "FiniteLossHook", "TeacherAccuracyHook"]
+)
+def test_a_hook_that_is_named_twice_is_refused(make, hook):
+    twice = [dict(type=f"kd_det.{hook}")] * 2
+    with pytest.raises(ValueError, match=f"expected one {hook} in custom_hooks and default_hooks"):
+        make("twice", *twice).train()

@@ -104,6 +104,31 @@ def test_work_directory_that_cannot_be_written_is_told(refusal, config_file, mon
     assert "/some/where/else cannot be written, since / is read-only; choose another" in message
 
 
+@pytest.mark.parametrize("text, found", [("", "nothing"), ("<html>no</html>", "b'<html>no")])
+def test_annotations_that_are_none_are_told(refusal, config_file, digits, tmp_path, text, found):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    (data / "annotations" / "instances_train.json").write_text(text)
+    config = config_file(**{"train_dataloader.dataset.data_root": str(data)})
+    message = refusal("train", config)
+    assert "the train annotation file" in message
+    assert f"expected JSON in COCO format, found {found}" in message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(refusal, config_file, digits, tmp_path, workers):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    for path in (data / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:20])
+    options = {
+        "train_dataloader.dataset.data_root": str(data),
+        "train_dataloader.num_workers": workers,
+    }
+    message = refusal("train", config_file(**options))
+    assert "failed to load image" in message and str(data / "train") in message
+
+
 def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = ROOT / "configs" / "cls" / "cifar100_r56_r20_kd.py"
