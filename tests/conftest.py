@@ -17,16 +17,18 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(autouse=True)
-def fresh_loggers() -> Iterator[None]:
-    """No test writes to the captured output of an earlier one.
+def fresh_globals() -> Iterator[None]:
+    """No test writes to the captured output of an earlier one, nor builds in its scope.
 
     Runners are told apart by config name and second: one that starts within the second of another
-    test's takes over its logger, whose stream is closed by then.
+    test's takes over its logger, whose stream is closed by then. The scope of the last one stays.
     """
     yield
     from mmengine.logging import MMLogger
+    from mmengine.registry import DefaultScope
 
     MMLogger._instance_dict.clear()
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture

@@ -79,10 +79,11 @@ class _Deferring(wrapt.ObjectProxy):
 
 
 def _remove_last(wrapped: Any, hook: Any, args: Any, kwargs: Any) -> None:
-    if isinstance(hook.file_backend, _Deferring):  # a best checkpoint writes the last one again
+    backend = getattr(hook, "file_backend", None)
+    # There is none before training; a best checkpoint writes the last one again.
+    if backend is None or isinstance(backend, _Deferring):
         wrapped(*args, **kwargs)
         return
-    backend = hook.file_backend
     deferring = hook.file_backend = _Deferring(backend)
     try:
         wrapped(*args, **kwargs)

@@ -70,9 +70,9 @@ class ClassCenterHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Set centers in all losses that ask for them, from a file or by a pre-pass."""
+        prepass = PrePass(runner, self.rois, self.max_images)
         require_alone(runner, self)
         check_teacher_classes(runner, unwrapped(runner))
-        prepass = PrePass(runner, self.rois, self.max_images)
         if runner.iter > 0 and all(loss.has_centers for loss in prepass.losses.values()):
             runner.logger.info("Class centers are those of the checkpoint")
             return

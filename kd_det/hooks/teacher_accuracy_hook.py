@@ -60,7 +60,6 @@ class TeacherAccuracyHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Evaluate the teacher or find its metrics, report them, and compare with the floor."""
-        require_alone(runner, self)
         if runner.iter > 0:
             return
         model = unwrapped(runner)
@@ -69,12 +68,13 @@ class TeacherAccuracyHook(Hook):
                 "TeacherAccuracyHook needs a distillation model with a teacher, found "
                 f"{type(model).__name__}"
             )
-        check_teacher_classes(runner, model)
         if runner.val_loop is None:
             raise ValueError(
                 "TeacherAccuracyHook evaluates with the run's val_dataloader, val_evaluator and "
                 "val_cfg, and this run has none"
             )
+        require_alone(runner, self)
+        check_teacher_classes(runner, model)
         metrics = self._metrics(runner, model)
         _report(runner, metrics)
         if self.floor is not None:

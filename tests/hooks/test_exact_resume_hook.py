@@ -84,7 +84,7 @@ def train(
     **options: Any,
 ) -> tuple[Runner, dict[int, dict[str, float]]]:
     """Train, or train until killed; the losses of all iterations that were done."""
-    run = make(name, EXACT, reseed=False, **copy.deepcopy(options))
+    run = make(name, reseed=False, **copy.deepcopy(options))  # the recipe has the hook
     pipeline = run.train_dataloader.dataset.pipeline.transforms
     pipeline.insert(3, TRANSFORMS.build(FLIP))
     losses = Losses()
