@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from small import ROOT
 from small_cls import (
     batch,
@@ -51,6 +52,16 @@ def test_every_loss_reaches_the_student(path: Path):
         assert loss.isfinite() and loss > 0, name
         assert gradients_reach_student(model, loss), name
     assert any(key.startswith("student.") for key in losses)
+
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {k: v.clone() for k, v in model.architecture.state_dict().items()}
+    teacher = {k: v.clone() for k, v in model.teacher.state_dict().items()}
+    model.train_step(data, optim_wrapper)
+    after = model.architecture.state_dict()
+    assert any(not torch.equal(value, after[key]) for key, value in before.items())
+    assert all(
+        torch.equal(value, teacher[key]) for key, value in model.teacher.state_dict().items()
+    )
 
 
 def detection_batch() -> dict:

@@ -62,3 +62,14 @@ def test_own_data_reaches_every_loader(tmp_path: Path):
 def test_files_that_it_names_are_there():
     for path in re.findall(r"(?:configs|tools|requirements|kd_det)/[\w./]+\w", README):
         assert (ROOT / path).exists(), path
+
+
+def test_every_recipe_has_the_hooks_that_the_readme_says():
+    """Except for MMRazor's own configs."""
+    configs = ROOT / "configs"
+    recipes = [p for p in configs.rglob("*.py") if not {"_base_", "mixed"} & set(p.parts)]
+    for path in recipes:
+        if "deitb" not in path.stem:
+            hooks = Config.fromfile(path).default_hooks
+            assert hooks.exact_resume.type == "kd_det.ExactResumeHook", path
+            assert hooks.finite_loss.type == "kd_det.FiniteLossHook", path
