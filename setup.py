@@ -37,6 +37,6 @@ setup(
         # timm has the teacher of mmrazor's config for DeiT.
         "cls": ["mmpretrain>=1.2.0,<1.3", "timm>=1.0.31"],
         "demo": ["scikit-learn>=1.9", "matplotlib>=3.11"],
-        "dev": ["mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17"],
+        "dev": ["hypothesis>=6.170", "mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17"],
     },
 )
