@@ -18,9 +18,15 @@ class RankReport(Hook):
 
     def __init__(self) -> None:
         self.images: list[int] = []
+        self.losses: list[dict[str, float]] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         self.images += [sample.img_id for sample in data_batch["data_samples"]]
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
+        self.losses.append({k: float(v) for k, v in outputs.items() if k.startswith("distill.")})
 
     def after_train(self, runner: Runner) -> None:
         model = runner.model.module
@@ -36,6 +42,7 @@ class RankReport(Hook):
             world_size=get_world_size(),
             iterations=runner.iter,
             images=self.images,
+            losses=self.losses,
             digests=digests,
             centers=hashlib.sha256(loss.centers.numpy().tobytes()).hexdigest(),
             counts=loss.counts.tolist(),

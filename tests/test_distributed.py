@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from small import ROOT, digits_config
+import torch
+from mmengine.config import Config
+from small import ROOT, digits_config, runner
 
 from kd_det.centers import ClassCenters
 
@@ -25,11 +29,8 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def work_dir(digits: Path, teacher_ckpt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Work directory of one epoch with two processes."""
-    folder = tmp_path_factory.mktemp("distributed")
-    cfg = digits_config("review_nd_kd", digits, folder / "work")
+def configuration(digits: Path, teacher_ckpt: Path, work_dir: Path) -> Config:
+    cfg = digits_config("review_nd_kd", digits, work_dir)
     cfg.model.teacher_ckpt = str(teacher_ckpt)
     cfg.train_dataloader.dataset.indices = IMAGES
     cfg.train_dataloader.batch_size = 2
@@ -37,9 +38,13 @@ def work_dir(digits: Path, teacher_ckpt: Path, tmp_path_factory: pytest.TempPath
     cfg.default_hooks.logger.interval = 1
     cfg.find_unused_parameters = False
     cfg.custom_imports = dict(imports=["rank_report"], allow_failed_imports=False)
+    return cfg
+
+
+def train(cfg: Config, folder: Path) -> list[dict]:
+    """Train with two processes, started elsewhere than in the repository; what each reports."""
     cfg.custom_hooks.append(dict(type="RankReport"))
     cfg.dump(folder / "config.py")
-    # Started elsewhere than in the repository.
     done = subprocess.run(
         ["bash", str(ROOT / "tools" / "dist_train.sh"), str(folder / "config.py"), "2"],
         cwd=folder,
@@ -57,12 +62,29 @@ def work_dir(digits: Path, teacher_ckpt: Path, tmp_path_factory: pytest.TempPath
         },
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "work"
+    return [json.loads((Path(cfg.work_dir) / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def reports(work_dir: Path) -> list[dict]:
-    return [json.loads((work_dir / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+def trained(
+    digits: Path, teacher_ckpt: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict]]:
+    """Work directory and reports of one epoch with two processes."""
+    folder = tmp_path_factory.mktemp("distributed")
+    cfg = configuration(digits, teacher_ckpt, folder / "work")
+    # Flips are random, but each image's own.
+    cfg.train_dataloader.dataset.pipeline.insert(3, dict(type="RandomFlip", prob=0.5))
+    return folder / "work", train(cfg, folder)
+
+
+@pytest.fixture(scope="module")
+def work_dir(trained: tuple[Path, list[dict]]) -> Path:
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def reports(trained: tuple[Path, list[dict]]) -> list[dict]:
+    return trained[1]
 
 
 def test_both_processes_train_on_their_own_images(reports):
@@ -82,13 +104,49 @@ def test_prepass_counts_each_image_once(work_dir, reports):
     assert reports[0]["centers"] == reports[1]["centers"]
 
 
-def test_all_distillation_losses_act(work_dir):
+def test_centers_are_those_of_one_process(work_dir, digits, teacher_ckpt, tmp_path):
+    from kd_det.hooks import ClassCenterHook
+
+    cfg = configuration(digits, teacher_ckpt, tmp_path)
+    cfg.train_dataloader.dataset.pipeline.insert(3, dict(type="RandomFlip", prob=0.5))
+    cfg.pop("custom_imports")
+    (alone,) = ClassCenterHook().collect(runner(cfg)).values()
+    both = ClassCenters.load(work_dir / "class_centers.safetensors")
+    assert torch.equal(alone.counts, both.counts)
+    assert (alone.means - both.means).norm() <= 1e-6 * alone.means.norm()
+
+
+def test_all_distillation_losses_act(work_dir, reports):
     (log,) = work_dir.glob("*/vis_data/scalars.json")
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     entries = [entry for entry in entries if "loss" in entry]
     assert len(entries) == 2
     assert all(entry[name] > 0 for entry in entries for name in DISTILL)
+    # On each rank, not only on average.
+    assert all(losses[name] > 0 for r in reports for losses in r["losses"] for name in DISTILL)
 
 
 def test_processes_end_with_the_same_parameters(reports):
     assert reports[0]["digests"] == reports[1]["digests"]
+
+
+def test_ranks_with_nothing_in_common_go_on_together(digits, teacher_ckpt, tmp_path):
+    """Objects on the images of one rank alone; accumulated gradients and an average of weights."""
+    data = Path(shutil.copytree(digits, tmp_path / "data"))
+    path = data / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    bare = {image["id"] for image in content["images"][1::2]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in bare]
+    path.write_text(json.dumps(content))
+
+    cfg = configuration(data, teacher_ckpt, tmp_path / "work")
+    cfg.train_dataloader.sampler.shuffle = False  # rank 1 has each second image
+    cfg.optim_wrapper.accumulative_counts = 2
+    cfg.custom_hooks.append(dict(type="EMAHook"))
+    reports = train(cfg, tmp_path)
+    assert not set(reports[1]["images"][:-1]) - bare
+    assert [r["iterations"] for r in reports] == [2, 2]
+    assert reports[0]["digests"] == reports[1]["digests"]
+    for report in reports:
+        assert all(np.isfinite(list(losses.values())).all() for losses in report["losses"])
+        assert all(losses[name] > 0 for losses in report["losses"] for name in DISTILL)
