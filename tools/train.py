@@ -1,5 +1,7 @@
 """Train a detector, distilled or plain, from a config."""
 
+from typing import Any
+
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
 from kd_det import cli
 
@@ -9,7 +11,11 @@ def main() -> None:
         "Train a model from a config: a student with its teacher, or any mmdet model.",
         "python tools/train.py configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
     )
-    parser.add_argument("--amp", action="store_true", help="train with automatic mixed precision")
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="train with automatic mixed precision (float16 on a GPU, bfloat16 on a CPU)",
+    )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
@@ -27,9 +33,7 @@ def main() -> None:
     cli.check_files(cfg, ("train", "val", *(["teacher"] if cli.is_distillation(cfg) else [])))
 
     if args.amp:
-        _require_gpu()
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+        _mix_precision(cfg.optim_wrapper)
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
@@ -48,11 +52,14 @@ def main() -> None:
     runner.logger.info(f"Training is done. Checkpoints and logs lie in {runner.work_dir}")
 
 
-def _require_gpu() -> None:
+def _mix_precision(optim_wrapper: Any) -> None:
     from mmengine.device import get_device
 
-    if get_device() in ("cpu", "mps"):
-        raise ValueError("--amp needs a GPU, and none was found; leave it out")
+    if get_device() == "cpu":
+        optim_wrapper.type = "kd_det.Bfloat16OptimWrapper"
+        return
+    optim_wrapper.type = "AmpOptimWrapper"
+    optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
 if __name__ == "__main__":

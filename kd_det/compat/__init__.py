@@ -24,6 +24,7 @@ from kd_det.compat import (
     renamed_configs,
     renamed_types,
     require_mmcv,
+    sync_batchnorm,
     torch_load,
 )
 
@@ -50,5 +51,6 @@ def activate() -> None:
     renamed_types.mend()
     cpu_distributed.mend()
     checkpoint_files.mend()
+    sync_batchnorm.mend()
     config_text.mend()
     _active = True
