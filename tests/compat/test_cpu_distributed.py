@@ -73,6 +73,7 @@ weights = [None] * group.get_world_size()
 group.all_gather_object(weights, runner.model.module.layer.weight.item())
 assert len(set(weights)) == 1, weights
 print(f"RANK {group.get_rank()} of {len(weights)} on {group.get_backend()}", flush=True)
+group.barrier()  # or one may be gone while the other still listens
 group.destroy_process_group()
 """
 
