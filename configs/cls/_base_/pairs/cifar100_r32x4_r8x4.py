@@ -1,5 +1,5 @@
 # ResNet-32x4 teaches ResNet-8x4 on CIFAR-100.
-_base_ = "../cifar100.py"
+_base_ = "../shared/cifar100_r32x4.py"
 
 student = dict(
     backbone=dict(
@@ -7,17 +7,6 @@ student = dict(
     ),
     head=dict(in_channels=256),
 )
-teacher = dict(
-    backbone=dict(type="kd_det.CifarResNet", depth=32, channels=(32, 64, 128, 256)),
-    head=dict(in_channels=256),
-)
-# mdistiller's teacher (79.42 top-1), made of its resnet32x4_vanilla/ckpt_epoch_240.pth by
-# tools/convert_mdistiller.py.
-teacher_ckpt = "checkpoints/cifar100_r32x4.pth"
-# Two points under its figure.
-default_hooks = dict(teacher_accuracy=dict(floor=77.42))
-
-# Of what ReviewKD compares, the teacher's stages are taken before ReLU, as published.
 stages = dict(
     student_recorders=dict(
         stages=dict(
@@ -26,12 +15,6 @@ stages = dict(
                 *[dict(type="ModuleOutputs", source="backbone", data_idx=i) for i in (0, 1, 2)],
                 _base_.pooled,
             ],
-        )
-    ),
-    teacher_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=["backbone.layer1", "backbone.layer2", "backbone.layer3", _base_.pooled],
         )
     ),
 )

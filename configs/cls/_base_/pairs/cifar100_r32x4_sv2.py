@@ -1,19 +1,9 @@
 # ResNet-32x4 teaches ShuffleNetV2 on CIFAR-100.
-_base_ = "../cifar100.py"
+_base_ = "../shared/cifar100_r32x4.py"
 
 student = dict(backbone=dict(type="kd_det.CifarShuffleNetV2"), head=dict(in_channels=1024))
-teacher = dict(
-    backbone=dict(type="kd_det.CifarResNet", depth=32, channels=(32, 64, 128, 256)),
-    head=dict(in_channels=256),
-)
-# mdistiller's teacher (79.42 top-1), made of its resnet32x4_vanilla/ckpt_epoch_240.pth by
-# tools/convert_mdistiller.py.
-teacher_ckpt = "checkpoints/cifar100_r32x4.pth"
-# Two points under its figure.
-default_hooks = dict(teacher_accuracy=dict(floor=77.42))
 optim_wrapper = dict(optimizer=dict(lr=0.02))
 
-# Of what ReviewKD compares, the teacher's stages are taken before ReLU, as published.
 stages = dict(
     student_recorders=dict(
         stages=dict(
@@ -24,12 +14,6 @@ stages = dict(
                 "backbone.layers.2",
                 _base_.pooled,
             ],
-        )
-    ),
-    teacher_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=["backbone.layer1", "backbone.layer2", "backbone.layer3", _base_.pooled],
         )
     ),
 )

@@ -1,23 +1,14 @@
 # ResNet-101 teaches ResNet-18 on ImageNet.
-_base_ = "../imagenet.py"
+_base_ = "../shared/imagenet_r18.py"
 
-student = dict(backbone=dict(type="mmpretrain.ResNet", depth=18), head=dict(in_channels=512))
 teacher = dict(backbone=dict(type="mmpretrain.ResNet", depth=101), head=dict(in_channels=2048))
 # mmpretrain's model zoo, 77.97 top-1.
 teacher_ckpt = "https://download.openmmlab.com/mmclassification/v0/resnet/resnet101_8xb32_in1k_20210831-539c63f8.pth"
 # Two points under the zoo's figure.
 default_hooks = dict(teacher_accuracy=dict(floor=75.97))
 
-stages = dict(
-    student_recorders=_base_.stages_of.r18,
-    teacher_recorders=_base_.stages_of.r101,
-)
-review = dict(
-    type="kd_det.ReviewFusion",
-    in_channels=[64, 128, 256, 512, 512],
-    out_channels=[256, 512, 1024, 2048, 2048],
-    mid_channels=512,
-)
+stages = dict(teacher_recorders=_base_.stages_of.r101)
+review = dict(out_channels=[256, 512, 1024, 2048, 2048])
 nd_connectors = dict(
     embedding=dict(type="kd_det.EmbeddingConnector", in_features=512, out_features=2048)
 )

@@ -1,23 +1,14 @@
 # ResNet-34 teaches ResNet-18 on ImageNet.
-_base_ = "../imagenet.py"
+_base_ = "../shared/imagenet_r18.py"
 
-student = dict(backbone=dict(type="mmpretrain.ResNet", depth=18), head=dict(in_channels=512))
 teacher = dict(backbone=dict(type="mmpretrain.ResNet", depth=34), head=dict(in_channels=512))
 # mmpretrain's model zoo, 73.62 top-1.
 teacher_ckpt = "https://download.openmmlab.com/mmclassification/v0/resnet/resnet34_8xb32_in1k_20210831-f257d4e6.pth"
 # Two points under the zoo's figure.
 default_hooks = dict(teacher_accuracy=dict(floor=71.62))
 
-stages = dict(
-    student_recorders=_base_.stages_of.r18,
-    teacher_recorders=_base_.stages_of.r34,
-)
-review = dict(
-    type="kd_det.ReviewFusion",
-    in_channels=[64, 128, 256, 512, 512],
-    out_channels=[64, 128, 256, 512, 512],
-    mid_channels=512,
-)
+stages = dict(teacher_recorders=_base_.stages_of.r34)
+review = dict(out_channels=[64, 128, 256, 512, 512])
 
 # KD++, DKD++ and ReviewKD++: arXiv 2305.17007 and its code, T = 1. DIST: arXiv 2205.10536's weight
 # for ImageNet, beside the ND weight of KD++ (none is published for DIST++). ReviewKD: mdistiller.

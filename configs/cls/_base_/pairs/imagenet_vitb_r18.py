@@ -1,7 +1,6 @@
 # ViT-B/16 teaches ResNet-18 on ImageNet.
-_base_ = "../imagenet.py"
+_base_ = "../shared/imagenet_r18.py"
 
-student = dict(backbone=dict(type="mmpretrain.ResNet", depth=18), head=dict(in_channels=512))
 teacher = dict(
     _delete_=True,
     type="mmpretrain.ImageClassifier",
