@@ -24,3 +24,21 @@ stages_of = {
     )
     for name, numbers in blocks_of.items()
 }
+# Those of kd_det's CifarResNet, the student's after ReLU (which needs out_indices=(0, 1, 2)).
+cifar_stages = dict(
+    before_relu=dict(
+        stages=dict(
+            type="kd_det.Pyramid",
+            levels=["backbone.layer1", "backbone.layer2", "backbone.layer3", pooled],
+        )
+    ),
+    after_relu=dict(
+        stages=dict(
+            type="kd_det.Pyramid",
+            levels=[
+                *[dict(type="ModuleOutputs", source="backbone", data_idx=i) for i in (0, 1, 2)],
+                pooled,
+            ],
+        )
+    ),
+)

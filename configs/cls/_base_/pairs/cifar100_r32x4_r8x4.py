@@ -7,17 +7,7 @@ student = dict(
     ),
     head=dict(in_channels=256),
 )
-stages = dict(
-    student_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=[
-                *[dict(type="ModuleOutputs", source="backbone", data_idx=i) for i in (0, 1, 2)],
-                _base_.pooled,
-            ],
-        )
-    ),
-)
+stages = dict(student_recorders=_base_.cifar_stages.after_relu)
 review = dict(
     type="kd_det.ReviewFusion",
     in_channels=[64, 128, 256, 256],

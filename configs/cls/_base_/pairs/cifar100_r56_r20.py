@@ -14,21 +14,8 @@ default_hooks = dict(teacher_accuracy=dict(floor=70.34))
 
 # Of what ReviewKD compares, the teacher's stages are taken before ReLU, as published.
 stages = dict(
-    student_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=[
-                *[dict(type="ModuleOutputs", source="backbone", data_idx=i) for i in (0, 1, 2)],
-                _base_.pooled,
-            ],
-        )
-    ),
-    teacher_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=["backbone.layer1", "backbone.layer2", "backbone.layer3", _base_.pooled],
-        )
-    ),
+    student_recorders=_base_.cifar_stages.after_relu,
+    teacher_recorders=_base_.cifar_stages.before_relu,
 )
 review = dict(
     type="kd_det.ReviewFusion",

@@ -5,21 +5,8 @@ student = dict(backbone=dict(out_indices=(0, 1, 2)))
 teacher_ckpt = "work_dirs/cls_digits/teacher/epoch_60.pth"
 
 stages = dict(
-    student_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=[
-                *[dict(type="ModuleOutputs", source="backbone", data_idx=i) for i in (0, 1, 2)],
-                _base_.pooled,
-            ],
-        )
-    ),
-    teacher_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=["backbone.layer1", "backbone.layer2", "backbone.layer3", _base_.pooled],
-        )
-    ),
+    student_recorders=_base_.cifar_stages.after_relu,
+    teacher_recorders=_base_.cifar_stages.before_relu,
 )
 review = dict(
     type="kd_det.ReviewFusion",

@@ -12,11 +12,4 @@ teacher_ckpt = "checkpoints/cifar100_r32x4.pth"
 default_hooks = dict(teacher_accuracy=dict(floor=77.42))
 
 # Before ReLU, as published.
-stages = dict(
-    teacher_recorders=dict(
-        stages=dict(
-            type="kd_det.Pyramid",
-            levels=["backbone.layer1", "backbone.layer2", "backbone.layer3", _base_.pooled],
-        )
-    ),
-)
+stages = dict(teacher_recorders=_base_.cifar_stages.before_relu)
