@@ -36,8 +36,9 @@ class FiniteLossHook(Hook):
     work directory keeps the batch: images, boxes, labels. The weights stay as they were, so the
     last checkpoint, and the ones to come, hold finite numbers.
 
-    On a GPU the answer is asked for between the backward pass and the step, when it has long been
-    computed: nothing waits for it.
+    The answer is copied from a GPU while the backward pass is queued and read before the step, so
+    that nothing should have to wait for it (not measured). With several processes it is reduced
+    over all of them in each iteration.
 
     Args:
         policy: ``'stop'`` ends the training; ``'skip'`` goes on without this step.
