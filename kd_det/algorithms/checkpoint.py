@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ def _read(path: str) -> Any:
     if path.endswith(".safetensors") and "://" not in path:
         return load_file(path)
     return CheckpointLoader.load_checkpoint(path, map_location="cpu")
+
+
+def _reason(error: Exception) -> str:
+    """A line of why a file cannot be read, without torch's advice to load it unsafely."""
+    text = str(error).strip() or repr(error)
+    if "weights_only" in text:
+        found = re.search(r"(Unsupported [^\n]*|WeightsUnpickler error:\s*[^\n]+)", text)
+        text = " ".join(found[0].split()) if found else "more than weights"
+    return text.splitlines()[0]
 
 
 def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
@@ -53,7 +63,7 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
     except OSError:
         raise
     except Exception as error:  # the restricted unpickler fails in many ways on arbitrary bytes
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = _reason(error)
         raise CheckpointError(
             f"the {who}'s checkpoint {path} cannot be read: expected a file of weights written by "
             f"torch.save (or safetensors), found something else ({type(error).__name__}: {reason})"
