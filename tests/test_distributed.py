@@ -131,7 +131,7 @@ def test_processes_end_with_the_same_parameters(reports):
 
 
 def test_ranks_with_nothing_in_common_go_on_together(digits, teacher_ckpt, tmp_path):
-    """Objects on the images of one rank alone; accumulated gradients and an average of weights."""
+    """Objects on one rank alone; bfloat16, accumulated gradients and an average of weights."""
     data = Path(shutil.copytree(digits, tmp_path / "data"))
     path = data / "annotations" / "instances_train.json"
     content = json.loads(path.read_text())
@@ -141,7 +141,7 @@ def test_ranks_with_nothing_in_common_go_on_together(digits, teacher_ckpt, tmp_p
 
     cfg = configuration(data, teacher_ckpt, tmp_path / "work")
     cfg.train_dataloader.sampler.shuffle = False  # rank 1 has each second image
-    cfg.optim_wrapper.accumulative_counts = 2
+    cfg.optim_wrapper.update(type="kd_det.Bfloat16OptimWrapper", accumulative_counts=2)
     cfg.custom_hooks.append(dict(type="EMAHook"))
     reports = train(cfg, tmp_path)
     assert not set(reports[1]["images"][:-1]) - bare

@@ -1,0 +1,83 @@
+"""Times several things against each other in one process: interleaved, medians, paired ratios."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+Work = Mapping[str, Callable[[], object]]
+Times = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long one case is measured: for about ``seconds``, but at least ``rounds`` rounds."""
+
+    seconds: float
+    rounds: int
+    device: torch.device
+
+
+def interleave(work: Work, budget: Budget) -> Times:
+    """Seconds of each call; a round calls each of ``work`` once, in turning order."""
+    names = list(work)
+    times: Times = {name: [] for name in names}
+    for _ in range(2):  # memory pools, algorithms chosen by size
+        for name in names:
+            _seconds(work[name], budget.device)
+    start, done = time.perf_counter(), 0
+    while done < budget.rounds or time.perf_counter() - start < budget.seconds:
+        for i in range(len(names)):
+            name = names[(done + i) % len(names)]
+            times[name].append(_seconds(work[name], budget.device))
+        done += 1
+    return times
+
+
+def _seconds(function: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what ``device`` has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ratio(times: Times, of: str, to: Sequence[str]) -> float:
+    """Median over rounds of the time of ``of`` by the sum of those of ``to``.
+
+    What slows the machine for a while slows a whole round, and leaves its ratio.
+    """
+    rounds = zip(times[of], zip(*(times[name] for name in to)))
+    return statistics.median(mine / sum(others) for mine, others in rounds)
+
+
+def peak_memory(function: Callable[[], object], device: torch.device) -> int:
+    """Most bytes of tensors that ``function`` held at once, beyond what was there before."""
+    function()
+    synchronize(device)
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        function()
+    # Every allocation of torch's on the CPU; the process's own peak would count all else too.
+    events = profile.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    held = peak = 0
+    for _, nbytes in changes:
+        held += nbytes
+        peak = max(peak, held)
+    return peak
