@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
@@ -106,3 +107,20 @@ def _described(level: BaseRecorder, indices: Mapping[str, Any]) -> str:
     call = f" (call {indices['record_idx']})" if "record_idx" in indices else ""
     item = f"[{indices['data_idx']}]" if "data_idx" in indices and not kind else ""
     return f"{kind}{level.source}{item}{call}"
+
+
+def parts(recorder: BaseRecorder) -> list[BaseRecorder]:
+    """The recorder itself, or those of the levels of a pyramid."""
+    return recorder._levels if isinstance(recorder, PyramidRecorder) else [recorder]
+
+
+@contextmanager
+def recording(recorders: Iterable[BaseRecorder], go_on: bool = False) -> Iterator[None]:
+    """Record; with ``go_on`` behind what was recorded before, which MMRazor's drop."""
+    with ExitStack() as stack:
+        for recorder in (part for each in recorders for part in parts(each)):
+            before = recorder.data_buffer
+            stack.enter_context(recorder)
+            if go_on:
+                recorder._data_buffer = before
+        yield

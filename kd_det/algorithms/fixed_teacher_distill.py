@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel, BaseModule
 from mmrazor.models.algorithms import SingleTeacherDistill
+from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS as RAZOR_MODELS
 from torch import Tensor, nn
 
 from kd_det.algorithms import inherit as inheritance
+from kd_det.algorithms import speed as speeding
 from kd_det.algorithms import wiring
 from kd_det.algorithms.checkpoint import load_weights
+from kd_det.algorithms.speed import Speed
 from kd_det.registry import MODELS
 
 
@@ -43,6 +47,8 @@ class FixedTeacherDistill(SingleTeacherDistill):
             They are copied at the end of :meth:`init_weights`, which a Runner calls before it
             loads or resumes a checkpoint, so that a checkpoint wins. Who trains without a
             Runner has to call it.
+        speed: Options of :class:`~kd_det.algorithms.speed.Speed`, as
+            ``dict(channels_last=True, teacher_dtype='bfloat16')``.
 
     Raises:
         kd_det.algorithms.WiringError: If recorders, connectors and losses do not fit.
@@ -57,9 +63,11 @@ class FixedTeacherDistill(SingleTeacherDistill):
         architecture: BaseModel | dict[str, Any],
         teacher_ckpt: str | None = None,
         inherit: Sequence[str] | None = None,
+        speed: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._check_options(teacher, teacher_ckpt, kwargs)
+        self.speed = Speed.of(speed)
+        self._check_options(distiller, teacher, teacher_ckpt, kwargs)
         student, teacher = build(architecture), build(teacher)
         wiring.check_mappings(distiller)
         wiring.check_sources(distiller.get("student_recorders") or {}, student, "student")
@@ -78,6 +86,13 @@ class FixedTeacherDistill(SingleTeacherDistill):
         self._register_state_dict_hook(_leave_teacher_out)
         self.register_load_state_dict_post_hook(_expect_no_teacher)
         self._set_up()
+        # Last, since compiled parts would be compiled anew for the small images of a dry run.
+        trained = (self.student, self.distiller)
+        self.speed.prepare(trained, self.teacher, self._teacher_recorders)
+
+    @property
+    def _teacher_recorders(self) -> list[BaseRecorder]:
+        return list(self.distiller.teacher_recorders.recorders.values())
 
     def _set_up(self) -> None:
         """What follows when all parts are there: here, a check, and the log says what was built."""
@@ -90,8 +105,20 @@ class FixedTeacherDistill(SingleTeacherDistill):
             )
         self._log_setup({}, [])
 
-    def _check_options(self, teacher: Any, teacher_ckpt: str | None, given: dict[str, Any]) -> None:
+    def _check_options(
+        self,
+        distiller: Mapping[str, Any],
+        teacher: Any,
+        teacher_ckpt: str | None,
+        given: Mapping[str, Any],
+    ) -> None:
         name = f"kd_det.{type(self).__name__}"
+        if self.speed.overlap_teacher and distiller.get("distill_deliveries"):
+            raise ValueError(
+                f"{name}: speed.overlap_teacher runs the teacher beside the student, and nothing "
+                "can be delivered between them; expected no distill_deliveries, found "
+                f"{sorted(distiller['distill_deliveries'])}"
+            )
         fixed = dict(teacher_trainable=False, student_trainable=True, calculate_student_loss=True)
         for option, value in fixed.items():
             if given.get(option, value) != value:
@@ -122,21 +149,39 @@ class FixedTeacherDistill(SingleTeacherDistill):
 
     def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Losses of one batch, keys prefixed ``student.`` and ``distill.``."""
-        distiller = self.distiller
+        distiller, batch_inputs = self.distiller, self.speed.layout(batch_inputs)
         try:
             if not self.distillation_stopped:
                 distiller.set_deliveries_override(False)
-                with torch.no_grad(), distiller.teacher_recorders, distiller.deliveries:
+                with self._teacher_turn(), distiller.teacher_recorders, distiller.deliveries:
                     self.teacher(batch_inputs, data_samples, mode="loss")
             distiller.set_deliveries_override(not self.distillation_stopped)
             with distiller.student_recorders, distiller.deliveries:
                 losses = self.student(batch_inputs, data_samples, mode="loss")
             losses = add_prefix(losses, "student")
             if not self.distillation_stopped:
+                self._await_teacher()
                 losses.update(add_prefix(self._compute_distill_losses(), "distill"))
             return losses
         finally:
             self._forget_records()
+
+    @contextmanager
+    def _teacher_turn(self) -> Iterator[None]:
+        """The context in which the teacher runs ahead of the student."""
+        device = next(self.teacher.parameters()).device
+        with (
+            torch.no_grad(),
+            speeding.beside(device, self.speed.overlap_teacher),
+            self.speed.teacher_autocast(device),
+        ):
+            yield
+
+    def _await_teacher(self, *more: Any) -> None:
+        """Wait for :meth:`_teacher_turn`; what it recorded, and ``more``, may be used then."""
+        device = next(self.teacher.parameters()).device
+        records = [recorder.data_buffer for recorder in self._teacher_recorders]
+        speeding.join(device, self.speed.overlap_teacher, [records, more])
 
     def _compute_distill_losses(self) -> dict[str, Tensor]:
         """The distiller's; an error says where each argument of each loss comes from."""
@@ -169,6 +214,7 @@ class FixedTeacherDistill(SingleTeacherDistill):
                 shape = shapes.get(name, {}).get(argument)
                 lines.append(f"    {argument}: {source}{f', {shape}' if shape else ''}")
         lines += [f"  {line}" for line in more]
+        lines.append(f"  speed: {self.speed}")
         print_log("\n".join(lines), logger="current")
 
 

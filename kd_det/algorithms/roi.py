@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,24 +25,59 @@ from kd_det.algorithms.heads import box_heads, is_cascade, num_classes
 from kd_det.seeds import SAMPLING, Seeds, numbers_of
 
 
-def score_rois(
-    detector: TwoStageDetector,
-    inputs: Tensor,
-    rois: Sequence[Tensor],
-    teacher_stage: str | None = None,
-) -> None:
-    """Run the pyramid once and the box heads on each set of RoIs ``[n, 5]``.
+class BoxBranch:
+    """The pyramid of a batch, and the box heads of a detector on it.
 
     Args:
         detector: The teacher.
         inputs: Images ``[N, 3, H, W]``.
-        rois: The RoIs of each of the student's stages.
-        teacher_stage: Which of a cascade's stages score a set, see
+        teacher_stage: Which of a cascade's stages score a set of RoIs, see
             :func:`kd_det.algorithms.heads.choose_stage`; None for a single box head.
     """
-    branch = _BoxBranch(detector, inputs, teacher_stage)
-    for index, boxes in enumerate(rois):
-        branch.score(boxes, index)
+
+    def __init__(
+        self, detector: TwoStageDetector, inputs: Tensor, teacher_stage: str | None
+    ) -> None:
+        self.head: Any = detector.roi_head
+        self.teacher_stage = teacher_stage
+        self.num_sets = self.head.num_stages if teacher_stage == "same" else 1
+        self.feats = detector.extract_feat(inputs)
+
+    @cached_property
+    def context(self) -> dict[str, Any]:
+        """What HTC and SCNet add to the features of every RoI."""
+        found = {}
+        if getattr(self.head, "with_semantic", False):
+            found["semantic_feat"] = self.head.semantic_head(self.feats)[1]
+        if getattr(self.head, "with_glbctx", False):
+            found["glbctx_feat"] = self.head.glbctx_head(self.feats)[1]
+        return found
+
+    def score(self, rois: Tensor, index: int) -> dict[str, Any]:
+        """Score RoIs ``[n, 5]`` of stage ``index``; returns what the (last) box head gave."""
+        if self.teacher_stage is None:
+            return self.head._bbox_forward(self.feats, rois)
+        if self.teacher_stage == "mean":
+            return self._score_by_all(rois)
+        stage = index if self.teacher_stage == "same" else self.head.num_stages - 1
+        return self.head._bbox_forward(stage, self.feats, rois, **self.context)
+
+    def _score_by_all(self, rois: Tensor) -> dict[str, Any]:
+        seen: list[tuple[Tensor, Tensor]] = []
+        handles = [
+            box_head.fc_cls.register_forward_hook(
+                lambda _, inputs, output: seen.append((inputs[0], output))
+            )
+            for box_head in self.head.bbox_head
+        ]
+        try:
+            for stage in range(self.head.num_stages):
+                results = self.head._bbox_forward(stage, self.feats, rois, **self.context)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.head.stage_mean(*zip(*seen))
+        return results
 
 
 def score_proposals(
@@ -65,7 +101,7 @@ def score_proposals(
             "the teacher has no train_cfg, so nothing says how its proposals are assigned and "
             "sampled; give it one, or take ClassCenterHook(rois='gt')"
         )
-    branch = _BoxBranch(detector, inputs, teacher_stage)
+    branch = BoxBranch(detector, inputs, teacher_stage)
     metas = [sample.metainfo for sample in data_samples]
     boxes = detector.rpn_head.predict_by_feat(
         *detector.rpn_head(branch.feats),
@@ -93,7 +129,7 @@ def score_ground_truth(
     teacher_stage: str | None = None,
 ) -> Iterator[Tensor]:
     """Score the annotated boxes; yields their labels ``[n]`` after each stage that does."""
-    branch = _BoxBranch(detector, inputs, teacher_stage)
+    branch = BoxBranch(detector, inputs, teacher_stage)
     instances = [sample.gt_instances for sample in data_samples]
     rois = bbox2roi([getattr(i.bboxes, "tensor", i.bboxes) for i in instances])
     labels = torch.cat([i.labels for i in instances])
@@ -133,50 +169,6 @@ def samplers_unrecorded(
     finally:
         for sampler in samplers:
             del sampler.sample
-
-
-class _BoxBranch:
-    """The box heads of a detector on the pyramid of one batch."""
-
-    def __init__(
-        self, detector: TwoStageDetector, inputs: Tensor, teacher_stage: str | None
-    ) -> None:
-        self.head: Any = detector.roi_head
-        self.teacher_stage = teacher_stage
-        self.num_sets = self.head.num_stages if teacher_stage == "same" else 1
-        self.feats = detector.extract_feat(inputs)
-        # What HTC and SCNet add to the features of every RoI.
-        self.context = {}
-        if getattr(self.head, "with_semantic", False):
-            self.context["semantic_feat"] = self.head.semantic_head(self.feats)[1]
-        if getattr(self.head, "with_glbctx", False):
-            self.context["glbctx_feat"] = self.head.glbctx_head(self.feats)[1]
-
-    def score(self, rois: Tensor, index: int) -> dict[str, Any]:
-        """Score the RoIs of stage ``index``; returns what the (last) box head gave."""
-        if self.teacher_stage is None:
-            return self.head._bbox_forward(self.feats, rois)
-        if self.teacher_stage == "mean":
-            return self._score_by_all(rois)
-        stage = index if self.teacher_stage == "same" else self.head.num_stages - 1
-        return self.head._bbox_forward(stage, self.feats, rois, **self.context)
-
-    def _score_by_all(self, rois: Tensor) -> dict[str, Any]:
-        seen: list[tuple[Tensor, Tensor]] = []
-        handles = [
-            box_head.fc_cls.register_forward_hook(
-                lambda _, inputs, output: seen.append((inputs[0], output))
-            )
-            for box_head in self.head.bbox_head
-        ]
-        try:
-            for stage in range(self.head.num_stages):
-                results = self.head._bbox_forward(stage, self.feats, rois, **self.context)
-        finally:
-            for handle in handles:
-                handle.remove()
-        self.head.stage_mean(*zip(*seen))
-        return results
 
 
 def _sample(

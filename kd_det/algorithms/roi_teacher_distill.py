@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
-from mmrazor.models.task_modules import ModuleInputsRecorder
+from mmrazor.models.task_modules import ModuleInputsRecorder, ModuleOutputsRecorder
 from mmrazor.models.utils import add_prefix
 from torch import Tensor
 
 from kd_det.algorithms import heads, roi, wiring
 from kd_det.algorithms.empty import without_rois
 from kd_det.algorithms.fixed_teacher_distill import FixedTeacherDistill, build
+from kd_det.algorithms.speed import FEATURES, Speed
 from kd_det.algorithms.teacher_input import TeacherInput
+from kd_det.recorders import parts, recording
 from kd_det.registry import MODELS
+
+OF_MODULES = (ModuleInputsRecorder, ModuleOutputsRecorder)
 
 
 @MODELS.register_module()
 class RoITeacherDistill(FixedTeacherDistill):
     """:class:`FixedTeacherDistill` for two-stage detectors with RoI box heads.
 
-    One step: the student computes its own losses on the RoIs that it sampled; the teacher, in
-    eval mode and without gradient, computes its pyramid and scores the same RoIs, those of each
-    stage where the student is a cascade; the distiller hands what recorders kept to connectors
-    and losses. The teacher's RPN, samplers and losses never run. Its input is that of its own
-    data preprocessor, converted from the student's batch
+    One step: the teacher, in eval mode and without gradient, computes its pyramid; the student
+    computes its own losses on the RoIs that it sampled; the teacher scores the same RoIs, those of
+    each stage where the student is a cascade, unless no recorder would see it; the distiller
+    hands what recorders kept to connectors and losses. The teacher's RPN, samplers and losses
+    never run. Its input is that of its own data preprocessor, converted from the student's batch
     (:class:`~kd_det.algorithms.teacher_input.TeacherInput`).
 
     Args:
@@ -44,6 +47,7 @@ class RoITeacherDistill(FixedTeacherDistill):
             ``'mean'``: all stages; recorders find the mean of their embeddings and logits as
             outputs 0 and 1 of ``roi_head.stage_mean``. With the latter two, or a teacher with
             one box head, a teacher's record i (``record_idx``) is of the student's stage i.
+        speed: As in :class:`FixedTeacherDistill`.
 
     Raises:
         TypeError: If a side is not a two-stage detector with a supported RoI head.
@@ -60,16 +64,18 @@ class RoITeacherDistill(FixedTeacherDistill):
         teacher_ckpt: str | None = None,
         inherit: Sequence[str] | None = None,
         teacher_stage: str | None = None,
+        speed: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.speed = Speed.of(speed)
         _check_deliveries(distiller)
-        self._check_options(teacher, teacher_ckpt, kwargs)
+        self._check_options(distiller, teacher, teacher_ckpt, kwargs)
         student, teacher = build(architecture), build(teacher)
         _check_pair(student, teacher)
         self.teacher_stage = heads.choose_stage(teacher_stage, student, teacher)
         if self.teacher_stage == "mean":
             heads.add_stage_mean(teacher)
-        super().__init__(distiller, teacher, student, teacher_ckpt, inherit, **kwargs)
+        super().__init__(distiller, teacher, student, teacher_ckpt, inherit, speed, **kwargs)
 
     def _set_up(self) -> None:
         self.teacher_input = TeacherInput(self.data_preprocessor, self.teacher.data_preprocessor)
@@ -94,6 +100,7 @@ class RoITeacherDistill(FixedTeacherDistill):
 
     def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Losses of one batch, keys prefixed ``student.`` and ``distill.``."""
+        batch_inputs = self.speed.layout(batch_inputs)
         losses = add_prefix(self._record(batch_inputs, data_samples), "student")
         if not self.distillation_stopped:
             losses.update(add_prefix(self._distill_losses(), "distill"))
@@ -108,17 +115,38 @@ class RoITeacherDistill(FixedTeacherDistill):
 
     def _record(self, batch_inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
         """Run both models under their recorders; returns the student's own losses."""
-        recorders = [*self.distiller.student_recorders.recorders.values(), *self._student_rois]
-        with ExitStack() as recording:
-            for recorder in recorders:
-                recording.enter_context(recorder)
-            recording.enter_context(roi.samplers_unrecorded(self.student, recorders))
-            losses = self.student(batch_inputs, data_samples, mode="loss")
+        branch: roi.BoxBranch | None = None
         if not self.distillation_stopped:
-            with torch.no_grad(), self.distiller.teacher_recorders:
-                inputs = self.teacher_input(batch_inputs, data_samples)
-                roi.score_rois(self.teacher, inputs, self._rois(), self.teacher_stage)
+            # Ahead of the student, whose maps are kept for its backward pass: less at once.
+            with self._teacher_turn(), recording(self._teacher_recorders):
+                inputs = self.speed.layout(self.teacher_input(batch_inputs, data_samples))
+                branch = roi.BoxBranch(self.teacher, inputs, self.teacher_stage)
+
+        recorders = [*self.distiller.student_recorders.recorders.values(), *self._student_rois]
+        with recording(recorders), roi.samplers_unrecorded(self.student, recorders):
+            losses = self.student(batch_inputs, data_samples, mode="loss")
+
+        if branch is not None:
+            self._await_teacher(branch.feats)
+            self._score_rois(branch)
         return losses
+
+    def _score_rois(self, branch: roi.BoxBranch) -> None:
+        """Run the teacher's box heads on the student's RoIs, if any recorder is to see it."""
+        if not self.teacher_scores_rois:
+            return
+        autocast = self.speed.teacher_autocast(branch.feats[0].device)
+        with torch.no_grad(), autocast, recording(self._teacher_recorders, go_on=True):
+            for index, rois in enumerate(self._rois()):
+                branch.score(rois, index)
+
+    @property
+    def teacher_scores_rois(self) -> bool:
+        """Whether a recorder may see more of the teacher than its backbone and neck."""
+        found = [part for each in self._teacher_recorders for part in parts(each)]
+        return not all(
+            isinstance(part, OF_MODULES) and part.source.split(".")[0] in FEATURES for part in found
+        )
 
     def _rois(self) -> list[Tensor]:
         """RoIs ``[n, 5]`` of each stage of the student; mmdet may break a cascade off."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from kd_det.registry import MODELS
 
@@ -53,11 +55,19 @@ class AttentionFusion(nn.Module):
         x = _conv_norm(self.conv1, x)
         if self.att_conv is not None:
             assert carried is not None
-            attention = self.att_conv(torch.cat([x, carried], dim=1))
-            x = x * attention[:, :1] + carried * attention[:, 1:]
+            attention = _attention(self.att_conv, x, carried)
+            x = torch.addcmul(carried * attention[:, 1:], x, attention[:, :1])
         if out_size is not None:
             x = _resize(x, _height_width(out_size))
         return _conv_norm(self.conv2, x), x
+
+
+def _attention(layers: nn.Sequential, x: Tensor, carried: Tensor) -> Tensor:
+    """Attention maps ``[N, 2, H, W]``, without a map of both ``x`` and ``carried``."""
+    conv, sigmoid = layers
+    assert isinstance(conv, nn.Conv2d)
+    for_x, for_carried = conv.weight.chunk(2, dim=1)
+    return sigmoid(F.conv2d(x, for_x, conv.bias) + F.conv2d(carried, for_carried))
 
 
 def _conv_norm(layers: nn.Sequential, x: Tensor) -> Tensor:
@@ -80,6 +90,21 @@ def _resize(x: Tensor, size: list[int]) -> Tensor:
     return x if list(x.shape[2:]) == size else F.interpolate(x, size, mode="nearest")
 
 
+@contextmanager
+def _statistics_kept(abf: nn.Module) -> Iterator[None]:
+    """Normalise by a batch's own statistics without counting them a second time."""
+    norms = [module for module in abf.modules() if isinstance(module, nn.BatchNorm2d)]
+    tracking = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        # In evaluation the running ones are what normalises.
+        norm.track_running_stats &= not norm.training
+    try:
+        yield
+    finally:
+        for norm, tracks in zip(norms, tracking):
+            norm.track_running_stats = tracks
+
+
 @MODELS.register_module()
 class ReviewFusion(nn.Module):
     """Student pyramid to fused pyramid, each level in the teacher's channels.
@@ -94,6 +119,9 @@ class ReviewFusion(nn.Module):
         sizes: Side of each level's carried map, int or ``(h, w)``, fine to deep. None takes
             the student's own sizes, which suits images of any size.
         out_sizes: Side of each output, likewise. None takes the student's own sizes.
+        recompute: Whether to compute a level's maps a second time in the backward pass instead
+            of keeping them (activation checkpointing): less memory, the same result, and the
+            forward pass of this module twice.
 
     Raises:
         ValueError: If the lists are not of one length.
@@ -108,6 +136,7 @@ class ReviewFusion(nn.Module):
         mid_channels: int,
         sizes: Sequence[Size] | None = None,
         out_sizes: Sequence[Size] | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         levels = len(in_channels)
@@ -123,6 +152,7 @@ class ReviewFusion(nn.Module):
         self.in_channels = tuple(in_channels)
         self.sizes = sizes
         self.out_sizes = out_sizes
+        self.recompute = recompute
         deepest = levels - 1
         self.abfs = nn.ModuleList(
             AttentionFusion(in_channels[i], out_channels[i], mid_channels, fuse=i < deepest)
@@ -153,9 +183,17 @@ class ReviewFusion(nn.Module):
             if carried is not None:
                 carried = _resize(carried, list(x.shape[2:]))
             out_size = None if self.out_sizes is None else self.out_sizes[level]
-            output, carried = abf(x, carried, out_size)
+            output, carried = self._fuse(abf, x, carried, out_size)
             outputs.insert(0, output)
         return outputs
+
+    def _fuse(
+        self, abf: nn.Module, x: Tensor, carried: Tensor | None, out_size: Size | None
+    ) -> tuple[Tensor, Tensor]:
+        if not self.recompute:
+            return abf(x, carried, out_size)
+        contexts = lambda: (nullcontext(), _statistics_kept(abf))  # noqa: E731
+        return checkpoint(abf, x, carried, out_size, use_reentrant=False, context_fn=contexts)
 
     def _check_level(self, level: int, x: Tensor) -> None:
         expected = self.in_channels[level]

@@ -53,7 +53,7 @@ def hcl_loss(
         s, t = at_least_float32(s), at_least_float32(t.detach())
         if normalize == "channel":
             s, t = _standardised(s), _standardised(t)
-        loss = _level_loss(s - t)
+        loss = _level_loss(s, t)
         levels.append(loss / _variance(t) if normalize == "level" else loss)
     return torch.stack(levels).sum()
 
@@ -85,17 +85,22 @@ def _variance(x: Tensor) -> Tensor:
     return torch.where(variance > 0, variance, 1)
 
 
-def _level_loss(difference: Tensor) -> Tensor:
-    if difference.numel() == 0:
-        return difference.sum()
-    # Pooling is linear: the difference of the pools is the pool of the difference.
-    loss, total, weight = difference.square().mean(), 1.0, 1.0
+def _level_loss(s: Tensor, t: Tensor) -> Tensor:
+    if s.numel() == 0:
+        return s.sum()
+    loss, total, weight = F.mse_loss(s, t), 1.0, 1.0
+    height, width = s.shape[2:]
+    # Pooling is linear: the difference of the pools is the pool of the difference. Pools of equal
+    # bins come from one another, so that the map is read once and its gradient written once.
+    nested = height % POOL_SIDES[0] == 0 and width % POOL_SIDES[0] == 0
+    difference = pool = s - t
     for side in POOL_SIDES:
-        if side >= difference.shape[2]:
+        if side >= height:
             continue
         weight /= 2
         total += weight
-        loss = loss + weight * F.adaptive_avg_pool2d(difference, side).square().mean()
+        pool = F.adaptive_avg_pool2d(pool if nested else difference, side)
+        loss = loss + weight * pool.square().mean()
     return loss / total
 
 

@@ -88,7 +88,7 @@ def test_mean_is_that_of_all_stages():
         head.fc_cls.register_forward_hook(lambda _, __, output: logits.append(output))
     with torch.no_grad():
         emb = [
-            embeddings_of(head, lambda: roi.score_rois(model, inputs, [rois], "mean"))[0]
+            embeddings_of(head, lambda: roi.BoxBranch(model, inputs, "mean").score(rois, 0))[0]
             for head in model.roi_head.bbox_head
         ]
     assert len(outputs) == 3

@@ -337,3 +337,37 @@ def test_a_single_image_has_a_pooled_level():
     after = fusion.state_dict()
     deepest = [key for key in before if key.startswith("abfs.0") and "running" in key]
     assert deepest and all(torch.equal(before[key], after[key]) for key in deepest)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_recomputed_maps_change_nothing(train):
+    def run(recompute: bool) -> tuple:
+        fusion = ReviewFusion([6, 5, 4], [3, 4, 5], 8, recompute=recompute)
+        fusion = randomised(fusion).train(train)
+        maps = [x.requires_grad_() for x in random_maps([(2, 6, 8, 8), (2, 5, 4, 4), (2, 4, 2, 2)])]
+        outputs = fusion(maps)
+        sum(x.square().sum() for x in outputs).backward()
+        gradients = [x.grad for x in [*maps, *fusion.parameters()]]
+        return outputs, gradients, list(fusion.state_dict().values())
+
+    for kept, recomputed in zip(run(False), run(True)):
+        for a, b in zip(kept, recomputed):
+            assert torch.equal(a, b)
+
+
+def test_recomputing_keeps_less_for_the_backward_pass():
+    def kept(recompute: bool) -> int:
+        fusion = ReviewFusion([8, 8], [8, 8], 8, recompute=recompute)
+        maps = [torch.randn(1, 8, s, s, requires_grad=True) for s in (32, 16)]
+        sizes: dict[int, int] = {}
+
+        def pack(x: Tensor) -> Tensor:
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            outputs = fusion(maps)
+        assert all(output.requires_grad for output in outputs)
+        return sum(sizes.values())
+
+    assert kept(True) < 0.5 * kept(False)

@@ -107,7 +107,7 @@ def _nd_by_loop(s: Tensor, t: Tensor, centers: Tensor, labels: Tensor) -> Tensor
     """The published formula, RoI by RoI, as the published detection code has it."""
     total = s.new_zeros(())
     for i in range(len(s)):
-        center = centers[labels[i].item()]
+        center = centers[int(labels[i])]
         direction = center / center.norm()
         norm = max(s[i].norm(), t[i].norm())
         total = total + 1 - s[i] @ direction / norm

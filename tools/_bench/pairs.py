@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -130,11 +130,11 @@ def give_centers(model: Any) -> None:
             loss.set_centers(centers)
 
 
-def batch(model: nn.Module, shape: Shape, device: torch.device) -> tuple[Tensor, list[Any]]:
+def batch(model: Any, shape: Shape, device: torch.device) -> tuple[Tensor, list[Any]]:
     """Random images with random boxes, preprocessed as in training."""
     from mmdet.testing import demo_mm_inputs
 
-    head: Any = model.student.roi_head.bbox_head
+    head = model.student.roi_head.bbox_head
     head = head[0] if isinstance(head, nn.ModuleList) else head
     data = demo_mm_inputs(
         shape.batch,
@@ -145,10 +145,3 @@ def batch(model: nn.Module, shape: Shape, device: torch.device) -> tuple[Tensor,
     )
     data = model.data_preprocessor(data, training=True)
     return data["inputs"], data["data_samples"]
-
-
-def changed(shape: Shape, method: str, change: Callable[[Config], None]) -> Config:
-    """A recipe with a change."""
-    cfg = recipe(shape, method)
-    change(cfg)
-    return cfg

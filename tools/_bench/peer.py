@@ -15,9 +15,7 @@ OURS, PEER = "kd_det.RoITeacherDistill", "mmrazor.SingleTeacherDistill"
 MiB = 2**20
 
 
-def measure(
-    budget: Budget, shape: str, dtype: torch.dtype, options: dict[str, Any]
-) -> list[Row]:
+def measure(budget: Budget, shape: str, dtype: torch.dtype, options: dict[str, Any]) -> list[Row]:
     """Rows of this suite; ``options`` go into the config of our model."""
     pairs = {}
     for name in (OURS, PEER):

@@ -18,9 +18,7 @@ PARTS = ("student alone", "teacher", "connectors", "losses")
 MiB = 2**20
 
 
-def measure(
-    budget: Budget, shape: str, dtype: torch.dtype, options: dict[str, Any]
-) -> list[Row]:
+def measure(budget: Budget, shape: str, dtype: torch.dtype, options: dict[str, Any]) -> list[Row]:
     """Rows of this suite; ``options`` go into the model's config."""
     rows = []
     for method in METHODS:
@@ -83,9 +81,11 @@ def teacher_forward(pair: Pair) -> Callable[[], None]:
 
     @torch.no_grad()
     def forward() -> None:
-        with model.teacher_autocast() if pair.dtype == torch.float32 else pair.autocast():
+        with pair.autocast(), model.speed.teacher_autocast(pair.inputs.device):
             inputs = model.teacher_input(pair.inputs, pair.samples)
-            roi.score_rois(model.teacher, inputs, rois, model.teacher_stage)
+            branch = roi.BoxBranch(model.teacher, inputs, model.teacher_stage)
+            for index, boxes in enumerate(rois):
+                branch.score(boxes, index)
 
     return forward
 

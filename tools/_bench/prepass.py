@@ -1,0 +1,117 @@
+"""The pre-pass for class centers against the teacher's own work, and what COCO would take."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import Runner
+from torch import Tensor
+
+from _bench.pairs import SHAPES, build, recipe
+from _bench.report import Against, Row, time_rows
+from _bench.timing import Budget, interleave
+from kd_det.algorithms import roi
+from kd_det.centers import ClassCenters
+from kd_det.datasets import make_digits_coco
+from kd_det.hooks._prepass import PrePass
+
+IMAGES = 32
+COCO_IMAGES = 118_287
+# RoIs of a batch, their embedding, and COCO's classes with background.
+ROIS, DIM, CLASSES = 1024, 1024, 81
+
+
+def measure(budget: Budget, shape: str) -> list[Row]:
+    """Rows of this suite."""
+    accumulation = interleave({"ClassCenters.update": _update(budget), "row by row": _rows(budget)},
+                              budget)  # fmt: skip
+    against = {"ClassCenters.update": Against(["row by row"], "", 20, at_least=True)}
+    rows = time_rows("prepass", f"N {ROIS}, D {DIM}, C {CLASSES}", accumulation, against)
+    with tempfile.TemporaryDirectory() as folder:
+        return rows + _of_images(budget, shape, Path(folder))
+
+
+def _of_images(budget: Budget, shape: str, folder: Path) -> list[Row]:
+    height, width = SHAPES[shape].image
+    make_digits_coco(folder / "data", image_size=128, train_images=IMAGES, val_images=1)
+    prepass = PrePass(_runner(shape, folder, (width, height), budget.device), "proposals", None)
+    work: dict[str, Callable[[], object]] = {
+        "pre-pass": prepass.run,
+        "loader and teacher alone": lambda: _floor(prepass),
+    }
+    against = {"pre-pass": Against(["loader and teacher alone"], "", 1.05)}
+    case = f"{shape}, {IMAGES} images"
+    rows = time_rows("prepass", case, interleave(work, budget), against)
+    each = rows[0].value / 1000 / IMAGES
+    hours = {n: COCO_IMAGES * each / 3600 / n for n in (1, 8)}
+    return [
+        *rows,
+        Row("prepass", case, "images a second", 1 / each, "images/s"),
+        *(
+            Row("prepass", case, f"118k images at that rate, {n} devices", h, "hours")
+            for n, h in hours.items()
+        ),
+    ]
+
+
+def _runner(shape: str, folder: Path, scale: tuple[int, int], device: torch.device) -> Runner:
+    """A Runner on digits, for the COCO recipe enlarged to its images."""
+    cfg = recipe(SHAPES[shape], "kd_nd")
+    loader = recipe(SHAPES["digits"], "kd_nd").train_dataloader
+    loader.update(batch_size=SHAPES[shape].batch, num_workers=0, persistent_workers=False)
+    loader.dataset.data_root = str(folder / "data")
+    for transform in loader.dataset.pipeline:
+        if transform["type"] == "Resize":
+            transform["scale"], transform["keep_ratio"] = scale, False
+    if shape != "digits":
+        loader.dataset.metainfo = dict(classes=tuple(map(str, range(80))))
+    runner = Runner(
+        model=build(cfg.model).to(device),
+        work_dir=str(folder / "work"),
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=cfg.optim_wrapper,
+        default_scope="mmdet",
+        log_level="ERROR",
+        experiment_name=f"prepass_{shape}",
+    )
+    runner._train_loop = runner.build_train_loop(runner.train_cfg)
+    return runner
+
+
+@torch.no_grad()
+def _floor(prepass: PrePass) -> None:
+    """The loader, and the teacher's pyramid, proposals and box head; nothing is kept."""
+    for batch in prepass._loader():
+        data = prepass._preprocess(batch)
+        for _ in roi.score_proposals(prepass.teacher, data["inputs"], data["data_samples"]):
+            pass
+
+
+def _embeddings(budget: Budget) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    labels = torch.randint(0, CLASSES, (ROIS,), device=budget.device)
+    return torch.randn(ROIS, DIM, device=budget.device), labels
+
+
+def _update(budget: Budget) -> Callable[[], Any]:
+    emb, labels = _embeddings(budget)
+    centers = ClassCenters(CLASSES, DIM)
+    return lambda: centers.update(emb, labels)
+
+
+def _rows(budget: Budget) -> Callable[[], Any]:
+    emb, labels = _embeddings(budget)
+    sums = torch.zeros(CLASSES, DIM, dtype=torch.float64, device=budget.device)
+    counts = [0] * CLASSES
+
+    def add() -> None:
+        for row, label in zip(emb, labels):
+            sums[int(label)] += row
+            counts[int(label)] += 1
+
+    return add
