@@ -94,15 +94,14 @@ def _resize(x: Tensor, size: list[int]) -> Tensor:
 def _statistics_kept(abf: nn.Module) -> Iterator[None]:
     """Normalise by a batch's own statistics without counting them a second time."""
     norms = [module for module in abf.modules() if isinstance(module, nn.BatchNorm2d)]
-    tracking = [norm.track_running_stats for norm in norms]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        # In evaluation the running ones are what normalises.
-        norm.track_running_stats &= not norm.training
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, tracks in zip(norms, tracking):
-            norm.track_running_stats = tracks
+        for norm, (momentum, batches) in zip(norms, kept):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 @MODELS.register_module()
