@@ -72,7 +72,9 @@ class ClassCenters:
             )
         self._move(emb.device)
         labels = labels.to(emb.device)
-        self._sums.index_add_(0, labels, emb.detach().to(torch.float64))
+        # Not index_add_, which on a CPU takes twice as long.
+        rows = labels.unsqueeze(1).expand_as(emb)
+        self._sums.scatter_add_(0, rows, emb.detach().to(torch.float64))
         self._counts += torch.bincount(labels, minlength=self.num_classes)
 
     def merge(self, other: ClassCenters) -> None:

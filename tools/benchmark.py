@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
-from _bench import losses, peer, prepass, report, scale, step
-from _bench.pairs import SHAPES
+from _bench import report
 from _bench.timing import Budget
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
@@ -16,6 +14,8 @@ from mmengine.logging import MMLogger
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
 from kd_det import cli
 
+SHAPES = ("digits", "coco")  # those of _bench.pairs
+METHODS = ("kd_nd", "review_nd", "review", "robust")
 SUITES = ("losses", "prepass", "step", "peer", "scale")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -35,7 +35,7 @@ def main() -> None:
     for shape in args.shapes:
         for suite in args.suites:
             print(f"{suite}, {shape} ...", flush=True)
-            rows += _measure(suite, shape, budget, dtype, args.speed or {})
+            rows += _measure(suite, shape, budget, dtype, args)
             if args.json:  # after each, so that a stop loses one
                 report.write(args.json, rows, about)
     report.show(rows, about)
@@ -44,17 +44,17 @@ def main() -> None:
 
 
 def _measure(
-    suite: str, shape: str, budget: Budget, dtype: torch.dtype, speed: dict[str, Any]
+    suite: str, shape: str, budget: Budget, dtype: torch.dtype, args: argparse.Namespace
 ) -> list[report.Row]:
-    if suite == "losses":
-        return losses.measure(budget, shape)
-    if suite == "prepass":
-        return prepass.measure(budget, shape)
-    if suite == "scale":
-        return scale.measure(budget, shape)
-    options = {"speed": speed} if speed else {}
-    module = step if suite == "step" else peer
-    return module.measure(budget, shape, dtype, options)
+    # Here, since they import all of mmdet, which --help and --compare need not wait for.
+    from _bench import losses, peer, prepass, scale, step
+
+    options = {"speed": args.speed} if args.speed else {}
+    if suite == "step":
+        return step.measure(budget, shape, dtype, options, args.methods)
+    if suite == "peer":
+        return peer.measure(budget, shape, dtype, options)
+    return {"losses": losses, "prepass": prepass, "scale": scale}[suite].measure(budget, shape)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of {', '.join(SUITES)}; default: all")  # fmt: skip
     add("--shapes", nargs="+", choices=SHAPES, default=["digits"], metavar="SHAPE",
         help=f"of {', '.join(SHAPES)}; default: digits")  # fmt: skip
+    add("--methods", nargs="+", default=METHODS, metavar="METHOD",
+        help=f"of the suite step; default: {' '.join(METHODS)}")  # fmt: skip
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu",
         help="default: %(default)s")  # fmt: skip
     add("--dtype", choices=DTYPES, default="float32",

@@ -36,7 +36,9 @@ def check_shapes(
 def directions(centers: Tensor, labels: Tensor) -> Tensor:
     """Unit class mean of each sample, ``[N, D]``; for shares of classes, of their mixed means."""
     if labels.dim() == 1:
-        return unit_rows(centers)[labels]
+        # Whichever are fewer rows.
+        fewer = len(centers) <= len(labels)
+        return unit_rows(centers)[labels] if fewer else unit_rows(centers[labels])
     # Autocast would compute the matrix product in half precision.
     with torch.autocast(centers.device.type, enabled=False):
         return unit_rows(labels.to(centers.dtype) @ centers)

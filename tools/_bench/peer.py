@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,10 @@ def measure(budget: Budget, shape: str, dtype: torch.dtype, options: dict[str, A
     work = {name: pair.step for name, pair in pairs.items()}
     against = {OURS: Against([PEER], "", 0.85)}
     rows = time_rows("peer", shape, interleave(work, budget), against)
-    peaks = {name: peak_memory(step, budget.device) / MiB for name, step in work.items()}
+    peaks = {
+        name: peak_memory(pair.step, budget.device, partial(_forget, pair.model)) / MiB
+        for name, pair in pairs.items()
+    }
     share = peaks[OURS] / peaks[PEER]
     return [
         *rows,
@@ -46,8 +50,16 @@ def configuration(cfg: Config, algorithm: str) -> Config:
     distiller.loss_forward_mappings.loss_cwd = dict(preds_S=maps["s"], preds_T=maps["t"])
     for side in ("student", "teacher"):
         distiller[f"{side}_recorders"].fpn = dict(type="ModuleOutputs", source="neck")
+    distiller["_scope_"] = "mmrazor"  # where MMRazor's algorithm looks for recorders
     cfg.model.type = algorithm
     return cfg
+
+
+def _forget(model: Any) -> None:
+    """Drop the records of a step; under MMRazor's algorithm they stay until the next one."""
+    for side in (model.distiller.student_recorders, model.distiller.teacher_recorders):
+        for recorder in side.recorders.values():
+            recorder.reset_data_buffer()
 
 
 def _switch_inplace_on(model: Any) -> None:

@@ -78,8 +78,9 @@ def _runner(shape: str, folder: Path, scale: tuple[int, int], device: torch.devi
         default_scope="mmdet",
         log_level="ERROR",
         experiment_name=f"prepass_{shape}",
+        cfg=dict(train_dataloader=loader),  # which the pre-pass makes its own loader of
     )
-    runner._train_loop = runner.build_train_loop(runner.train_cfg)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
     return runner
 
 

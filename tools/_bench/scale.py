@@ -53,11 +53,14 @@ def _fitted(
     times = interleave({str(size): step for size, step in steps.items()}, budget)
     medians = {size: 1000 * statistics.median(times[str(size)]) for size in steps}
     rows = [Row("scale", shape, f"{size} {what}", ms) for size, ms in medians.items()]
-    logs = np.log(list(medians)), np.log(list(medians.values()))
-    exponent = float(np.polyfit(*logs, 1)[0])
+    fitted = exponent(medians)
     text = "fitted exponent"
-    last = Row("scale", shape, f"time over {what}", exponent, "", None, text, exponent, target)
-    return [*rows, last]
+    return [*rows, Row("scale", shape, f"time over {what}", fitted, "", None, text, fitted, target)]
+
+
+def exponent(values: dict[int, float]) -> float:
+    """The ``k`` for which ``size ** k`` fits the values best, by least squares of logarithms."""
+    return float(np.polyfit(np.log(list(values)), np.log(list(values.values())), 1)[0])
 
 
 def _step(

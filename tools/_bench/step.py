@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,15 +13,20 @@ from _bench.report import Against, Row, time_rows
 from _bench.timing import Budget, interleave, peak_memory
 from kd_det.algorithms import roi
 
-METHODS = ("kd_nd", "review_nd", "review", "robust")
 PARTS = ("student alone", "teacher", "connectors", "losses")
 MiB = 2**20
 
 
-def measure(budget: Budget, shape: str, dtype: torch.dtype, options: dict[str, Any]) -> list[Row]:
+def measure(
+    budget: Budget,
+    shape: str,
+    dtype: torch.dtype,
+    options: dict[str, Any],
+    methods: Sequence[str],
+) -> list[Row]:
     """Rows of this suite; ``options`` go into the model's config."""
     rows = []
-    for method in METHODS:
+    for method in methods:
         cfg = recipe(SHAPES[shape], method)
         cfg.model.update(options)
         pair = build_pair(cfg, SHAPES[shape], budget.device, dtype)

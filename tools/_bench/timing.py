@@ -26,7 +26,7 @@ def interleave(work: Work, budget: Budget) -> Times:
     """Seconds of each call; a round calls each of ``work`` once, in turning order."""
     names = list(work)
     times: Times = {name: [] for name in names}
-    for _ in range(2):  # memory pools, algorithms chosen by size
+    for _ in range(min(2, budget.rounds)):  # memory pools, algorithms chosen by size
         for name in names:
             _seconds(work[name], budget.device)
     start, done = time.perf_counter(), 0
@@ -61,18 +61,29 @@ def ratio(times: Times, of: str, to: Sequence[str]) -> float:
     return statistics.median(mine / sum(others) for mine, others in rounds)
 
 
-def peak_memory(function: Callable[[], object], device: torch.device) -> int:
-    """Most bytes of tensors that ``function`` held at once, beyond what was there before."""
+def peak_memory(
+    function: Callable[[], object],
+    device: torch.device,
+    forget: Callable[[], object] = lambda: None,
+) -> int:
+    """Most bytes of tensors held at once in two calls of ``function``, beyond those held before.
+
+    Two, since what the first leaves behind is still there in the second. ``forget`` drops what
+    calls before these have left.
+    """
     function()
+    forget()
     synchronize(device)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        function()
+        for _ in range(2):
+            function()
         return torch.cuda.max_memory_allocated(device) - before
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        function()
+        for _ in range(2):
+            function()
     # Every allocation of torch's on the CPU; the process's own peak would count all else too.
     events = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")

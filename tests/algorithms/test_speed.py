@@ -1,0 +1,198 @@
+"""Options of ``model.speed`` change results by rounding at most; what cannot be is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from small import build
+from torch import nn
+
+from kd_det.algorithms.checkpoint import weights_sha256
+from kd_det.algorithms.speed import Speed, beside, join, tensors
+from kd_det.algorithms.wiring import WiringError
+from kd_det.centers import ClassCenters
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def batch(cfg) -> dict:
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+
+
+def model_with(cfg, **speed: object):
+    torch.manual_seed(0)
+    cfg.model.speed = speed
+    model = build(cfg.model)
+    centers = ClassCenters(11, 128)
+    generator = torch.Generator().manual_seed(1)
+    centers.update(torch.rand(22, 128, generator=generator), torch.arange(22) % 11)
+    for loss in model.distiller.distill_losses.values():
+        if hasattr(loss, "set_centers"):
+            loss.set_centers(centers)
+    return model.train()
+
+
+def losses_and_gradients(model, batch: dict, dtype=torch.float32) -> tuple[dict, list]:
+    torch.manual_seed(0)
+    model.to(dtype)
+    data = model.data_preprocessor(dict(batch), training=True)
+    data["inputs"] = data["inputs"].to(dtype)
+    for sample in data["data_samples"]:
+        sample.gt_instances.bboxes = sample.gt_instances.bboxes.to(dtype)
+    losses = model(**data, mode="loss")
+    model.parse_losses(losses)[0].backward()
+    flat = {k: v for k, v in losses.items() if isinstance(v, torch.Tensor)}
+    return flat, [p.grad for p in model.student.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize(
+    ("speed", "tolerance"),
+    [
+        (dict(channels_last=True), 1e-6),
+        (dict(fold_teacher=True), 1e-6),
+        (dict(compile_teacher=dict(backend="aot_eager")), 1e-6),
+        (dict(overlap_teacher=True), 0),  # on a CPU, one after the other as ever
+        (dict(teacher_dtype="float32"), 0),
+        (dict(teacher_dtype="bfloat16"), 0.1),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_step_is_the_same(cfg, batch, speed, tolerance):
+    # In float64, where rounding chooses no other proposal.
+    dtype = torch.float32 if "teacher_dtype" in speed else torch.float64
+    plain, plain_gradients = losses_and_gradients(model_with(cfg), batch, dtype)
+    losses, gradients = losses_and_gradients(model_with(cfg, **speed), batch, dtype)
+    assert losses.keys() == plain.keys()
+    for name, value in losses.items():
+        torch.testing.assert_close(value, plain[name], rtol=tolerance, atol=tolerance)
+    if tolerance < 0.1:
+        scale = max(float(g.abs().max()) for g in plain_gradients)
+        for a, b in zip(gradients, plain_gradients):
+            torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
+
+
+def test_channels_last_is_the_layout_of_all_three(cfg, batch):
+    model = model_with(cfg, channels_last=True)
+    seen = []
+    for part in (model.student.backbone, model.teacher.backbone, model.distiller.connectors.review):
+        part.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    losses_and_gradients(model, batch)
+    maps = [x for inputs in seen for x in tensors(inputs) if x.shape[2] > 1]
+    assert len(maps) > 2
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
+
+
+def test_only_the_teacher_is_in_half_precision(cfg, batch):
+    model = model_with(cfg, teacher_dtype="bfloat16")
+    dtypes: dict[str, set] = {}
+    for who in ("student", "teacher"):
+        box_head = getattr(model, who).roi_head.bbox_head.fc_cls
+        seen = dtypes.setdefault(who, set())
+        box_head.register_forward_hook(lambda _, __, output, seen=seen: seen.add(output.dtype))
+    losses_and_gradients(model, batch)
+    assert dtypes == {"student": {torch.float32}, "teacher": {torch.bfloat16}}
+
+
+def test_float32_teacher_beside_a_student_in_mixed_precision(cfg, batch):
+    model = model_with(cfg, teacher_dtype="float32")
+    seen = []
+    model.teacher.neck.register_forward_hook(lambda _, __, output: seen.append(output[0].dtype))
+    data = model.data_preprocessor(dict(batch), training=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(**data, mode="loss")
+    assert seen == [torch.float32]
+
+
+def test_a_folded_teacher_has_no_batch_norm_and_its_old_name(cfg):
+    plain, folded = model_with(cfg), model_with(cfg, fold_teacher=True)
+    backbone = folded.teacher.backbone
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in folded.student.modules())
+    assert weights_sha256(folded.teacher) == weights_sha256(plain.teacher)
+
+
+def test_a_teacher_that_folding_would_change_is_refused():
+    class Backbone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            self.bn = nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.bn(self.conv(x).relu())  # not what the order of names says
+
+    class Teacher(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = Backbone()
+
+    teacher = Teacher().eval()
+    teacher.backbone.bn.running_mean.fill_(0.5)
+    with pytest.raises(RuntimeError, match="fold_teacher: the teacher's batch norms do not"):
+        Speed(fold_teacher=True).prepare([], teacher, [])
+
+
+@pytest.mark.parametrize("option", ["fold_teacher", "compile_teacher"])
+def test_a_record_inside_of_what_is_changed_is_refused(cfg, option):
+    recorders = cfg.model.distiller.teacher_recorders
+    recorders.stage = dict(type="ModuleOutputs", source="backbone.layer1")
+    with pytest.raises(WiringError, match=r"found one of 'backbone\.layer1'"):
+        model_with(cfg, **{option: True})
+
+
+@pytest.mark.parametrize(
+    ("speed", "message"),
+    [
+        (dict(teacher_type="bfloat16"), r"expected options out of .*teacher_dtype.*teacher_type"),
+        (dict(teacher_dtype="half"), "one of .*bfloat16.* found 'half'"),
+    ],
+)
+def test_wrong_options_are_an_error(cfg, speed, message):
+    with pytest.raises(ValueError, match=message):
+        model_with(cfg, **speed)
+
+
+def test_deliveries_and_overlap_exclude_each_other():
+    from kd_det import FixedTeacherDistill
+
+    with pytest.raises(ValueError, match=r"overlap_teacher .* found \['mixing'\]"):
+        FixedTeacherDistill(
+            dict(distill_deliveries=dict(mixing=dict())),
+            teacher=nn.Module(),
+            architecture=nn.Module(),
+            speed=dict(overlap_teacher=True),
+        )
+
+
+def test_a_teacher_whose_box_head_nobody_reads_scores_nothing(cfg, batch):
+    calls: dict[bool, int] = {}
+    for reads in (True, False):
+        if not reads:
+            distiller = cfg.model.distiller
+            for part in ("distill_losses", "loss_forward_mappings"):
+                distiller[part] = {"loss_review": distiller[part].loss_review}
+            distiller.teacher_recorders = dict(fpn=distiller.teacher_recorders.fpn)
+        model = model_with(cfg)
+        seen: list = []
+        model.teacher.roi_head.bbox_head.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        losses, _ = losses_and_gradients(model, batch)
+        assert losses["distill.loss_review"] > 0
+        assert model.teacher_scores_rois == reads
+        calls[reads] = len(seen)
+    assert calls == {True: 1, False: 0}
+
+
+def test_work_beside_and_its_join_do_nothing_on_a_cpu():
+    with beside(CPU, active=True):
+        x = torch.ones(2) * 2
+    join(CPU, True, [x])
+    assert x.tolist() == [2, 2]
+
+
+def test_tensors_are_found_in_all_that_holds_them():
+    a, b, c = torch.zeros(3).unbind()
+    assert list(tensors([a, (b, {"x": c}), "text", None])) == [a, b, c]
