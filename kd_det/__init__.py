@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LossWeightHook,
         TeacherAccuracyHook,
     )
+    from kd_det.pairing.compose import distill_config
 
 compat.activate()
 
@@ -29,6 +30,7 @@ __all__ = [
     "RoITeacherDistill",
     "TeacherAccuracyHook",
     "__version__",
+    "distill_config",
 ]
 
 _LAZY = {
@@ -38,6 +40,7 @@ _LAZY = {
     "LossBalanceHook": "kd_det.hooks",
     "LossWeightHook": "kd_det.hooks",
     "TeacherAccuracyHook": "kd_det.hooks",
+    "distill_config": "kd_det.pairing.compose",
 }
 
 

@@ -18,20 +18,8 @@ OWN_CODE = (Path(__file__).parent, Path(sys.argv[0]).resolve().parent)
 
 def parser(description: str, example: str) -> argparse.ArgumentParser:
     """A parser with the options that every tool on a config has."""
-    result = argparse.ArgumentParser(
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = bare_parser(description, example)
     result.add_argument("config", help="config file, or a config of a package (mmdet::...)")
-    result.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override entries of the config: model.teacher_ckpt=t.pth a.b='[1, 2]'",
-    )
-    result.add_argument("--work-dir", help="where logs and results go")
     result.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
@@ -43,16 +31,28 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     return result
 
 
+def bare_parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with the options of a tool that makes a config or reads one."""
+    result = argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override entries of the config: model.teacher_ckpt=t.pth a.b='[1, 2]'",
+    )
+    result.add_argument("--work-dir", help="where logs and results go")
+    return result
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line overrides."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    if "::" in args.config:
-        path = Config._get_cfg_path(args.config, "")[0]
-    else:
-        path = args.config
-        remedy = "recipes lie in configs/, those of a package are named like mmdet::path/name.py"
-        require(path, "the config file", remedy)
-    cfg = Config.fromfile(path)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
@@ -60,24 +60,37 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
-    for path in (Path(cfg.work_dir), *Path(cfg.work_dir).parents):
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(
-                f"the work directory {cfg.work_dir} cannot be made, since {path} is a file; "
-                "choose another with --work-dir"
-            )
-    _require_writable(Path(cfg.work_dir))
+    check_work_dir(Path(cfg.work_dir))
     return cfg
 
 
-def _require_writable(folder: Path) -> None:
-    """Raise ``PermissionError`` if nothing could be written into ``folder``, or it not be made."""
+def check_work_dir(folder: Path) -> None:
+    """Raise ``NotADirectoryError`` or ``PermissionError`` if results could not be written there."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(
+                f"the work directory {folder} cannot be made, since {path} is a file; "
+                "choose another with --work-dir"
+            )
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         raise PermissionError(
             f"the work directory {folder} cannot be written, since {existing} is read-only; "
             "choose another with --work-dir"
         )
+
+
+def read_config(name: str) -> Config:
+    """The config of a file, or of a package by a name like ``mmdet::path/name.py``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if "::" in name:
+        return Config.fromfile(Config._get_cfg_path(name, "")[0])
+    remedy = "recipes lie in configs/, those of a package are named like mmdet::path/name.py"
+    require(name, "the config file", remedy)
+    return Config.fromfile(name)
 
 
 def is_distillation(cfg: Config) -> bool:
@@ -100,7 +113,7 @@ def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
     for part in parts:
         loader = cfg.get(f"{part}_dataloader")
         if loader is not None:
-            for dataset in _datasets(loader.dataset):
+            for dataset in datasets(loader.dataset):
                 _check_dataset(dataset, part)
         evaluator = cfg.get(f"{part}_evaluator")
         if isinstance(evaluator, dict) and evaluator.get("ann_file"):
@@ -142,13 +155,13 @@ def _check_annotations(path: Path, part: str) -> None:
         )
 
 
-def _datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
+def datasets(dataset: Any) -> Iterator[Any]:
     """The datasets inside wrappers (repeated, concatenated, class-balanced)."""
     inner = dataset.get("dataset") or dataset.get("datasets")
     if inner is None:
         yield dataset
     for each in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
-        yield from _datasets(each)
+        yield from datasets(each)
 
 
 def require(path: str | Path | None, what: str, remedy: str) -> None:

@@ -1,6 +1,11 @@
 """Train a detector, distilled or plain, from a config."""
 
+from __future__ import annotations
+
+import argparse
 from typing import Any
+
+from mmengine.config import Config
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
 from kd_det import cli
@@ -11,6 +16,13 @@ def main() -> None:
         "Train a model from a config: a student with its teacher, or any mmdet model.",
         "python tools/train.py configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
     )
+    add_options(parser)
+    args = parser.parse_args()
+    train(cli.load_config(args), args)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How to train, beside what a config says."""
     parser.add_argument(
         "--amp",
         action="store_true",
@@ -28,8 +40,10 @@ def main() -> None:
         metavar="CHECKPOINT",
         help="go on from CHECKPOINT, or from the last one in the work directory",
     )
-    args = parser.parse_args()
-    cfg = cli.load_config(args)
+
+
+def train(cfg: Config, args: argparse.Namespace) -> None:
+    """Train a config with the options of :func:`add_options`."""
     cli.check_files(cfg, ("train", "val", *(["teacher"] if cli.is_distillation(cfg) else [])))
 
     if args.amp:

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 SHOWN_KEYS = 10
 # Where an MMRazor algorithm keeps its student.
@@ -36,24 +36,20 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0]
 
 
-def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
-    """Load ``path`` (a file or URL) into ``model``; every weight must be in it.
-
-    A ``.safetensors`` file holds weights alone. A checkpoint of a distillation run gives its
-    student. Weights that the model has no place for are left out with a warning (a mask head for a
-    box-only teacher, for example).
+def read_weights(path: str, who: str) -> tuple[dict[str, Tensor], list[str] | None]:
+    """The weights in ``path`` (a file or URL), and the classes that they were trained on.
 
     Args:
-        model: Student or teacher.
         path: A checkpoint, as file or URL.
         who: ``'student'`` or ``'teacher'``, for messages.
 
     Returns:
-        The names of the classes that the model was trained on, if the checkpoint has them.
+        The weights by name, of the student alone for a checkpoint of a distillation run; the
+        names of the classes, if the checkpoint has them.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If a weight is missing or has another shape; lists them.
+        CheckpointError: If it is no file of weights.
     """
     path = str(path)
     if "://" not in path and not Path(path).is_file():
@@ -81,6 +77,29 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
             for key, value in state.items()
             if key.startswith(STUDENT_PREFIX)
         }
+    return state, _classes(checkpoint.get("meta"))
+
+
+def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
+    """Load ``path`` (a file or URL) into ``model``; every weight must be in it.
+
+    A ``.safetensors`` file holds weights alone. A checkpoint of a distillation run gives its
+    student. Weights that the model has no place for are left out with a warning (a mask head for a
+    box-only teacher, for example).
+
+    Args:
+        model: Student or teacher.
+        path: A checkpoint, as file or URL.
+        who: ``'student'`` or ``'teacher'``, for messages.
+
+    Returns:
+        The names of the classes that the model was trained on, if the checkpoint has them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If a weight is missing or has another shape; lists them.
+    """
+    state, classes = read_weights(path, who)
     own = model.state_dict()
     missing = [key for key in own if key not in state and "num_batches_tracked" not in key]
     unexpected = [key for key in state if key not in own]
@@ -103,7 +122,7 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
             level=30,
         )
     model.load_state_dict(state, strict=False)
-    return _classes(checkpoint.get("meta"))
+    return classes
 
 
 def _classes(meta: Any) -> list[str] | None:

@@ -1,6 +1,7 @@
 """Connectors: what turns the student's features into something comparable to the teacher's."""
 
 from kd_det.connectors.embedding import EmbeddingConnector
+from kd_det.connectors.pyramid import PyramidConnector
 from kd_det.connectors.review import ReviewFusion
 
-__all__ = ["EmbeddingConnector", "ReviewFusion"]
+__all__ = ["EmbeddingConnector", "PyramidConnector", "ReviewFusion"]

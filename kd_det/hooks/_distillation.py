@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -51,6 +51,20 @@ def total(loss: Any) -> Tensor:
     return loss.mean() if isinstance(loss, Tensor) else sum(each.mean() for each in loss)
 
 
+def same_names(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether the teacher's classes have the names of the data's.
+
+    Raises:
+        ValueError: If they are the same in another order.
+    """
+    if list(theirs) != list(ours) and sorted(theirs) == sorted(ours):
+        raise ValueError(
+            f"the teacher's classes are in another order than the training data's: expected "
+            f"{list(theirs)}, found {list(ours)}; set metainfo.classes of the datasets"
+        )
+    return list(theirs) == list(ours)
+
+
 def check_teacher_classes(runner: Runner, model: Any) -> None:
     """Compare the classes in the teacher's checkpoint, where it names them, with the data's.
 
@@ -59,13 +73,8 @@ def check_teacher_classes(runner: Runner, model: Any) -> None:
     """
     theirs = getattr(model, "teacher_classes", None)
     ours = getattr(runner.train_dataloader.dataset, "metainfo", {}).get("classes")
-    if not theirs or not ours or list(theirs) == list(ours):
+    if not theirs or not ours or same_names(theirs, ours):
         return
-    if sorted(theirs) == sorted(ours):
-        raise ValueError(
-            f"the teacher's classes are in another order than the training data's: expected "
-            f"{list(theirs)}, found {list(ours)}; set metainfo.classes of the datasets"
-        )
     model.teacher_classes = None  # said once
     runner.logger.warning(
         f"the teacher was trained on classes of other names: {list(theirs)}, and the training data "

@@ -1,0 +1,65 @@
+"""Compares the classes of the teacher's checkpoint with those of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kd_det.algorithms.checkpoint import read_weights
+from kd_det.hooks._distillation import same_names
+from kd_det.pairing.detectors import Detector, PairingError
+
+SHOWN = 6
+
+
+def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[str]:
+    """What is to be said of the teacher's classes.
+
+    Of a URL nothing is known before training, when it is downloaded.
+
+    Args:
+        path: The checkpoint.
+        teacher: The teacher, with as many classes as the data.
+        classes: Names of the data's.
+
+    Raises:
+        PairingError: If the teacher was trained on another number of classes, or on the same in
+            another order; names both.
+        FileNotFoundError: If there is no such file.
+        kd_det.algorithms.CheckpointError: If it cannot be read.
+    """
+    if "://" in path:
+        return [
+            "the teacher's checkpoint is downloaded, and its classes checked, when training begins"
+        ]
+    state, names = read_weights(path, "teacher")
+    key = f"{teacher.box_heads[0]}.fc_cls.weight"
+    expected = teacher.model.state_dict().get(key)
+    # A checkpoint of another architecture lacks the key; loading it says so.
+    if expected is not None and key in state and len(state[key]) != len(expected):
+        more = len(expected) - len(classes)
+        count = len(names) if names else len(state[key]) - more
+        raise PairingError(
+            f"the teacher's checkpoint {path} was trained on {count} classes"
+            f"{_listed(names or ())}, and the data has {len(classes)}{_listed(classes)}; train "
+            "the teacher on this data first (tools/train.py with its config), or give the data "
+            "that it was trained on"
+        )
+    if not names:
+        return [
+            f"{path} does not name its classes, which must be those of the data, in their order"
+        ]
+    try:
+        same = same_names(names, classes)
+    except ValueError as error:
+        raise PairingError(f"{path}: {error}") from error
+    if same:
+        return [f"{path} was trained on the same classes in the same order"]
+    return [
+        f"{path} names its classes otherwise ({', '.join(names)}); they must mean the same in the "
+        "same order"
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f" ({', '.join(names[:SHOWN])}{more})" if names else ""

@@ -1,0 +1,196 @@
+"""What is to be known of a detector before it is paired: shapes, classes, heads, input."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from kd_det.algorithms import heads
+from kd_det.pairing.text import read_config
+
+# Of the image on which shapes are read. A multiple of all strides; on the meta device its size
+# costs nothing.
+SIDE = 512
+# On a CPU, for the few models that cannot be built without values.
+SMALL_SIDE = 128
+
+
+class PairingError(ValueError):
+    """Two detectors that cannot be paired."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A map of a pyramid.
+
+    Args:
+        index: Its place among the outputs.
+        channels: Their number.
+        stride: Pixels of the image for one of the map.
+    """
+
+    index: int
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector, as its config describes it and as it turns out when it is built.
+
+    Args:
+        name: The config's name or path.
+        who: ``'student'`` or ``'teacher'``.
+        cfg: The whole config.
+        model_cfg: The detector's part of it, with the classes of the data.
+        model: The detector, mostly on the meta device.
+        levels: Its pyramid, fine to deep.
+        own_classes: Their number in its own config.
+    """
+
+    name: str
+    who: str
+    cfg: dict[str, Any]
+    model_cfg: dict[str, Any]
+    model: nn.Module
+    levels: list[Level]
+    own_classes: int
+
+    @property
+    def title(self) -> str:
+        """Side, kind and config, as messages name it."""
+        return f"the {self.who} {type(self.model).__name__} ({self.name})"
+
+    @property
+    def pyramid(self) -> str:
+        """Name of the module whose output is the pyramid."""
+        return "neck" if hasattr(self.model, "neck") else "backbone"
+
+    @property
+    def embeddings(self) -> list[int]:
+        """Size of the embedding of each box head."""
+        return [box_head.fc_cls.in_features for box_head in heads.box_heads(self.model)]
+
+    @property
+    def box_heads(self) -> list[str]:
+        """Name of the box head of each stage."""
+        name = "roi_head.bbox_head"
+        if not heads.is_cascade(self.model):
+            return [name]
+        return [f"{name}.{stage}" for stage in range(len(self.embeddings))]
+
+
+def read_detector(name: str, who: str, num_classes: int | None = None) -> Detector:
+    """Read a detector's config and build it without weights.
+
+    Args:
+        name: A config file, or a config of a package (``mmdet::...``).
+        who: ``'student'`` or ``'teacher'``.
+        num_classes: What its heads are set to; None for its own.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        PairingError: If it is not the config of a detector.
+        TypeError: If it is no two-stage detector with a supported RoI head; says why.
+    """
+    cfg = read_config(name)
+    model_cfg = copy.deepcopy(cfg.get("model"))
+    if not isinstance(model_cfg, dict) or "backbone" not in model_cfg:
+        raise PairingError(
+            f"expected the config of a detector as {who}, found no model with a backbone in "
+            f"{name}; give one like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+        )
+    if who == "teacher":
+        _without_downloads(model_cfg)
+    model = _build(model_cfg, "meta")
+    heads.require_two_stage(model, who)
+    own = heads.num_classes(model)
+    if num_classes is not None and num_classes != own:
+        _set_classes(model_cfg["roi_head"], own, num_classes)
+        model = _build(model_cfg, "meta")
+    return Detector(name, who, cfg, model_cfg, model, _levels(model, model_cfg), own)
+
+
+def _build(model_cfg: dict[str, Any], device: str) -> Any:
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        try:
+            with torch.device(device):
+                return MODELS.build(ConfigDict(copy.deepcopy(model_cfg))).eval()
+        except RuntimeError as error:
+            if device != "meta" or not _needs_values(error):
+                raise
+            # Swin's and ConvNeXt's drop paths ask for values.
+            return _build(model_cfg, "cpu")
+
+
+@torch.no_grad()
+def _levels(model: Any, model_cfg: dict[str, Any]) -> list[Level]:
+    """The pyramid of a detector that was built."""
+    device = next(model.parameters()).device
+    side = SIDE if device.type == "meta" else SMALL_SIDE
+    try:
+        with torch.device(device):
+            maps = model.extract_feat(torch.zeros(1, 3, side, side))
+    except RuntimeError as error:
+        if device.type != "meta" or not _needs_values(error):
+            raise
+        return _levels(_build(model_cfg, "cpu"), model_cfg)
+    return [Level(i, x.shape[1], side // x.shape[2]) for i, x in enumerate(maps)]
+
+
+def _needs_values(error: RuntimeError) -> bool:
+    """Whether something cannot be computed on the meta device."""
+    return "meta" in str(error).lower()
+
+
+def _set_classes(roi_head: Any, own: int, wanted: int) -> None:
+    """Replace the number of classes in all heads that have that of the box heads.
+
+    The map of the scene that HTC learns has classes of its own.
+    """
+    for part in _dicts(roi_head):
+        if part.get("num_classes") == own:
+            part["num_classes"] = wanted
+
+
+def _without_downloads(model_cfg: Any) -> None:
+    """Drop pretrained weights, which the teacher's checkpoint replaces."""
+    for part in _dicts(model_cfg):
+        init = part.get("init_cfg")
+        if isinstance(init, dict) and init.get("type") == "Pretrained":
+            part["init_cfg"] = None
+        if "pretrained" in part:
+            part["pretrained"] = None if isinstance(part["pretrained"], str) else False
+
+
+def start_weights(model_cfg: Any) -> str:
+    """Where pretrained weights come from, as the config says; ``'random'`` for nowhere."""
+    found = [
+        part["init_cfg"].get("checkpoint") or part["init_cfg"].get("type")
+        for part in _dicts(model_cfg)
+        if isinstance(part.get("init_cfg"), dict) and part["init_cfg"].get("type") == "Pretrained"
+    ]
+    return ", ".join(map(str, found)) or "random"
+
+
+def _dicts(part: Any) -> Iterator[dict[str, Any]]:
+    """A config and all dicts in it."""
+    if isinstance(part, dict):
+        yield part
+        part = list(part.values())
+    for each in part if isinstance(part, (list, tuple)) else ():
+        yield from _dicts(each)
+
+
+def short_name(name: str) -> str:
+    """A config's name without package, folder and ending."""
+    return Path(name.rpartition("::")[2]).stem

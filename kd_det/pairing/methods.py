@@ -1,0 +1,108 @@
+"""The methods that can be chosen, each with what it does, its published gain and its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import kd_det
+
+# Figures stand here where they were read at the source that is named, or in its README.
+IN_PAPER = "see the paper's tables"
+NO_FIGURE = "no published detector figure"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: a file of the same name in ``configs/_base_/methods``.
+
+    Args:
+        does: What the student learns from, in one line.
+        gain: The published gain of a detector.
+        source: Where it comes from.
+    """
+
+    does: str
+    gain: str
+    source: str
+
+
+METHODS: dict[str, Method] = {
+    "robust": Method(
+        "CWD at a temperature relative to the teacher, from the teacher's RPN and box head",
+        "none; digits 17.8 to 39.8, bccd 34.2 to 38.0 (README.md)",
+        "kd_det, after arXiv 2011.13256",
+    ),
+    "robust_nd_kd": Method("robust, ND loss and KD", NO_FIGURE, "kd_det"),
+    "kd": Method("logits of the student's RoIs", IN_PAPER, "arXiv 1503.02531, 2305.17007"),
+    "kd_nd": Method("KD++: KD, norm and direction of RoI embeddings", IN_PAPER, "arXiv 2305.17007"),
+    "dkd": Method("logits, target class apart from the others", IN_PAPER, "arXiv 2203.08679"),
+    "dkd_nd": Method("DKD++: DKD and ND loss", NO_FIGURE, "arXiv 2305.17007"),
+    "dist": Method(
+        "correlations of the logits between and within classes",
+        "38.4 to 40.4, Faster R-CNN R50 from Cascade Mask R-CNN X101",
+        "arXiv 2205.10536",
+    ),
+    "dist_nd": Method("DIST++: DIST and ND loss", NO_FIGURE, "arXiv 2305.17007"),
+    "review": Method(
+        "ReviewKD: the pyramid, through a fusion that is trained along",
+        IN_PAPER,
+        "arXiv 2104.09044",
+    ),
+    "review_nd": Method("ReviewKD++: ReviewKD and ND loss", IN_PAPER, "arXiv 2305.17007"),
+    "review_nd_kd": Method("ReviewKD, ND loss and KD", NO_FIGURE, "kd_det"),
+    "review_dkd": Method("ReviewKD and DKD", IN_PAPER, "arXiv 2203.08679"),
+    "cwd": Method(
+        "where each channel of the pyramid responds",
+        "40.2 to 41.9 on the logits of GFL, R50 from R101 (one-stage)",
+        "arXiv 2011.13256, MMRazor",
+    ),
+    "cwd_nd": Method("CWD and ND loss", NO_FIGURE, "kd_det"),
+    "cwd_nd_kd": Method("CWD, ND loss and KD", NO_FIGURE, "kd_det"),
+    "pkd": Method(
+        "correlation of each channel of the pyramid",
+        "38.4 to 40.3, Faster R-CNN R50 from R101, 2x",
+        "arXiv 2207.02039, MMRazor",
+    ),
+    "pkd_nd": Method("PKD and ND loss", NO_FIGURE, "kd_det"),
+    "pkd_nd_kd": Method("PKD, ND loss and KD", NO_FIGURE, "kd_det"),
+}
+DEFAULT = "robust"
+
+
+def describe_methods() -> str:
+    """One line for each method, in columns."""
+    rows = [("method", "what the student learns from", "published gain (box AP on COCO)", "source")]
+    rows += [(name, m.does, m.gain, m.source) for name, m in METHODS.items()]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def configs_folder() -> Path:
+    """Where kd_det's configs lie: inside an installed package, or beside it in a clone.
+
+    Raises:
+        FileNotFoundError: If they are at neither place.
+    """
+    package = Path(kd_det.__file__).resolve().parent
+    places = (package / ".mim" / "configs", package.parent / "configs")
+    for place in places:
+        if (place / "_base_" / "methods").is_dir():
+            return place
+    raise FileNotFoundError(
+        f"kd_det's configs are neither in {places[0]} nor in {places[1]}; install it from a clone "
+        "of its repository (pip install -e .)"
+    )
+
+
+def bases(method: str) -> list[Path]:
+    """The files from which a config of ``method`` derives: the method, and COCO's schedule.
+
+    Raises:
+        ValueError: For a method that does not exist; lists those that do.
+    """
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}; expected one of {', '.join(METHODS)}")
+    folder = configs_folder() / "_base_"
+    return [folder / "methods" / f"{method}.py", folder / "coco_1x.py"]

@@ -1,0 +1,150 @@
+"""A config as text that derives from others and says only what differs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from kd_det import cli
+from kd_det.files import write_atomically
+
+WIDTH = 100
+DELETE = "_delete_"
+
+
+def inherited(bases: Iterable[Path | str]) -> dict[str, Any]:
+    """What a config that says nothing but its bases is."""
+    return Config.fromstring(f"_base_ = {[str(base) for base in bases]!r}", ".py").to_dict()
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """A file's config, or one of a package (``mmdet::...``), which keeps its scope.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    # What MMEngine inherits from a package is marked as its; so are kd_det's bases.
+    return inherited([name]) if "::" in name else cli.read_config(name).to_dict()
+
+
+def difference(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config has to say over ``base`` so that MMEngine makes ``wanted`` of both.
+
+    Dicts are merged key by key; one that lacks a key of the base's replaces it (``_delete_``),
+    as does one where the base has something else. Anything else is replaced as a whole.
+    """
+    if base.keys() - wanted.keys():
+        return {DELETE: True, **wanted}
+    changes: dict[str, Any] = {}
+    for key, value in wanted.items():
+        if key not in base:
+            changes[key] = value
+        elif isinstance(value, Mapping) and isinstance(base[key], Mapping):
+            inner = difference(base[key], value)
+            if inner:
+                changes[key] = inner
+        elif isinstance(value, Mapping):
+            changes[key] = {DELETE: True, **value}
+        elif type(value) is not type(base[key]) or value != base[key]:
+            changes[key] = value
+    return changes
+
+
+def write_config(
+    path: Path, bases: Sequence[Path], wanted: Mapping[str, Any], comments: Iterable[str] = ()
+) -> None:
+    """Write ``wanted`` as a file that derives from ``bases``, and read it back.
+
+    Args:
+        path: The file.
+        bases: Absolute paths of configs; none of their keys may be missing in ``wanted``.
+        wanted: The whole config.
+        comments: Lines for the head of the file.
+
+    Raises:
+        ValueError: If the file does not say what was wanted.
+        OSError: If it cannot be written.
+    """
+    lines = [line for comment in comments for line in _comment(comment)]
+    lines.append(_assignment("_base_", [str(base) for base in bases]))
+    changes = difference(inherited(bases), wanted)
+    for part in ("dataloader", "evaluator"):
+        if changes.get(f"test_{part}") and changes[f"test_{part}"] == changes.get(f"val_{part}"):
+            changes[f"test_{part}"] = _Name(f"val_{part}")
+    lines += [_assignment(key, value) for key, value in changes.items()]
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    found = Config.fromfile(path).to_dict()
+    if found != wanted:
+        other = sorted(k for k in found | dict(wanted) if found.get(k) != wanted.get(k))
+        raise ValueError(
+            f"{path} was written, but read from it is not what was meant: {', '.join(other)}"
+        )
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent="# ", subsequent_indent="#   ", break_long_words=False
+    )
+
+
+class _Name(str):
+    """A variable's name."""
+
+
+def _assignment(name: str, value: Any) -> str:
+    return f"{name} = {source(value, taken=len(name) + 3)}"
+
+
+def source(value: Any, indent: int = 0, taken: int = 0) -> str:
+    """Python source of a config's value, in lines of up to ``WIDTH`` characters.
+
+    Args:
+        value: Dicts, lists, tuples and literals.
+        indent: Of the line on which it begins.
+        taken: Characters before it on that line.
+
+    Raises:
+        TypeError: For a value that has no literal, as a function.
+    """
+    if isinstance(value, _Name):
+        return str(value)
+    if not isinstance(value, (Mapping, list, tuple)):
+        if value is not None and not isinstance(value, (str, int, float, bytes)):
+            raise TypeError(f"a config can hold literals, found {value!r}")
+        return _literal(value)
+    opening, items, closing = _items(value, indent + 4)
+    single = len(value) == 1 and isinstance(value, tuple)
+    line = f"{opening}{', '.join(items)}{',' if single else ''}{closing}"
+    if "\n" not in line and taken + len(line) < WIDTH:
+        return line
+    inner = " " * (indent + 4)
+    lines = [opening, *(f"{inner}{item}," for item in items), " " * indent + closing]
+    return "\n".join(lines)
+
+
+def _literal(value: Any) -> str:
+    text = repr(value)
+    if isinstance(value, str) and '"' not in text:
+        return f'"{text[1:-1]}"'
+    # inf and nan have no literal of their own.
+    return f'float("{text}")' if text in ("inf", "-inf", "nan") else text
+
+
+def _items(value: Any, indent: int) -> tuple[str, list[str], str]:
+    """Opening bracket, source of each item, closing bracket."""
+    if not isinstance(value, Mapping):
+        items = [source(item, indent, indent) for item in value]
+        return ("[", items, "]") if isinstance(value, list) else ("(", items, ")")
+    if all(isinstance(k, str) and k.isidentifier() and not iskeyword(k) for k in value):
+        heads = [f"{key}=" for key in value]
+        opening, closing = "dict(", ")"
+    else:
+        heads = [f"{source(key)}: " for key in value]
+        opening, closing = "{", "}"
+    items = [h + source(v, indent, indent + len(h)) for h, v in zip(heads, value.values())]
+    return opening, items, closing
