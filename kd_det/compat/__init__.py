@@ -11,6 +11,7 @@ from __future__ import annotations
 from kd_det.compat import (
     checkpoint_files,
     classifier_scope,
+    config_lookup,
     config_text,
     cpu_distributed,
     downloads,
@@ -53,4 +54,5 @@ def activate() -> None:
     checkpoint_files.mend()
     sync_batchnorm.mend()
     config_text.mend()
+    config_lookup.mend()
     _active = True

@@ -1,0 +1,122 @@
+"""Pairs of mmdet's zoo: each is read, fitted, written, built and trained for a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.structures import InstanceData
+from small import build
+from small_cls import give_random_centers
+from torch import nn
+from zoo import FASTER, save_teacher, student
+
+from kd_det.pairing.compose import Pairing, pair
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+SIDE = 96  # two pixels at stride 64
+FEW_ROIS = {"model.architecture.train_cfg.rcnn.sampler.num": 32}
+
+# Teacher, student, method, and what must have been decided.
+PAIRS = {
+    "r50_r18": (FASTER, "r18", "review_nd_kd", "ReviewFusion 256 -> 256"),
+    "x101_r50": (
+        "mmdet::faster_rcnn/faster-rcnn_x101-32x4d_fpn_1x_coco.py",
+        FASTER,
+        "robust",
+        "roi_head: the student starts from 8 of the teacher's tensors",
+    ),
+    "swin_r18": (
+        "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py",
+        "r18",
+        "robust_nd_kd",
+        "rpn_head: the student starts from 6 of the teacher's tensors",
+    ),
+    "res2net_mv2": (
+        "mmdet::res2net/faster-rcnn_res2net-101_fpn_2x_coco.py",
+        "mv2",
+        "dkd",
+        "schedule: the student's own, 12 epochs",
+    ),
+    "mask_faster": (
+        "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",
+        "r18",
+        "pkd_nd",
+        "levels of strides 4, 8, 16, 32, 64 are compared",
+    ),
+    "cascade_faster": (
+        "mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py",
+        "r18",
+        "kd_nd",
+        "the teacher's last stage scores the student's RoIs (teacher_stage last)",
+    ),
+    "pafpn_fpn": (
+        "mmdet::pafpn/faster-rcnn_r50_pafpn_1x_coco.py",
+        "r18",
+        "cwd",
+        "levels of strides 4, 8, 16, 32, 64 are compared",
+    ),
+    "caffe_pytorch": (
+        "mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_1x_coco.py",
+        "r18",
+        "dist_nd",
+        "the teacher is evaluated before training",
+    ),
+}
+
+
+def batch() -> dict:
+    """One image with two objects."""
+    from mmdet.structures import DetDataSample
+
+    sample = DetDataSample(metainfo=dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE)))
+    boxes = torch.tensor([[4.0, 4, 40, 44], [20, 20, 60, 50]])
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
+    image = torch.randint(256, (3, SIDE, SIDE), dtype=torch.uint8)
+    return dict(inputs=[image], data_samples=[sample])
+
+
+def written(pairing: Pairing, folder: Path) -> Config:
+    """What is read from the file that a pairing writes; it is what was made."""
+    path = folder / "config" / "distill.py"
+    pairing.write(path)
+    cfg = Config.fromfile(path)
+    assert cfg.to_dict() == pairing.cfg.to_dict()
+    assert "_base_/methods/" in path.read_text()
+    return cfg
+
+
+def one_step(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Train a step; all losses are finite, and no part of the student stays as it was."""
+    give_random_centers(model)
+    model.train()
+    before = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3))
+    losses = model.train_step(batch(), wrapper)
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    changed = {name for name, p in model.named_parameters() if not p.equal(before.get(name, p))}
+    assert not {name for name in changed if name.startswith("teacher.")}
+    for part in ("architecture.backbone", "architecture.neck", "architecture.roi_head"):
+        assert any(name.startswith(part) for name in changed), part
+    still = [
+        name for name in before if name.startswith("distiller.connectors") and name not in changed
+    ]
+    assert not still
+    return losses
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_of_the_zoo_trains(name, tmp_path):
+    teacher, learner, method, decided = PAIRS[name]
+    pairing = pair(student(learner, tmp_path), teacher, method, cfg_options=FEW_ROIS)
+    assert any(decided in decision for decision in pairing.decisions), pairing.decisions
+    cfg = written(pairing, tmp_path)
+    cfg.model.teacher_ckpt = save_teacher(cfg, tmp_path / "teacher.pth")
+    losses = one_step(build(cfg.model))
+    distilled = {key.split(".")[-1] for key in losses if key.startswith("distill.")}
+    assert distilled == cfg.model.distiller.distill_losses.keys()
+    assert all(losses[f"distill.{loss}"] > 0 for loss in distilled)

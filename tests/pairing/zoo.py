@@ -1,0 +1,48 @@
+"""Pairs out of mmdet's zoo, and students that derive from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from small import build
+
+FASTER = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+
+# What a user would write to have a smaller backbone in mmdet's Faster R-CNN.
+STUDENTS = {
+    "r18": dict(
+        backbone=dict(
+            depth=18, init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet18")
+        ),
+        neck=dict(in_channels=[64, 128, 256, 512]),
+    ),
+    "mv2": dict(
+        backbone=dict(
+            _delete_=True,
+            type="MobileNetV2",
+            out_indices=(1, 2, 4, 6),
+            norm_eval=True,
+            init_cfg=dict(type="Pretrained", checkpoint="open-mmlab://mmdet/mobilenet_v2"),
+        ),
+        neck=dict(in_channels=[24, 32, 96, 320]),
+    ),
+}
+
+
+def write(path: Path, base: str = FASTER, **model: object) -> str:
+    """A config that derives from ``base``; returns its path."""
+    path.write_text(f"_base_ = {base!r}\nmodel = {model!r}\n")
+    return str(path)
+
+
+def student(name: str, folder: Path) -> str:
+    """A config of ``STUDENTS`` as a file, or the name as it is, for one of the zoo."""
+    return write(folder / f"{name}.py", **STUDENTS[name]) if name in STUDENTS else name
+
+
+def save_teacher(cfg: Config, path: Path) -> str:
+    """Random weights of a config's teacher."""
+    torch.save(build(cfg.model.teacher).state_dict(), path)
+    return str(path)
