@@ -1,11 +1,28 @@
 """Packaging of kd_det: what it imports, and what its extras are for."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = (HERE / "kd_det" / "version.py").read_text().split('"')[-2]
+
+
+class WithConfigs(build_py):
+    """Puts configs/ into an installed package; an editable one finds them in the clone."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(
+                HERE / "configs",
+                Path(self.build_lib) / "kd_det" / ".mim" / "configs",
+                ignore=shutil.ignore_patterns("__pycache__"),
+                dirs_exist_ok=True,
+            )
+
 
 setup(
     name="kd_det",
@@ -14,6 +31,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    cmdclass={"build_py": WithConfigs},
     packages=find_packages(include=["kd_det", "kd_det.*"]),
     python_requires=">=3.11",
     # Lower bounds are the oldest versions that the tests were run with.

@@ -147,3 +147,13 @@ def test_every_package_is_found_by_setup():
     """A folder without __init__.py would be missing after a normal installation."""
     for path in (ROOT / "kd_det").rglob("*.py"):
         assert (Path(path).parent / "__init__.py").is_file(), path
+
+
+def test_an_installed_package_has_the_configs(tmp_path):
+    """tools/distill.py derives from them."""
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = tmp_path / "kd_det" / ".mim" / "configs"
+    names = {str(p.relative_to(found)) for p in found.rglob("*") if p.is_file()}
+    assert names == {str(p.relative_to(ROOT / "configs")) for p in (ROOT / "configs").rglob("*.py")}

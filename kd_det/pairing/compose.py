@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ class Pairing:
         from mmdet.registry import MODELS
 
         with DefaultScope.overwrite_default_scope("mmdet"):
-            MODELS.build(self.cfg.model)
+            # mmdet writes into the config that it builds.
+            MODELS.build(copy.deepcopy(self.cfg.model))
 
 
 def pair(

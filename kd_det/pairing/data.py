@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmengine.registry import DefaultScope
+
 from kd_det import cli
 from kd_det.pairing.coco_folder import (
     CocoFolder,
@@ -137,25 +139,39 @@ def _of_config(cfg: Settings, name: str) -> Data:
     lacking = [key for key in ("train_dataloader", "val_dataloader") if key not in settings]
     if lacking:
         raise DataError(f"{name} has no {' and no '.join(lacking)}; give --data a COCO folder")
-    classes = _classes_of(settings, name)
-    for part in LOADERS:
-        for dataset in cli.datasets(settings.get(f"{part}_dataloader", {}).get("dataset", {})):
+    for what in ("dataloader", "evaluator"):
+        if f"val_{what}" in settings:
+            settings.setdefault(f"test_{what}", copy.deepcopy(settings[f"val_{what}"]))
+    datasets = [
+        dataset
+        for part in LOADERS
+        for dataset in cli.datasets(settings[f"{part}_dataloader"]["dataset"])
+    ]
+    classes = _classes_of(datasets[0], name)
+    for dataset in datasets:
+        if classes != _classes_of_type(dataset):
             dataset["metainfo"] = dict(dataset.get("metainfo") or {}, classes=classes)
     return Data(settings, classes, None, [f"data: that of {name}"])
 
 
-def _classes_of(settings: Settings, name: str) -> tuple[str, ...]:
+def _classes_of(dataset: Settings, name: str) -> tuple[str, ...]:
     """As ``metainfo`` says, the annotation file, or the type of the data set."""
-    dataset = next(cli.datasets(settings["train_dataloader"]["dataset"]))
     named = (dataset.get("metainfo") or {}).get("classes")
     if named:
         return tuple(named)
     file = Path(dataset.get("data_root") or "") / str(dataset.get("ann_file"))
     if str(dataset.get("type")).split(".")[-1] == "CocoDataset" and file.is_file():
         return tuple(str(c["name"]) for c in read_annotations(file)["categories"])
-    from mmdet.registry import DATASETS
-
-    known = getattr(DATASETS.get(str(dataset.get("type"))), "METAINFO", {}).get("classes")
+    known = _classes_of_type(dataset)
     if not known:
         raise DataError(f"{name} does not say its classes; set metainfo=dict(classes=(...)) there")
-    return tuple(known)
+    return known
+
+
+def _classes_of_type(dataset: Settings) -> tuple[str, ...]:
+    """What mmdet takes where a data set's config names no classes."""
+    from mmdet.registry import DATASETS
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        kind = DATASETS.get(str(dataset.get("type")))
+    return tuple(getattr(kind, "METAINFO", {}).get("classes", ()))

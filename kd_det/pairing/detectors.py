@@ -111,6 +111,9 @@ def read_detector(name: str, who: str, num_classes: int | None = None) -> Detect
         )
     if who == "teacher":
         _without_downloads(model_cfg)
+    elif cfg.get("load_from"):
+        # As a whole model's checkpoint it would name the student's weights otherwise.
+        model_cfg["init_cfg"] = dict(type="Pretrained", checkpoint=cfg["load_from"])
     model = _build(model_cfg, "meta")
     heads.require_two_stage(model, who)
     own = heads.num_classes(model)

@@ -101,4 +101,5 @@ def _described(cfg: dict[str, Any], owner: str) -> str:
     rate = f"{optimizer.get('type')} with learning rate {optimizer.get('lr')}"
     if scaling.get("enable"):
         rate += f" for a batch of {scaling['base_batch_size']}, scaled to that of the run"
-    return f"schedule: {owner}, {cfg['train_cfg']['max_epochs']} epochs, {rate}"
+    epochs = cfg["train_cfg"]["max_epochs"]
+    return f"schedule: {owner}, {epochs} epoch{'s' if epochs > 1 else ''}, {rate}"

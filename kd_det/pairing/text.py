@@ -62,17 +62,23 @@ def write_config(
 
     Args:
         path: The file.
-        bases: Absolute paths of configs; none of their keys may be missing in ``wanted``.
+        bases: Absolute paths of configs.
         wanted: The whole config.
         comments: Lines for the head of the file.
 
     Raises:
-        ValueError: If the file does not say what was wanted.
+        ValueError: If a key of the bases is missing, or the file says something else.
         OSError: If it cannot be written.
     """
     lines = [line for comment in comments for line in _comment(comment)]
     lines.append(_assignment("_base_", [str(base) for base in bases]))
-    changes = difference(inherited(bases), wanted)
+    base = inherited(bases)
+    lacking = base.keys() - wanted.keys()
+    if lacking:
+        raise ValueError(
+            f"keys of the bases cannot be taken away, found none of {', '.join(sorted(lacking))}"
+        )
+    changes = difference(base, wanted)
     for part in ("dataloader", "evaluator"):
         if changes.get(f"test_{part}") and changes[f"test_{part}"] == changes.get(f"val_{part}"):
             changes[f"test_{part}"] = _Name(f"val_{part}")

@@ -9,6 +9,8 @@ from mmengine.config import Config
 from small import build
 
 FASTER = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+CASCADE = "mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py"
+C4 = "mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py"
 
 # What a user would write to have a smaller backbone in mmdet's Faster R-CNN.
 STUDENTS = {
@@ -27,6 +29,20 @@ STUDENTS = {
             init_cfg=dict(type="Pretrained", checkpoint="open-mmlab://mmdet/mobilenet_v2"),
         ),
         neck=dict(in_channels=[24, 32, 96, 320]),
+    ),
+    # Half the channels in the pyramid, a quarter of the embedding, and no fifth level.
+    "narrow": dict(
+        backbone=dict(depth=18, init_cfg=None),
+        neck=dict(in_channels=[64, 128, 256, 512], out_channels=128, num_outs=4),
+        rpn_head=dict(
+            in_channels=128,
+            feat_channels=128,
+            anchor_generator=dict(strides=[4, 8, 16, 32]),
+        ),
+        roi_head=dict(
+            bbox_roi_extractor=dict(out_channels=128),
+            bbox_head=dict(in_channels=128, fc_out_channels=256),
+        ),
     ),
 }
 

@@ -1,0 +1,148 @@
+"""Annotations and images are found by their usual names; what is missing is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kd_det.pairing.coco_folder import DataError, Part, find_coco_folder
+
+CLASSES = [dict(id=3, name="pear"), dict(id=1, name="apple")]
+
+
+def write(root: Path, file: str, image: str, **changes: object) -> None:
+    """One image with one box."""
+    data = dict(
+        images=[dict(id=0, file_name=Path(image).name, width=8, height=8)],
+        annotations=[dict(id=0, image_id=0, category_id=1, bbox=[0, 0, 4, 4])],
+        categories=CLASSES,
+    )
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(json.dumps({**data, **changes}))
+    (root / image).parent.mkdir(parents=True, exist_ok=True)
+    (root / image).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("train", "train_images", "val", "val_images"),
+    [
+        ("annotations/instances_train2017.json", "train2017", "annotations/instances_val2017.json",
+         "val2017"),
+        ("annotations/instances_train.json", "train", "annotations/instances_val.json", "val"),
+        ("annotations/train.json", "images/train", "annotations/val.json", "images/val"),
+        ("annotations/train.json", "images", "annotations/val.json", "images"),
+        ("annotations/train.json", "", "annotations/val.json", ""),
+        ("train/_annotations.coco.json", "train", "valid/_annotations.coco.json", "valid"),
+    ],
+)  # fmt: skip
+def test_usual_layouts_are_found(tmp_path, train, train_images, val, val_images):
+    write(tmp_path, train, f"./{train_images}/a.jpg")
+    write(tmp_path, val, f"./{val_images}/b.jpg")
+    found = find_coco_folder(tmp_path)
+    # The order of the file is that of mmdet's labels, whatever the ids.
+    assert found.train == Part(train, train_images, 1, ("pear", "apple"), False)
+    assert found.val == Part(val, val_images, 1, ("pear", "apple"), False)
+    assert found.groups == ()
+
+
+def test_digits_coco_is_found(digits):
+    found = find_coco_folder(digits)
+    assert (found.train.count, found.val.count) == (24, 8)
+    assert found.train.classes == tuple("0123456789")
+
+
+def test_an_image_may_name_its_folder(tmp_path):
+    entry = dict(id=0, file_name="photos/a.jpg", width=8, height=8)
+    for part in ("train", "val"):
+        write(tmp_path, f"annotations/{part}.json", "photos/a.jpg", images=[entry])
+    assert find_coco_folder(tmp_path).train.images == ""
+
+
+def test_the_group_that_roboflow_writes_is_no_class(tmp_path):
+    categories = [
+        dict(id=0, name="fruit", supercategory="none"),
+        dict(id=1, name="apple", supercategory="fruit"),
+        dict(id=2, name="pear", supercategory="fruit"),
+    ]
+    for part in ("train", "valid"):
+        file = f"{part}/_annotations.coco.json"
+        write(tmp_path, file, f"{part}/a.jpg", categories=categories)
+    found = find_coco_folder(tmp_path)
+    assert found.train.classes == ("apple", "pear") and found.groups == ("fruit",)
+
+
+def test_a_class_without_objects_stays_a_class(tmp_path):
+    # COCO has a supercategory "person" over the class "person".
+    categories = [
+        dict(id=1, name="apple", supercategory="fruit"),
+        dict(id=2, name="person", supercategory="person"),
+        dict(id=4, name="pear", supercategory="fruit"),
+    ]
+    for part in ("train", "val"):
+        write(tmp_path, f"annotations/{part}.json", f"{part}/a.jpg", categories=categories)
+    assert find_coco_folder(tmp_path).train.classes == ("apple", "person", "pear")
+
+
+def test_masks_count_if_all_annotations_have_them(tmp_path):
+    box = dict(id=0, image_id=0, category_id=1, bbox=[0, 0, 4, 4])
+    polygon = dict(box, segmentation=[[0, 0, 4, 0, 4, 4]])
+    for part, objects in (("train", [polygon]), ("val", [polygon, dict(box, segmentation=[])])):
+        write(tmp_path, f"annotations/{part}.json", f"{part}/a.jpg", annotations=objects)
+    found = find_coco_folder(tmp_path)
+    assert found.train.has_masks and not found.val.has_masks
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(NotADirectoryError, match=r"or a config of mmdet, found no .*/nothing"):
+        find_coco_folder(tmp_path / "nothing")
+
+
+def test_absent_annotations_list_what_was_looked_for_and_found(tmp_path):
+    write(tmp_path, "annotations/train.json", "train/a.jpg")
+    write(tmp_path, "labels/check.json", "val/a.jpg")
+    with pytest.raises(DataError) as caught:
+        find_coco_folder(tmp_path)
+    message = str(caught.value)
+    assert "no annotation file for val" in message
+    for part in ("looked for annotations/instances_val2017.json", "valid/_annotations.coco.json",
+                 "found annotations/train.json, labels/check.json"):  # fmt: skip
+        assert part in message
+
+
+def test_several_annotation_files_are_listed(tmp_path):
+    for name in ("train", "val"):
+        write(tmp_path, f"annotations/{name}.json", f"{name}/a.jpg")
+    write(tmp_path, "annotations/instances_train.json", "train/a.jpg")
+    expected = "several .* for train: annotations/instances_train.json, annotations/train.json; "
+    with pytest.raises(DataError, match=expected):
+        find_coco_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(images=[]), "there are no images in it"),
+        (dict(images=[dict(file_name="gone.jpg")]), "gone.jpg, which is at none of: .*/train/gone"),
+        (dict(categories=[*CLASSES, CLASSES[0]]), "different names, found several called pear"),
+        (dict(categories=[]), "categories of different names, found none"),
+        (dict(categories=CLASSES[::-1]), r"same order, found \['apple', 'pear'\] in .*train.json "),
+    ],
+)
+def test_wrong_content_is_told(tmp_path, changes, message):
+    write(tmp_path, "annotations/train.json", "train/a.jpg", **changes)
+    write(tmp_path, "annotations/val.json", "val/a.jpg")
+    with pytest.raises(DataError, match=message):
+        find_coco_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("[]", "found no images, annotations, cat"), ("<html>", "Expecting value")]
+)
+def test_a_file_of_another_format_is_told(tmp_path, text, found):
+    write(tmp_path, "annotations/train.json", "train/a.jpg")
+    write(tmp_path, "annotations/val.json", "val/a.jpg")
+    (tmp_path / "annotations" / "val.json").write_text(text)
+    with pytest.raises(DataError, match=f"val.json: expected JSON in COCO format.* {found}"):
+        find_coco_folder(tmp_path)

@@ -1,0 +1,42 @@
+"""Every method of the repository can be chosen and is explained."""
+
+from __future__ import annotations
+
+import pytest
+from small import ROOT
+
+from kd_det.pairing.methods import DEFAULT, METHODS, bases, configs_folder, describe_methods
+
+
+def test_the_table_has_every_method():
+    files = {path.stem for path in (ROOT / "configs" / "_base_" / "methods").glob("*.py")}
+    assert METHODS.keys() == files and DEFAULT in METHODS
+
+
+def test_each_has_one_line_with_gain_and_source():
+    lines = describe_methods().splitlines()
+    assert len(lines) == 1 + len(METHODS)
+    for line, (name, method) in zip(lines[1:], METHODS.items()):
+        assert line.startswith(f"{name} ")
+        for part in (method.does, method.gain, method.source):
+            assert part and part in line
+
+
+def test_configs_are_those_of_the_repository():
+    assert configs_folder() == ROOT / "configs"
+    assert all(path.is_file() for path in bases("kd_nd"))
+
+
+def test_configs_that_were_installed_are_found_first(tmp_path, monkeypatch):
+    package = tmp_path / "kd_det"
+    monkeypatch.setattr("kd_det.__file__", str(package / "__init__.py"))
+    with pytest.raises(FileNotFoundError, match=f"neither in {package}/.mim/configs nor in "):
+        configs_folder()
+    for folder in (tmp_path / "configs", package / ".mim" / "configs"):
+        (folder / "_base_" / "methods").mkdir(parents=True)
+        assert configs_folder() == folder
+
+
+def test_an_unknown_method_lists_all():
+    with pytest.raises(ValueError, match="no method 'fitnets'; expected one of robust, robust_nd_"):
+        bases("fitnets")
