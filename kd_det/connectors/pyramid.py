@@ -53,5 +53,6 @@ class PyramidConnector(nn.Module):
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=1)
     nn.init.kaiming_uniform_(conv.weight, a=1)
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv

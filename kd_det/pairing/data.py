@@ -104,8 +104,8 @@ def _evaluator(
     student: Settings, base: Settings, name: str, folder: CocoFolder, part: Part
 ) -> Settings:
     own = student.get(f"{name}_evaluator")
-    fits = isinstance(own, dict) and str(own.get("type")).split(".")[-1] == "CocoMetric"
-    evaluator = copy.deepcopy(own if fits else base[f"{name}_evaluator"])
+    is_coco = isinstance(own, dict) and str(own.get("type")).split(".")[-1] == "CocoMetric"
+    evaluator: Settings = copy.deepcopy((student if is_coco else base)[f"{name}_evaluator"])
     evaluator["ann_file"] = str(folder.root / part.annotations)
     return evaluator
 
