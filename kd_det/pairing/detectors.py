@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmdet.models.detectors import TwoStageDetector
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
@@ -109,30 +110,57 @@ def read_detector(name: str, who: str, num_classes: int | None = None) -> Detect
             f"expected the config of a detector as {who}, found no model with a backbone in "
             f"{name}; give one like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
         )
+    _require_two_stage(model_cfg, name, who)
     if who == "teacher":
         _without_downloads(model_cfg)
     elif cfg.get("load_from"):
         # As a whole model's checkpoint it would name the student's weights otherwise.
         model_cfg["init_cfg"] = dict(type="Pretrained", checkpoint=cfg["load_from"])
-    model = _build(model_cfg, "meta")
+    model = _build(model_cfg)
     heads.require_two_stage(model, who)
     own = heads.num_classes(model)
     if num_classes is not None and num_classes != own:
         _set_classes(model_cfg["roi_head"], own, num_classes)
-        model = _build(model_cfg, "meta")
+        model = _build(model_cfg)
     return Detector(name, who, cfg, model_cfg, model, _levels(model, model_cfg), own)
 
 
-def _build(model_cfg: dict[str, Any], device: str) -> Any:
+def _require_two_stage(model_cfg: dict[str, Any], name: str, who: str) -> None:
+    """Refuse other detectors before they are built, which may ask for packages or downloads."""
     with DefaultScope.overwrite_default_scope("mmdet"):
-        try:
-            with torch.device(device):
-                return MODELS.build(ConfigDict(copy.deepcopy(model_cfg))).eval()
-        except RuntimeError as error:
-            if device != "meta" or not _needs_values(error):
-                raise
-            # Swin's and ConvNeXt's drop paths ask for values.
-            return _build(model_cfg, "cpu")
+        kind = MODELS.get(str(model_cfg.get("type")))
+    if kind is None:
+        raise PairingError(
+            f"{name} has a model of type {model_cfg.get('type')!r}, which is not registered; its "
+            "config has to import it (custom_imports)"
+        )
+    if not issubclass(kind, TwoStageDetector):
+        raise TypeError(
+            f"kd_det pairs two-stage detectors, and the {who} is a {kind.__name__}, which is no "
+            "TwoStageDetector"
+        )
+
+
+def _build(model_cfg: dict[str, Any]) -> Any:
+    """The detector on the meta device, if it can be built there."""
+    try:
+        return _build_on("meta", model_cfg)
+    except RuntimeError as error:
+        if not _needs_values(error):
+            raise
+        # Swin's and ConvNeXt's drop paths ask for them.
+        return _build_on("cpu", model_cfg)
+
+
+@torch.no_grad()
+def _build_on(device: str, model_cfg: dict[str, Any]) -> Any:
+    with DefaultScope.overwrite_default_scope("mmdet"), torch.device(device):
+        model = MODELS.build(ConfigDict(copy.deepcopy(model_cfg))).eval()
+    # Random weights may overflow in a deep model, as DetectoRS's do, and torchvision's deformable
+    # convolution crashes on an offset that is no number.
+    for parameter in model.parameters():
+        parameter.zero_()
+    return model
 
 
 @torch.no_grad()
@@ -146,7 +174,7 @@ def _levels(model: Any, model_cfg: dict[str, Any]) -> list[Level]:
     except RuntimeError as error:
         if device.type != "meta" or not _needs_values(error):
             raise
-        return _levels(_build(model_cfg, "cpu"), model_cfg)
+        return _levels(_build_on("cpu", model_cfg), model_cfg)
     return [Level(i, x.shape[1], side // x.shape[2]) for i, x in enumerate(maps)]
 
 

@@ -12,6 +12,7 @@ from kd_det.pairing.detectors import PairingError, read_detector, short_name, st
 
 pytestmark = pytest.mark.usefixtures("offline")
 
+DETECTORS = "mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py"
 SWIN = "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py"
 
 
@@ -22,7 +23,8 @@ SWIN = "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py"
         (CASCADE, [(256, 4), (256, 8), (256, 16), (256, 32), (256, 64)], [1024] * 3, "neck"),
         (C4, [(1024, 16)], [2048], "backbone"),
         ("narrow", [(128, 4), (128, 8), (128, 16), (128, 32)], [256], "neck"),
-        # Has to be built with values.
+        # These have to be built with values.
+        (DETECTORS, [(256, 4), (256, 8), (256, 16), (256, 32), (256, 64)], [1024] * 3, "neck"),
         (SWIN, [(256, 4), (256, 8), (256, 16), (256, 32), (256, 64)], [1024], "neck"),
     ],
 )
@@ -76,10 +78,13 @@ def test_the_student_starts_where_its_config_loads_from(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", "RetinaNet .* no TwoStageDetector"),
+        (
+            "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py",
+            "the teacher is a RetinaNet, which is no TwoStageDetector",
+        ),
         ("mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py", "scores learned queries"),
         ("mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py", "three outputs for each image"),
-        ("mmdet::rpn/rpn_r50_fpn_1x_coco.py", "the teacher is a RPN .* no TwoStageDetector"),
+        ("mmdet::rpn/rpn_r50_fpn_1x_coco.py", "the teacher is a RPN, which is no TwoStageDetector"),
     ],
 )
 def test_other_detectors_are_refused(name, reason):
@@ -91,6 +96,9 @@ def test_what_is_no_detector_is_told(tmp_path):
     (tmp_path / "data.py").write_text("train_dataloader = dict()\n")
     with pytest.raises(PairingError, match=r"as student, found no model with a backbone in .*data"):
         read_detector(str(tmp_path / "data.py"), "student")
+    path = write(tmp_path / "new.py", type="NewRCNN")
+    with pytest.raises(PairingError, match=r"new\.py has a model of type 'NewRCNN', which is not"):
+        read_detector(path, "student")
     with pytest.raises(FileNotFoundError, match=r"the config file does not exist: no\.py"):
         read_detector("no.py", "student")
 
