@@ -25,5 +25,8 @@ model = dict(
     distiller=dict(distill_losses=dict(**kd, **nd)),
 )
 # One pre-pass gathers class centers for each stage.
-custom_hooks = [dict(type="kd_det.ClassCenterHook")]
+custom_hooks = [
+    dict(type="kd_det.ClassCenterHook"),
+    dict(type="kd_det.EmbeddingMonitorHook"),
+]
 default_hooks = dict(teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", floor=0.405))

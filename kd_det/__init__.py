@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kd_det.algorithms import FixedTeacherDistill, RoITeacherDistill
     from kd_det.hooks import (
         ClassCenterHook,
+        EmbeddingMonitorHook,
         LossBalanceHook,
         LossWeightHook,
         TeacherAccuracyHook,
@@ -24,6 +25,7 @@ compat.activate()
 
 __all__ = [
     "ClassCenterHook",
+    "EmbeddingMonitorHook",
     "FixedTeacherDistill",
     "LossBalanceHook",
     "LossWeightHook",
@@ -37,6 +39,7 @@ _LAZY = {
     "FixedTeacherDistill": "kd_det.algorithms",
     "RoITeacherDistill": "kd_det.algorithms",
     "ClassCenterHook": "kd_det.hooks",
+    "EmbeddingMonitorHook": "kd_det.hooks",
     "LossBalanceHook": "kd_det.hooks",
     "LossWeightHook": "kd_det.hooks",
     "TeacherAccuracyHook": "kd_det.hooks",

@@ -19,3 +19,7 @@ distiller = dict(
 
 # All RoIs count, background with a class mean of its own.
 nd = dict(type="kd_det.NDLoss", num_classes=80, embed_dim=1024, background=True)
+center_hooks = [
+    dict(type="kd_det.ClassCenterHook"),
+    dict(type="kd_det.EmbeddingMonitorHook"),
+]

@@ -12,4 +12,4 @@ model = dict(
         loss_forward_mappings=dict(loss_nd=_base_.nd_route),
     ),
 )
-custom_hooks = [_base_.centers, _base_.warm.review]
+custom_hooks = [*_base_.centers, _base_.warm.review]

@@ -11,4 +11,4 @@ model = dict(
         loss_forward_mappings=dict(loss_nd=_base_.nd_route),
     ),
 )
-custom_hooks = [_base_.centers, _base_.warm.kd]
+custom_hooks = [*_base_.centers, _base_.warm.kd]

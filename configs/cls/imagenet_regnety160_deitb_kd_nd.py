@@ -36,5 +36,6 @@ model = dict(
 custom_hooks = [
     dict(type="EMAHook", momentum=4e-5, priority="ABOVE_NORMAL"),  # mmpretrain's for DeiT-B
     dict(type="kd_det.ClassCenterHook"),
+    dict(type="kd_det.EmbeddingMonitorHook"),
     dict(type="kd_det.LossWeightHook", schedules=dict(loss_distill=dict(warmup=5))),
 ]

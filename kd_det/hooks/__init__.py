@@ -1,6 +1,7 @@
 """Hooks: when things happen."""
 
 from kd_det.hooks.class_center_hook import ClassCenterHook
+from kd_det.hooks.embedding_monitor_hook import EmbeddingMonitorHook
 from kd_det.hooks.exact_resume_hook import ExactResumeHook
 from kd_det.hooks.finite_loss_hook import FiniteLossHook, NonFiniteLossError
 from kd_det.hooks.loss_balance_hook import LossBalanceHook
@@ -9,6 +10,7 @@ from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError, TeacherAccu
 
 __all__ = [
     "ClassCenterHook",
+    "EmbeddingMonitorHook",
     "ExactResumeHook",
     "FiniteLossHook",
     "LossBalanceHook",

@@ -138,11 +138,11 @@ class ClassMeanLoss(nn.Module, ABC):
         """
         check_shapes(self.title, s_emb, self.centers, labels, t_emb)
         self._require_centers()
-        takes_part, labels = self._choose(labels)
+        takes_part, labels = self.choose(labels)
         losses = self.sample_losses(s_emb, t_emb, labels)
         return self.loss_weight * mean_over(losses, takes_part)
 
-    def _choose(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Which samples take part, bool ``[N]``, and labels that are finite for all."""
         if labels.dim() == 2:
             return ~((labels > 0) & (self.counts == 0)).any(dim=1), labels

@@ -101,7 +101,7 @@ def test_two_processes_find_the_teacher_as_good_as_one_does(config, work_dir, re
 
 def test_all_processes_stop_for_a_bad_teacher(config, work_dir):
     # The metrics are known by now; both processes have them from the first one.
-    done = start_two(config, config.parent, "--cfg-options", "custom_hooks.1.floor=0.9")
+    done = start_two(config, config.parent, "--cfg-options", "custom_hooks.2.floor=0.9")
     assert done.returncode != 0
     output = done.stdout + done.stderr
     assert output.count("error (TeacherAccuracyError): the teacher was evaluated") == 2
@@ -129,7 +129,14 @@ def test_hooks_work_with_the_algorithm_of_mmrazor(make):
 
 
 @pytest.mark.parametrize(
-    "hook", ["ClassCenterHook", "ExactResumeHook", "FiniteLossHook", "TeacherAccuracyHook"]
+    "hook",
+    [
+        "ClassCenterHook",
+        "EmbeddingMonitorHook",
+        "ExactResumeHook",
+        "FiniteLossHook",
+        "TeacherAccuracyHook",
+    ],
 )
 def test_a_hook_that_is_named_twice_is_refused(make, hook):
     twice = [dict(type=f"kd_det.{hook}")] * 2

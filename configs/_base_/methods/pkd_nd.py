@@ -7,4 +7,4 @@ model = dict(
         loss_forward_mappings=dict(loss_nd=_base_.nd_arguments),
     )
 )
-custom_hooks = [dict(type="kd_det.ClassCenterHook")]
+custom_hooks = _base_.center_hooks

@@ -9,4 +9,4 @@ model = dict(
         loss_forward_mappings=dict(loss_nd=_base_.nd_arguments, loss_kd=_base_.kd_arguments),
     )
 )
-custom_hooks = [dict(type="kd_det.ClassCenterHook")]
+custom_hooks = _base_.center_hooks

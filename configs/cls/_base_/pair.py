@@ -11,4 +11,7 @@ teacher = student
 # Where the embeddings differ in size, a pair names a connector and sends the student's through it.
 nd_connectors = dict()
 nd_route = dict()
-centers = dict(type="kd_det.ClassCenterHook")
+centers = [
+    dict(type="kd_det.ClassCenterHook"),
+    dict(type="kd_det.EmbeddingMonitorHook"),
+]

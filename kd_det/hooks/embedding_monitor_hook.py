@@ -1,0 +1,147 @@
+"""What distillation does to embeddings, as scalars of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmrazor.models.task_modules import ModuleInputsRecorder, ModuleOutputsRecorder
+from torch import Tensor, nn
+
+from kd_det.hooks._distillation import distillation_model, require_alone
+from kd_det.losses._class_means import ClassMeanLoss
+from kd_det.losses._dtype import at_least_float32
+from kd_det.losses._rows import mean_over
+from kd_det.losses.center_cosine import center_cosine_loss
+from kd_det.registry import HOOKS
+
+ARGUMENTS = {"s_emb", "t_emb"}
+
+
+@HOOKS.register_module()
+class EmbeddingMonitorHook(Hook):
+    """Logs norms and directions of embeddings, and whether student and teacher agree.
+
+    Every ``interval`` iterations it looks at what the distillation losses with the arguments
+    ``s_emb`` and ``t_emb`` are given, and logs means over the RoIs (or images) of that step for
+    every backend of the visualizer, those of ``loss_nd`` under ``distill_monitor/nd/``:
+
+    - ``student_norm``, ``teacher_norm``: lengths of the embeddings;
+    - ``student_cosine``, ``teacher_cosine``: to the class mean of each sample's label, where the
+      loss has class means; samples that take no part in the loss take none here;
+    - ``agreement``: the share of samples to which both give the same class, where the logits of
+      the layer whose inputs are the embeddings are recorded on both sides.
+
+    Nothing is computed twice: the hook sits on the losses, in those iterations alone, and the
+    training keeps its bits. With several processes it shows the samples of the first.
+
+    Args:
+        interval: Iterations between two looks; one waits for the device.
+
+    Raises:
+        ValueError: For an ``interval`` below 1; when training begins, if no distillation loss
+            is given embeddings.
+    """
+
+    priority = "NORMAL"  # before LoggerHook
+
+    def __init__(self, interval: int = 50) -> None:
+        if interval < 1:
+            raise ValueError(f"EmbeddingMonitorHook: expected interval >= 1, found {interval}")
+        self.interval = interval
+        self._handles: list[Any] = []
+        self._found: dict[str, dict[str, Tensor]] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the losses that are given embeddings."""
+        require_alone(runner, self)
+        self._distiller = distillation_model(runner, "EmbeddingMonitorHook").distiller
+        mappings = self._distiller.loss_forward_mappings
+        self._names = [name for name in mappings if mappings[name].keys() >= ARGUMENTS]
+        if not self._names:
+            raise ValueError(
+                "EmbeddingMonitorHook looks at distillation losses with the arguments s_emb and "
+                f"t_emb, such as kd_det.NDLoss; this model has {sorted(mappings)}; remove the hook"
+            )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
+    ) -> None:
+        """Put hooks on the losses in the iterations that are looked at."""
+        self._remove()
+        if self.every_n_train_iters(runner, self.interval):
+            for name in self._names:
+                loss = self._distiller.distill_losses[name]
+                look = self._looker(name)
+                self._handles.append(loss.register_forward_hook(look, with_kwargs=True))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Log what was found."""
+        self._remove()
+        for name, means in self._found.items():
+            values = torch.stack(list(means.values())).tolist()
+            place = f"train/distill_monitor/{_short(name)}"
+            runner.message_hub.update_scalars({f"{place}/{k}": v for k, v in zip(means, values)})
+        self._found = {}
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _looker(self, name: str) -> Callable[..., None]:
+        def look(loss: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+            with torch.no_grad():
+                if len(kwargs["s_emb"]):
+                    self._found[name] = _means(loss, **kwargs) | self._agreement(name)
+
+        return look
+
+    def _agreement(self, name: str) -> dict[str, Tensor]:
+        mapping = self._distiller.loss_forward_mappings[name]
+        ours = _logits(self._distiller.student_recorders, mapping["s_emb"])
+        theirs = _logits(self._distiller.teacher_recorders, mapping["t_emb"])
+        if ours is None or theirs is None or ours.shape != theirs.shape:
+            return {}
+        return {"agreement": (ours.argmax(1) == theirs.argmax(1)).float().mean()}
+
+
+def _short(name: str) -> str:
+    # MMEngine smooths over many iterations what has "loss" in its name.
+    return name.replace("loss", "").strip("_") or "embedding"
+
+
+def _means(
+    loss: nn.Module, s_emb: Tensor, t_emb: Tensor, labels: Tensor | None = None, **_: Any
+) -> dict[str, Tensor]:
+    """Mean norms and, where the loss has class means, cosines of embeddings ``[N, D]``."""
+    sides = {"student": at_least_float32(s_emb), "teacher": at_least_float32(t_emb)}
+    found = {f"{s}_norm": torch.linalg.vector_norm(x, dim=1).mean() for s, x in sides.items()}
+    if isinstance(loss, ClassMeanLoss) and labels is not None:
+        takes_part, rows = loss.choose(labels)
+        for side, emb in sides.items():
+            cosines = 1 - center_cosine_loss(emb, loss.centers, rows)
+            found[f"{side}_cosine"] = mean_over(cosines, takes_part)
+    return found
+
+
+def _logits(recorders: Any, embedding: dict[str, Any]) -> Tensor | None:
+    """Recorded outputs ``[N, C]`` of the module whose inputs are the embedding, or None."""
+    asked = recorders.recorders[embedding["recorder"]]
+    if not isinstance(asked, ModuleInputsRecorder):
+        return None
+    for recorder in recorders.recorders.values():
+        # One of inputs is a subclass of one of outputs.
+        if type(recorder) is ModuleOutputsRecorder and recorder.source == asked.source:
+            found = recorder.get_record_data(embedding.get("record_idx", 0))
+            return found if isinstance(found, Tensor) and found.dim() == 2 else None
+    return None
