@@ -98,6 +98,16 @@ def is_distillation(cfg: Config) -> bool:
     return "teacher" in cfg.model and "architecture" in cfg.model
 
 
+def model_config(cfg: Config, part: str) -> ConfigDict:
+    """The config of a distillation's ``'student'`` or ``'teacher'`` alone."""
+    model = cfg.model.architecture if part == "student" else cfg.model.teacher
+    if "cfg_path" in model:  # MMRazor's way to name the model of another config
+        from mmengine.hub import get_config
+
+        model = get_config(model.cfg_path).model
+    return model
+
+
 def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
     """Look for the local files that ``parts`` of the config will read.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections.abc import Iterable, Sequence
 
-import torch
 from _steps import Step
+
+from kd_det.visualization.machine import software
 
 Results = dict[tuple[str, int], float]  # of a method and a seed
 
@@ -55,7 +54,4 @@ def over_base(method: str, results: Results, decimals: int) -> str:
 def provenance(runs: Iterable[Step]) -> str:
     """Of the code that made the finished runs, and of this machine."""
     commits = sorted({step.commit for step in runs if step.done})
-    return (
-        f"Commit {', '.join(commits)}; {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, torch {torch.__version__}."
-    )
+    return f"Commit {', '.join(commits)}; {software()}."

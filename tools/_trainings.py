@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from _steps import Step
 from mmengine.config import Config
 
 from kd_det.files import write_atomically
+from kd_det.visualization.scalars import read_scalars
 
 
 def training(root: Path, name: str, cfg: Config, inputs: list[Step]) -> Step:
@@ -37,13 +36,7 @@ def checkpoint(step: Step) -> Path:
 
 def curve(step: Step, metric: str) -> dict[int, float]:
     """The metric after each epoch that was evaluated, over all interruptions of a training."""
-    found: dict[int, float] = {}
-    for file in sorted(step.folder.glob("*/vis_data/scalars.json")):
-        for line in file.read_text().splitlines():
-            entry: dict[str, Any] = json.loads(line)
-            if metric in entry:
-                found[entry["step"]] = entry[metric]
-    return dict(sorted(found.items()))
+    return read_scalars(step.folder).get(metric, {})
 
 
 def final(step: Step, metric: str) -> float:

@@ -42,7 +42,6 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
     """Metrics of one model, built alone: neither needs the other to be tested."""
-    from mmengine.hub import get_config
     from mmengine.model import is_model_wrapper
     from mmengine.runner import Runner
 
@@ -54,9 +53,7 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
         if which == "teacher":
             checkpoint = cfg.model.teacher_ckpt
             cli.check_files(cfg, ("teacher",))
-        cfg.model = cfg.model.architecture if which == "student" else cfg.model.teacher
-        if "cfg_path" in cfg.model:  # MMRazor's way to name the model of another config
-            cfg.model = get_config(cfg.model.cfg_path).model
+        cfg.model = cli.model_config(cfg, which)
     elif which == "teacher":
         raise ValueError(f"{args.config} has no model.teacher; use --model student")
     if checkpoint is None:

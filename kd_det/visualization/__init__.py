@@ -1,0 +1,1 @@
+"""Reports of finished trainings; needs the extra ``report`` (matplotlib and jinja2)."""

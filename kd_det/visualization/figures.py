@@ -1,0 +1,121 @@
+"""Figures of a report, as data URIs of SVG that need nothing else.
+
+They are narrow, so that their text can be read on a phone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 5.0, 3.1  # inches
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "kd_det",  # the same figure, the same file
+}
+Points = Mapping[int, float]
+
+
+def curves(
+    series: Mapping[str, Points], colors: Mapping[str, str], x_label: str, y_label: str
+) -> str:
+    """Lines over steps; logarithmic where positive values span more than a decade and a half."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        for name, points in series.items():
+            marker = "o" if len(points) < 15 else None
+            axes.plot(
+                list(points), list(points.values()), color=colors[name], label=name, marker=marker,
+                markersize=3.5, linewidth=1.6,
+            )  # fmt: skip
+        values = np.array([v for points in series.values() for v in points.values()])
+        if len(values) and values.min() > 0 and values.max() / values.min() > 30:
+            axes.set_yscale("log")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        if len(series) > 1:
+            axes.legend()
+        return _uri(figure)
+
+
+def gains(
+    names: Sequence[str],
+    before: Sequence[float],
+    after: Sequence[float],
+    colors: tuple[str, str],
+    labels: tuple[str, str],
+    x_label: str,
+) -> str:
+    """Two values for each name and a line between them, the first name on top."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(max(HEIGHT, 0.7 + 0.21 * len(names)))
+        rows = np.arange(len(names))
+        axes.hlines(rows, before, after, color="#bbbbbb", linewidth=3)
+        for values, color, label in zip((before, after), colors, labels):
+            axes.plot(values, rows, "o", color=color, label=label, markersize=5)
+        axes.set_yticks(rows, names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlabel(x_label)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=-1.8)
+        return _uri(figure)
+
+
+def distributions(
+    values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str
+) -> str:
+    """Densities of several sets of numbers, on the same bins."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure()
+        together = np.concatenate(list(values.values()))
+        # Without the outermost, which would squeeze the rest.
+        low, high = np.quantile(together, [0.002, 0.998])
+        bins = np.linspace(low, high if high > low else low + 1, 41)
+        for name, numbers in values.items():
+            axes.hist(
+                numbers, bins, density=True, histtype="stepfilled", alpha=0.25, color=colors[name]
+            )
+            axes.hist(
+                numbers, bins, density=True, histtype="step", linewidth=1.6, color=colors[name],
+                label=name,
+            )  # fmt: skip
+        axes.set_xlabel(x_label)
+        axes.set_yticks([])
+        axes.legend()
+        return _uri(figure)
+
+
+def similarities(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """A square matrix of cosines ``[C, C]``; names where there is room for them."""
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = _figure(WIDTH * 0.86)
+        lowest = min(0.0, float(matrix.min()))
+        image = axes.imshow(matrix, vmin=lowest, vmax=1, cmap="viridis")
+        figure.colorbar(image, ax=axes, shrink=0.8, label="cosine")
+        if len(names) <= 25:
+            axes.set_xticks(range(len(names)), names, rotation=90)
+            axes.set_yticks(range(len(names)), names)
+        return _uri(figure)
+
+
+def _figure(height: float = HEIGHT) -> tuple[Figure, Axes]:
+    # Not pyplot's: that keeps figures, and asks for a display.
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _uri(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

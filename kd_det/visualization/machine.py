@@ -1,0 +1,31 @@
+"""The machine that measures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+import torch
+from mmengine.device import get_device
+
+
+def processor() -> str:
+    """What models run on here: the GPU's name, or the CPU's and its number of cores."""
+    if get_device() == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        found = None
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def software() -> str:
+    """Architecture, cores, and versions of Python and torch."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )

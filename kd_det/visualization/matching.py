@@ -1,0 +1,70 @@
+"""Which detections are right, and in which images two models differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+IOU = 0.5
+
+
+def right(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    classes: np.ndarray,
+    true_boxes: np.ndarray,
+    true_classes: np.ndarray,
+) -> np.ndarray:
+    """Whether each detection finds an object that none of a higher score found, bool ``[n]``.
+
+    It finds the object of its class that it overlaps most, with an IoU of at least 0.5.
+
+    Args:
+        boxes: Detections of one image, ``[n, 4]``.
+        scores: Theirs, ``[n]``.
+        classes: Theirs, ``[n]``.
+        true_boxes: Objects, ``[m, 4]``.
+        true_classes: Theirs, ``[m]``.
+    """
+    found = np.zeros(len(boxes), dtype=bool)
+    if not len(boxes) or not len(true_boxes):
+        return found
+    overlaps = box_iou(torch.as_tensor(boxes).float(), torch.as_tensor(true_boxes).float()).numpy()
+    overlaps[np.not_equal.outer(classes, true_classes)] = 0
+    for index in np.argsort(-scores, kind="stable"):
+        best = overlaps[index].argmax()
+        if overlaps[index, best] >= IOU:
+            found[index] = True
+            overlaps[:, best] = 0  # it is taken
+    return found
+
+
+def best_threshold(scores: np.ndarray, correct: np.ndarray, objects: int) -> float:
+    """The score from which on detections have the highest F1.
+
+    Args:
+        scores: Of all detections, ``[n]``.
+        correct: Whether they are right, bool ``[n]``.
+        objects: Number of objects that there are.
+    """
+    if not len(scores):
+        return 1.0
+    order = np.argsort(-scores, kind="stable")
+    f1 = 2 * correct[order].cumsum() / (np.arange(1, len(scores) + 1) + objects)
+    return float(scores[order][f1.argmax()])
+
+
+def f1(correct: np.ndarray, objects: int) -> float:
+    """F1 of the detections of an image; 1 where there is nothing and nothing is found."""
+    number = len(correct) + objects
+    return 2 * float(correct.sum()) / number if number else 1.0
+
+
+def most_different(first: Sequence[float], second: Sequence[float], number: int) -> list[int]:
+    """Indices where two sequences differ most, the largest difference first."""
+    differences = np.abs(np.subtract(second, first))
+    order = np.argsort(-differences, kind="stable")[:number]
+    return [int(index) for index in order if differences[index] > 0]

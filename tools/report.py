@@ -1,0 +1,48 @@
+"""One HTML file on a distillation: accuracy, cost, curves, embeddings and pictures, side by side."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import kd_det  # noqa: F401  (mends the stack before anything else is imported)
+from kd_det import cli
+
+
+def main() -> None:
+    args = parse_args()
+    for folder in args.runs:
+        remedy = "name the work directories of trainings"
+        cli.require(folder, "the run", remedy)
+    from mmengine.logging import MMLogger
+
+    from kd_det.visualization.report import compare, write_report
+
+    # What MMEngine says of each model it builds is of no interest here.
+    MMLogger.get_instance("report", log_level="WARNING")
+    comparison = compare(args.runs, args.cfg_options)
+    out = args.out or comparison.runs[-1].folder / "report.html"
+    numbers = write_report(comparison, out, args.images)
+    print(f"Report written to {out}, its numbers to {numbers}")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example:\n  python tools/report.py work_dirs/teacher work_dirs/plain work_dirs/kd\n\n"
+        "Which run is the teacher, the plain or a distilled student is read from their configs.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="work directory of a finished training")
+    add("--out", type=Path, help="HTML file (default: report.html in the last distilled run)")
+    add("--images", type=int, default=6, help="validation images to show; default: %(default)s")
+    add(
+        "--cfg-options", nargs="+", action=cli.DictAction, metavar="KEY=VALUE",
+        help="override entries of all configs: val_dataloader.dataset.data_root=data/coco/",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)
