@@ -33,6 +33,7 @@ setup(
     license="Apache-2.0",
     cmdclass={"build_py": WithConfigs},
     packages=find_packages(include=["kd_det", "kd_det.*"]),
+    package_data={"kd_det.visualization": ["*.j2"]},
     python_requires=">=3.11",
     # Lower bounds are the oldest versions that the tests were run with.
     install_requires=[
@@ -54,7 +55,8 @@ setup(
         "lite": ["mmcv-lite>=2.1.0,<2.2"],
         # timm has the teacher of mmrazor's config for DeiT.
         "cls": ["mmpretrain>=1.2.0,<1.3", "timm>=1.0.31"],
-        "demo": ["scikit-learn>=1.9", "matplotlib>=3.11"],
+        "demo": ["scikit-learn>=1.9"],
+        "report": ["jinja2>=3.1.6", "matplotlib>=3.11"],
         "dev": ["hypothesis>=6.170", "mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17"],
     },
 )

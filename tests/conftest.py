@@ -67,3 +67,11 @@ def teacher_ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from small import save_random_teacher
 
     return save_random_teacher(tmp_path_factory.mktemp("teacher") / "teacher.pth")
+
+
+@pytest.fixture(scope="session")
+def trained_runs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Work directories of a teacher, a plain and a distilled student."""
+    from small import train_runs
+
+    return train_runs(digits, tmp_path_factory.mktemp("runs"))

@@ -61,3 +61,18 @@ def runner(cfg: Config) -> Runner:
     """A Runner of a name of its own, so that several can live in one process."""
     cfg.experiment_name = Path(cfg.work_dir).name + str(torch.randint(1 << 30, (1,)).item())
     return Runner.from_cfg(cfg)
+
+
+def train_runs(data: Path, root: Path) -> dict[str, Path]:
+    """Work directories of a teacher, a plain and a distilled student, of two iterations each."""
+    folders = {role: root / role for role in ("teacher", "plain", "distilled")}
+    recipes = dict(teacher="teacher", plain="plain", distilled="review_nd_kd")
+    for role, folder in folders.items():
+        cfg = digits_config(recipes[role], data, folder)
+        cfg.train_dataloader.dataset.indices = 8
+        cfg.default_hooks.logger.interval = 1
+        if role == "distilled":
+            cfg.model.teacher_ckpt = str(folders["teacher"] / "epoch_1.pth")
+            cfg.custom_hooks[1].interval = 1
+        runner(cfg).train()
+    return folders

@@ -1,4 +1,4 @@
-"""From nothing to a distilled detector, on a laptop: data, teacher, two students."""
+"""From nothing to a distilled detector, on a laptop: data, teacher, two students, a report."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 
 from _runs import CONFIGS, recipes
 from _steps import Step
-from _trainings import curve
 from mmengine.config import Config
 
 import kd_det  # noqa: F401  (mends the stack)
 from kd_det import cli
-from kd_det.files import write_atomically
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
@@ -27,15 +25,14 @@ def main() -> None:
     root = Path(args.root)
     teacher, centers = teacher_steps(root)
     plain, distilled = student_steps(root, args.method, args.seed, teacher, centers)
-    runs = {"teacher": teacher, "plain": plain, "distilled": distilled}
     for step in (*teacher.inputs, *distilled.inputs, plain, distilled):
         step.run()
-    result = {name: evaluate(step) for name, step in runs.items()}
-    write_atomically(root / "result.json", json.dumps(result, indent=2).encode())
-    plot(runs, result, root / "result.png")
-    print_table(result)
-    print(f"\nNumbers in {root / 'result.json'}, learning curves in {root / 'result.png'}.")
-    print(f"The distilled student is {checkpoint(distilled)}. Next: README.md, 'Your own data'.")
+    report = report_step(root, [teacher, plain, distilled])
+    report.run()
+    page, numbers = report.results
+    print_table(metrics_by_role(numbers))
+    print(f"\nThe distilled student is {checkpoint(distilled)}. Next: README.md, 'Your own data'.")
+    print(f"Report: {page}, its numbers: {numbers}")
 
 
 def parse_args() -> argparse.Namespace:
@@ -113,13 +110,20 @@ def checkpoint(step: Step) -> Path:
     return step.folder / f"epoch_{Config.fromfile(step.config).train_cfg.max_epochs}.pth"
 
 
-def evaluate(step: Step) -> dict[str, float]:
-    """COCO metrics of a trained model, without the metric's prefix."""
-    out = step.folder / "test" / "metrics.json"
-    command = ["tools/test.py", str(step.config), str(checkpoint(step)), "--out", str(out)]
-    command += ["--work-dir", str(out.parent)]
-    Step(f"evaluate {step.name}", command, out.parent, step.config, [step], results=[out]).run()
-    return {k.removeprefix("coco/"): v for k, v in json.loads(out.read_text()).items()}
+def report_step(root: Path, runs: list[Step]) -> Step:
+    """The page on all runs; evaluates their models."""
+    page = root / "report.html"
+    command = ["tools/report.py", *(str(run.folder) for run in runs), "--out", str(page)]
+    results = [page, page.with_suffix(".json")]
+    return Step("report", command, root / "report", inputs=runs, results=results)
+
+
+def metrics_by_role(numbers: Path) -> dict[str, dict[str, float]]:
+    """COCO metrics in a report's numbers, without the metric's prefix."""
+    return {
+        run["role"]: {k.removeprefix("coco/"): v for k, v in run["metrics"].items()}
+        for run in json.loads(numbers.read_text())
+    }
 
 
 def print_table(result: dict[str, dict[str, float]]) -> None:
@@ -130,31 +134,6 @@ def print_table(result: dict[str, dict[str, float]]) -> None:
     gain = result["distilled"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
     gap = result["teacher"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
     print(f"{'gain':<10}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else ""))
-
-
-def plot(runs: dict[str, Step], result: dict[str, dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    colors = {"teacher": "#888888", "plain": "#d95f02", "distilled": "#1b9e77"}
-    figure, (bars, curves) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2, 3))
-    for name, metrics in result.items():
-        bar = bars.bar(name, metrics["bbox_mAP"], color=colors[name])
-        bars.bar_label(bar, fmt="%.3f")
-        points = curve(runs[name], "coco/bbox_mAP")
-        curves.plot(points.keys(), points.values(), marker="o", color=colors[name], label=name)
-    bars.set_ylabel("COCO mAP, digits-coco val")
-    bars.margins(y=0.12)
-    curves.set_xlabel("epoch")
-    curves.set_ylabel("COCO mAP")
-    curves.legend()
-    figure.tight_layout()
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=150, format="png")
-    temporary.replace(path)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

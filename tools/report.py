@@ -1,4 +1,4 @@
-"""One HTML file on a distillation: accuracy, cost, curves, embeddings and pictures, side by side."""
+"""One HTML file on a distillation: accuracy, cost, curves, embeddings, pictures side by side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example:\n  python tools/report.py work_dirs/teacher work_dirs/plain work_dirs/kd\n\n"
+        epilog="example:\n"
+        "  python tools/report.py work_dirs/teacher work_dirs/plain work_dirs/kd_nd\n\n"
         "Which run is the teacher, the plain or a distilled student is read from their configs.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -106,4 +106,4 @@ def _file_of(run: Run) -> Path | None:
 
 
 def _median(values: np.ndarray | None) -> str:
-    return "–" if values is None else f"{np.median(values):.3f}"
+    return "-" if values is None else f"{np.median(values):.3f}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from kd_det.files import write_atomically
 from kd_det.hooks._progress import progress
 from kd_det.visualization.embeddings import embed
 from kd_det.visualization.runs import Run
-from kd_det.visualization.validation import Validation
+from kd_det.visualization.validation import Validation, quiet
 
 LOWEST_SCORE = 0.05  # of what is kept; pictures show less
 EMBEDDED_IMAGES = 1000  # enough for a distribution; COCO's 5000 would take hundreds of megabytes
@@ -62,7 +60,8 @@ def evaluate(run: Run, validation: Validation) -> Evaluation:
     The result is kept as ``report_<role>.safetensors`` in the run's folder, and holds while
     weights, data and metric are the same.
     """
-    path, key = run.folder / f"report_{run.role}.safetensors", validation.key(run)
+    path = run.folder / f"report_{run.role}.safetensors"
+    key = f"{validation.key(run)} {LOWEST_SCORE} {EMBEDDED_IMAGES}"
     found = _read(path, key)
     if found is None:
         found = _evaluate(run, validation)
@@ -121,7 +120,7 @@ def _evaluate(run: Run, validation: Validation) -> Evaluation:
         if images[0] < EMBEDDED_IMAGES:
             objects = [validation.objects(i) for i in images] if detected else []
             embedded.append(embed(model, data, objects))
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools' tables
+    with quiet():
         results = evaluator.evaluate(index)
     return Evaluation(
         *_split(results, validation.class_names, guesses),

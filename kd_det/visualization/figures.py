@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 5.0, 3.1  # inches
-STYLE = {
-    "font.size": 9,
+STYLE: dict[Any, Any] = {
+    "font.size": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -29,9 +30,13 @@ Points = Mapping[int, float]
 
 
 def curves(
-    series: Mapping[str, Points], colors: Mapping[str, str], x_label: str, y_label: str
+    series: Mapping[str, Points],
+    colors: Mapping[str, str],
+    x_label: str,
+    y_label: str,
+    wide: bool = False,
 ) -> str:
-    """Lines over steps; logarithmic where positive values span more than a decade and a half."""
+    """Lines over steps; with ``wide``, logarithmic where values span more than 30 times."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
         for name, points in series.items():
@@ -41,7 +46,7 @@ def curves(
                 markersize=3.5, linewidth=1.6,
             )  # fmt: skip
         values = np.array([v for points in series.values() for v in points.values()])
-        if len(values) and values.min() > 0 and values.max() / values.min() > 30:
+        if wide and values.min() > 0 and values.max() / values.min() > 30:
             axes.set_yscale("log")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
@@ -72,16 +77,14 @@ def gains(
         return _uri(figure)
 
 
-def distributions(
-    values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str
-) -> str:
+def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str) -> str:
     """Densities of several sets of numbers, on the same bins."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
         together = np.concatenate(list(values.values()))
         # Without the outermost, which would squeeze the rest.
         low, high = np.quantile(together, [0.002, 0.998])
-        bins = np.linspace(low, high if high > low else low + 1, 41)
+        bins = np.linspace(low, high if high > low else low + 1, 41).tolist()
         for name, numbers in values.items():
             axes.hist(
                 numbers, bins, density=True, histtype="stepfilled", alpha=0.25, color=colors[name]

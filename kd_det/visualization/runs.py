@@ -119,9 +119,7 @@ def _lies_in(checkpoint: str, folder: Path) -> bool:
 def _names(folders: Sequence[Path]) -> list[str]:
     """Folder names; with more of the path where two are the same."""
     names = [folder.resolve().name for folder in folders]
-    return [
-        str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names)
-    ]
+    return [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names)]
 
 
 def settings_text(*settings: Any) -> str:

@@ -19,31 +19,29 @@ MONITOR = "distill_monitor/"
 def summary(comparison: Comparison) -> Section:
     """What each model reaches and costs."""
     runs = comparison.runs
-    names = list(dict.fromkeys(
-        name for run in runs for name in comparison.evaluations[run.name].metrics
-    ))  # fmt: skip
+    metrics = [comparison.evaluations[run.name].metrics for run in runs]
+    names = dict.fromkeys(name for found in metrics for name in found)
     rows = [
-        [metric_name(name), *(
-            number(name, comparison.evaluations[run.name].metrics.get(name, math.nan))
-            for run in runs
-        )]
+        [metric_name(name), *(number(name, found.get(name, math.nan)) for found in metrics)]
         for name in names
-    ]  # fmt: skip
+    ]
     closed = [comparison.gap_closed(run) for run in runs]
-    rows.append(["share of the gap closed", *("" if x is None else f"{x:.0%}" for x in closed)])
+    rows.append(["gap closed", *("" if x is None else f"{x:.0%}" for x in closed)])
     costs = [comparison.costs[run.name] for run in runs]
     rows += [
-        ["parameters, millions", *(f"{cost.parameters / 1e6:.2f}" for cost in costs)],
+        ["parameters, M", *(f"{cost.parameters / 1e6:.2f}" for cost in costs)],
         ["weights, MB", *(f"{cost.bytes / 1e6:.1f}" for cost in costs)],
-        ["GFLOPs for an image", *(f"{cost.flops / 1e9:.2f}" for cost in costs)],
+        ["GFLOPs", *(f"{cost.flops / 1e9:.2f}" for cost in costs)],
         ["latency, ms", *(f"{cost.seconds * 1e3:.1f}" for cost in costs)],
-        ["its quartiles, ms", *(f"{c.low * 1e3:.1f} to {c.high * 1e3:.1f}" for c in costs)],
+        ["first quartile", *(f"{cost.low * 1e3:.1f}" for cost in costs)],
+        ["third quartile", *(f"{cost.high * 1e3:.1f}" for cost in costs)],
     ]
     columns = ["", *(column_name(run) for run in runs)]
     text = (
-        f"On {len(comparison.validation.dataset)} validation images. A multiply-add is two FLOPs; "
-        "matrix products and convolutions count. Latency: one image from its normalised pixels "
-        f"to the result, median of 20 rounds in which all models take their turn, on {processor()}."
+        f"On {len(comparison.validation.dataset)} validation images. FLOPs: of convolutions and "
+        "matrix products for one image, two for a multiply-add. Latency: one image from its "
+        "normalised pixels to the result, median of 20 rounds in which all models take their "
+        f"turn, on {processor()}."
     )
     return Section("Summary", text, table=Table(columns, rows), facts=_facts(comparison))
 
@@ -119,7 +117,7 @@ def _scalar_section(
     for name in names:
         series = {run.name: run.scalars[name] for run in comparison.runs if name in run.scalars}
         caption = name.removeprefix(prefix).replace("_", " ")
-        uri = figures.curves(series, comparison.colors, "iteration", caption)
+        uri = figures.curves(series, comparison.colors, "iteration", caption, wide=True)
         shown.append(Figure(uri, caption))
     return Section(title, text, shown) if shown else Section(title, otherwise)
 
@@ -171,7 +169,7 @@ def metric_name(key: str) -> str:
 def number(metric: str, value: float, sign: bool = False) -> str:
     """A metric as text; COCO's -1 means that there is no such object."""
     if math.isnan(value) or (value == -1 and not sign):
-        return "–"
+        return "-"
     decimals = 3 if metric.startswith("coco/") else 2
     return f"{value:{'+' if sign else ''}.{decimals}f}"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,8 @@ class Validation:
             drop_last=False,
         )
         loader.pop("batch_sampler", None)
-        self.loader: DataLoader = Runner.build_dataloader(loader, seed=0)
+        with quiet():
+            self.loader: DataLoader = Runner.build_dataloader(loader, seed=0)
         self.dataset: Any = self.loader.dataset
 
     @property
@@ -60,7 +63,8 @@ class Validation:
         for metric in [metrics] if isinstance(metrics, dict) else metrics:
             if str(metric["type"]).split(".")[-1] == "CocoMetric":
                 metric["classwise"] = True
-        evaluator = Evaluator(metrics)
+        with quiet():
+            evaluator = Evaluator(metrics)
         evaluator.dataset_meta = self.dataset.metainfo
         return evaluator
 
@@ -122,6 +126,11 @@ def _file_digest(path: str) -> str:
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def quiet() -> contextlib.redirect_stdout:
+    """Keeps what pycocotools prints off the terminal."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def synchronise(device: str) -> None:
