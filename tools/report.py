@@ -16,7 +16,7 @@ def main() -> None:
         cli.require(folder, "the run", remedy)
     from mmengine.logging import MMLogger
 
-    from kd_det.visualization.report import compare, write_report
+    from kd_det.visualization.html_report import compare, write_report
 
     # What MMEngine says of each model it builds is of no interest here.
     MMLogger.get_instance("report", log_level="WARNING")

@@ -152,10 +152,10 @@ def _split(
         if not isinstance(value, (int, float, np.number)):
             continue
         name = key.split("/", 1)[-1].removesuffix(PER_CLASS)
-        if key.endswith(PER_CLASS) and name in names:
-            by_class[name] = float(value)
-        else:
+        if not key.endswith(PER_CLASS) or name not in names:
             metrics[key] = float(value)
+        elif not np.isnan(value):  # a class without objects
+            by_class[name] = float(value)
     for label, name in enumerate(names):
         found = [guess == label for truth, guess in guesses if truth == label]
         if found:

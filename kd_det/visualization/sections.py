@@ -131,7 +131,7 @@ def by_class(comparison: Comparison) -> Section:
     if plain is None or distilled is None:
         return Section(title, without_pair(plain))
     before, after = (comparison.evaluations[run.name].by_class for run in (plain, distilled))
-    names = [n for n in before if n in after and not math.isnan(before[n] + after[n])]
+    names = [name for name in before if name in after]
     names.sort(key=lambda name: before[name] - after[name])
     if not names:
         return Section(title, "The metric of this config gives no results by class.")
