@@ -35,7 +35,7 @@ def logged(run: Runner, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_every_class_has_a_mean_also_where_training_mixes_images(tmp_path, mixed):
-    options = {}
+    options = {"custom_hooks.1.interval": 1}
     if mixed:
         options["data_preprocessor.num_classes"] = 10
         options["data_preprocessor.batch_augments"] = dict(
@@ -48,6 +48,10 @@ def test_every_class_has_a_mean_also_where_training_mixes_images(tmp_path, mixed
     for loss in ("loss_nd", "loss_review"):
         values = logged(run, f"train/distill.{loss}")
         assert len(values) == 7 and np.isfinite(values).all() and (values > 0).all()
+    for side in ("student", "teacher"):
+        assert (np.abs(logged(run, f"train/distill_monitor/nd/{side}_cosine")) <= 1).all()
+    agreement = logged(run, "train/distill_monitor/nd/agreement")
+    assert len(agreement) == 7 and ((agreement >= 0) & (agreement <= 1)).all()
     assert logged(run, "train/weight/loss_review").tolist() == [0.2] * 7
     assert 0 <= logged(run, "val/accuracy/top1")[-1] <= 100
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -75,6 +76,7 @@ def test_imports_of_the_core_are_always_installed():
         "mmpretrain": "",
         "sklearn": "kd_det/datasets/",
         "matplotlib": ("tools/", "kd_det/visualization/"),
+        "jinja2": "kd_det/visualization/",
     }
     unexpected = {
         module: files
@@ -127,7 +129,7 @@ def test_importing_kd_det_loads_nothing_heavy():
     code = (
         "import sys, kd_det\n"
         "heavy = ('mmdet', 'mmrazor', 'mmcv.ops', 'mmengine.runner', 'mmpretrain', 'sklearn',\n"
-        "         'matplotlib')\n"
+        "         'matplotlib', 'jinja2')\n"
         "print(*[m for m in sys.modules for h in heavy if m == h or m.startswith(h + '.')])\n"
     )
     done = subprocess.run(
@@ -141,6 +143,21 @@ def test_importing_kd_det_loads_nothing_heavy():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_files_that_are_no_code_are_packaged(tmp_path):
+    """A normal installation has the report's template too."""
+    copy = shutil.copytree(
+        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "work_dirs", "data")
+    )
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "lib")],
+        cwd=copy, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ours = {p.relative_to(ROOT) for p in (ROOT / "kd_det").rglob("*") if p.is_file()}
+    built = {p.relative_to(tmp_path / "lib") for p in (tmp_path / "lib").rglob("*") if p.is_file()}
+    assert {p for p in ours - built if p.suffix not in (".pyc", ".pyo")} == set()
 
 
 def test_every_package_is_found_by_setup():

@@ -1,6 +1,6 @@
 """tools/_steps.py runs a command once, again when something changed, and goes on after a stop.
 
-Of tools/demo.py: which step depends on which, the table, the learning curve.
+Of tools/demo.py: which step depends on which, the table.
 """
 
 from __future__ import annotations
@@ -216,16 +216,16 @@ def test_table_shows_gain_and_gap(demo, capsys):
     assert lines[-1].split() == ["gain", "+0.100", "25%", "of", "the", "gap"]
 
 
-def test_curve_joins_interrupted_runs(demo, steps, tmp_path):
-    entries = {"0101": [(1, 0.1), (2, 0.2)], "0102": [(2, 0.25), (3, 0.3)]}
-    for run, points in entries.items():
-        file = tmp_path / run / "vis_data" / "scalars.json"
-        file.parent.mkdir(parents=True)
-        lines = [json.dumps({"step": s, "coco/bbox_mAP": v}) for s, v in points]
-        file.write_text("\n".join([*lines, json.dumps({"step": 9, "loss": 1.0})]))
-    step = steps.Step("a", [], tmp_path)
-    assert demo.curve(step, "coco/bbox_mAP") == {1: 0.1, 2: 0.25, 3: 0.3}
-    assert demo.curve(step, "loss") == {9: 1.0}
+def test_it_ends_with_a_report_of_all_runs(demo, tmp_path):
+    teacher, centers = demo.teacher_steps(tmp_path)
+    runs = [teacher, *demo.student_steps(tmp_path, "robust", 0, teacher, centers)]
+    report = demo.report_step(tmp_path, runs)
+    assert report.inputs == runs
+    assert report.command[1:4] == [str(run.folder) for run in runs]
+    assert report.results == [tmp_path / "report.html", tmp_path / "report.json"]
+    entry = {"role": "plain", "name": "plain_seed0", "metrics": {"coco/bbox_mAP": 0.1}}
+    report.results[1].write_text(json.dumps([entry]))
+    assert demo.metrics_by_role(report.results[1]) == {"plain": {"bbox_mAP": 0.1}}
 
 
 def test_runs_again_when_its_result_is_gone(step, tmp_path):

@@ -204,8 +204,8 @@ def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "test", "distill", "collect_centers", "demo", "compare", "weight_sweep"]
-    + ["search_weights"],
+    ["train", "test", "distill", "report", "benchmark", "collect_centers", "demo", "compare"]
+    + ["weight_sweep", "search_weights"],
 )
 def test_help_shows_an_example(tool, capsys, monkeypatch, name):
     monkeypatch.chdir(ROOT)
