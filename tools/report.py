@@ -11,12 +11,18 @@ from kd_det import cli
 
 def main() -> None:
     args = parse_args()
+    if args.images < 0:
+        raise ValueError(f"expected --images >= 0, found {args.images}")
     for folder in args.runs:
-        remedy = "name the work directories of trainings"
-        cli.require(folder, "the run", remedy)
+        cli.require(folder, "the run", "name the work directories of trainings")
     from mmengine.logging import MMLogger
 
-    from kd_det.visualization.html_report import compare, write_report
+    try:
+        from kd_det.visualization.html_report import compare, write_report
+    except ImportError as error:
+        raise ImportError(
+            f'a report needs {error.name}; install it with: pip install "kd_det[report]"'
+        ) from error
 
     # What MMEngine says of each model it builds is of no interest here.
     MMLogger.get_instance("report", log_level="WARNING")

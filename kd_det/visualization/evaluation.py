@@ -34,7 +34,7 @@ class Evaluation:
         boxes: Detections of a score of 0.05 or more, ``[n, 4]``, in pixels of the image files.
         scores: Theirs, ``[n]``.
         classes: Theirs, ``[n]``.
-        images: Indices of the images that they are in, ``[n]``.
+        images: Indices of the images that they are in, ``[n]``, ascending.
         embeddings: Of annotated boxes (or images), ``[m, D]``; ``[0, 0]`` where there are none.
         labels: Classes of those, ``[m]``.
     """
@@ -50,8 +50,8 @@ class Evaluation:
 
     def detections(self, image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes, scores and classes of one image."""
-        chosen = self.images == image
-        return self.boxes[chosen], self.scores[chosen], self.classes[chosen]
+        first, last = np.searchsorted(self.images, [image, image + 1])
+        return self.boxes[first:last], self.scores[first:last], self.classes[first:last]
 
 
 def evaluate(run: Run, validation: Validation) -> Evaluation:

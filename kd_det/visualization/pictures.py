@@ -11,6 +11,7 @@ import cv2
 import mmcv
 import numpy as np
 
+from kd_det.hooks._progress import progress
 from kd_det.visualization.evaluation import Evaluation
 from kd_det.visualization.matching import best_threshold, f1, most_different, right
 from kd_det.visualization.validation import Validation
@@ -71,12 +72,14 @@ def pictures(
     """
     images = range(len(validation.dataset))
     objects = [validation.objects(image) for image in images]
+    total = sum(len(labels) for _, labels in objects)
     thresholds, correct = {}, {}
     for name, found in evaluations.items():
-        marks = [right(*found.detections(i), *objects[i]) for i in images]
-        scores = np.concatenate([found.detections(i)[1] for i in images])
-        total = sum(len(labels) for _, labels in objects)
-        thresholds[name] = best_threshold(scores, np.concatenate(marks), total)
+        marks = [
+            right(*found.detections(i), *objects[i])
+            for i in progress(images, f"Comparing what {name} finds")
+        ]
+        thresholds[name] = best_threshold(found.scores, np.concatenate(marks), total)
         correct[name] = marks
 
     def shown(name: str, image: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None)
         checkpoint = configs[folder].model.get("teacher_ckpt")
         if checkpoint in teachers and not any(_lies_in(checkpoint, other) for other in given):
             cli.require(checkpoint, "the teacher's checkpoint", "name the teacher's run as well")
-            name = Path(checkpoint).stem
+            name = checkpoint if "teacher" in [run.name for run in runs] else "teacher"
             runs.append(Run(name, "teacher", folder, configs[folder], checkpoint, False))
             teachers.discard(checkpoint)  # several students may have the same
     return sorted(runs, key=lambda run: ROLES.index(run.role))

@@ -63,6 +63,9 @@ class Validation:
         for metric in [metrics] if isinstance(metrics, dict) else metrics:
             if str(metric["type"]).split(".")[-1] == "CocoMetric":
                 metric["classwise"] = True
+                if not isinstance(metric["metric"], str):
+                    # Its results by class have no prefix: those of the last one stay.
+                    metric["metric"] = sorted(metric["metric"], key="bbox".__eq__)
         with quiet():
             evaluator = Evaluator(metrics)
         evaluator.dataset_meta = self.dataset.metainfo

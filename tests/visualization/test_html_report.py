@@ -15,9 +15,7 @@ from mmengine.config import Config
 from small import runner
 from small_cls import CLS
 
-from kd_det.visualization.comparison import gap_closed
 from kd_det.visualization.html_report import compare, write_report
-from kd_det.visualization.sections import number
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -149,15 +147,6 @@ def test_a_classifier_gets_what_applies(tmp_path):
     assert "Left out: boxes are drawn for detectors alone." in text
     assert "An embedding of another size than the teacher's has no cosine" in text
     assert "Accuracy by class" in Outline(text).titles
-
-
-def test_gap_and_numbers():
-    assert gap_closed(0.2, 0.6, 0.3) == pytest.approx(0.25)
-    assert gap_closed(0.6, 0.2, 0.3) is None
-    assert gap_closed(0.2, 0.6, float("nan")) is None
-    assert number("coco/bbox_mAP", 0.1234) == "0.123"
-    assert number("coco/bbox_mAP_l", -1.0) == number("coco/bbox_mAP", float("nan")) == "-"
-    assert number("accuracy/top1", 91.234, sign=True) == "+91.23"
 
 
 # Around the page: an element of the given width, and what is asked of it.

@@ -25,6 +25,7 @@ def test_roles_are_found_in_any_order(trained_runs):
 def test_a_teacher_that_is_not_given_is_the_distilled_runs(trained_runs):
     teacher, distilled = read_runs([trained_runs["distilled"]])
     assert (teacher.role, teacher.trained_here, teacher.scalars) == ("teacher", False, {})
+    assert teacher.name == "teacher"
     assert teacher.checkpoint == str(trained_runs["teacher"] / "epoch_1.pth")
     assert teacher.model == distilled.cfg.model.teacher
 
