@@ -128,6 +128,8 @@ def metrics_by_role(numbers: Path) -> dict[str, dict[str, float]]:
 
 def print_table(result: dict[str, dict[str, float]]) -> None:
     columns = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75")
+    # A model that finds nothing has no metrics.
+    result = {name: {c: metrics.get(c, 0.0) for c in columns} for name, metrics in result.items()}
     print(f"\n{'':<10}" + "".join(f"{c:>13}" for c in columns))
     for name, metrics in result.items():
         print(f"{name:<10}" + "".join(f"{metrics[c]:>13.3f}" for c in columns))

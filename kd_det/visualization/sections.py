@@ -134,7 +134,7 @@ def by_class(comparison: Comparison) -> Section:
     names = [name for name in before if name in after]
     names.sort(key=lambda name: before[name] - after[name])
     if not names:
-        return Section(title, "The metric of this config gives no results by class.")
+        return Section(title, "Left out: the metric has no results by class of both students.")
     uri = figures.gains(
         names,
         [before[name] for name in names],
