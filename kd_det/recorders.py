@@ -118,9 +118,29 @@ def parts(recorder: BaseRecorder) -> list[BaseRecorder]:
 def recording(recorders: Iterable[BaseRecorder], go_on: bool = False) -> Iterator[None]:
     """Record; with ``go_on`` behind what was recorded before, which MMRazor's drop."""
     with ExitStack() as stack:
-        for recorder in (part for each in recorders for part in parts(each)):
-            before = recorder.data_buffer
+        for recorder in _flat(recorders):
+            before = recorder.data_buffer if go_on else []
             stack.enter_context(recorder)
-            if go_on:
-                recorder._data_buffer = before
+            # In place: what records functions holds on to the list.
+            recorder.data_buffer.extend(before)
         yield
+
+
+@contextmanager
+def paused(recorders: Iterable[BaseRecorder]) -> Iterator[None]:
+    """Inside of :func:`recording`, do not record for a while."""
+    recorders = list(_flat(recorders))
+    for recorder in recorders:
+        recorder.__exit__(None, None, None)
+    try:
+        yield
+    finally:
+        for recorder in recorders:
+            before = recorder.data_buffer
+            recorder.__enter__()
+            recorder.data_buffer.extend(before)
+
+
+def _flat(recorders: Iterable[BaseRecorder]) -> Iterator[BaseRecorder]:
+    for recorder in recorders:
+        yield from parts(recorder)

@@ -22,6 +22,7 @@ from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor
 
 from kd_det.algorithms.heads import box_heads, is_cascade, num_classes
+from kd_det.recorders import paused
 from kd_det.seeds import SAMPLING, Seeds, numbers_of
 
 
@@ -151,11 +152,8 @@ def samplers_unrecorded(
 
     def unrecorded(sample: Callable) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
-            before = [len(recorder.data_buffer) for recorder in recorders]
-            found = sample(*args, **kwargs)
-            for recorder, length in zip(recorders, before):
-                del recorder.data_buffer[length:]
-            return found
+            with paused(recorders):
+                return sample(*args, **kwargs)
 
         return call
 

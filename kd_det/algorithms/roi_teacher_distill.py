@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from mmrazor.models.task_modules import ModuleInputsRecorder, ModuleOutputsRecorder
+from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from mmrazor.models.utils import add_prefix
 from torch import Tensor
 
@@ -17,7 +20,7 @@ from kd_det.algorithms.empty import without_rois
 from kd_det.algorithms.fixed_teacher_distill import FixedTeacherDistill, build
 from kd_det.algorithms.speed import FEATURES, Speed
 from kd_det.algorithms.teacher_input import TeacherInput
-from kd_det.recorders import parts, recording
+from kd_det.recorders import parts, paused, recording
 from kd_det.registry import MODELS
 
 OF_MODULES = (ModuleInputsRecorder, ModuleOutputsRecorder)
@@ -28,9 +31,9 @@ class RoITeacherDistill(FixedTeacherDistill):
     """:class:`FixedTeacherDistill` for two-stage detectors with RoI box heads.
 
     One step: the teacher, in eval mode and without gradient, computes its pyramid; the student
-    computes its own losses on the RoIs that it sampled; the teacher scores the same RoIs, those of
-    each stage where the student is a cascade, unless no recorder would see it; the distiller
-    hands what recorders kept to connectors and losses. The teacher's RPN, samplers and losses
+    computes its own losses on the RoIs that it samples, and the teacher scores the same RoIs, those
+    of each stage where the student is a cascade, unless no loss reads it; the distiller hands
+    what recorders kept to connectors and losses. The teacher's RPN, samplers and losses
     never run. Its input is that of its own data preprocessor, converted from the student's batch
     (:class:`~kd_det.algorithms.teacher_input.TeacherInput`).
 
@@ -123,29 +126,60 @@ class RoITeacherDistill(FixedTeacherDistill):
                 branch = roi.BoxBranch(self.teacher, inputs, self.teacher_stage)
 
         recorders = [*self.distiller.student_recorders.recorders.values(), *self._student_rois]
-        with recording(recorders), roi.samplers_unrecorded(self.student, recorders):
+        with (
+            recording(recorders),
+            roi.samplers_unrecorded(self.student, recorders),
+            self._scoring(branch, recorders),
+        ):
             losses = self.student(batch_inputs, data_samples, mode="loss")
-
         if branch is not None:
             self._await_teacher(branch.feats)
-            self._score_rois(branch)
         return losses
 
-    def _score_rois(self, branch: roi.BoxBranch) -> None:
-        """Run the teacher's box heads on the student's RoIs, if any recorder is to see it."""
-        if not self.teacher_scores_rois:
+    @contextmanager
+    def _scoring(
+        self, branch: roi.BoxBranch | None, recorders: Sequence[BaseRecorder]
+    ) -> Iterator[None]:
+        """Let the teacher score the RoIs of each stage when the student's box head gets them.
+
+        That is before the student makes features of them: those of both sides never stand in
+        memory together.
+        """
+        if branch is None or not self.teacher_scores_rois:
+            yield
             return
-        autocast = self.speed.teacher_autocast(branch.feats[0].device)
-        with torch.no_grad(), autocast, recording(self._teacher_recorders, go_on=True):
-            for index, rois in enumerate(self._rois()):
-                branch.score(rois, index)
+
+        def score(index: int, inputs: tuple) -> None:
+            # Neither what a sampler tries, nor a later call of a module that is shared.
+            recorder = self._student_rois[index]
+            if recorder.recording and not recorder.data_buffer:
+                self._await_teacher(branch.feats)
+                with (
+                    torch.no_grad(),
+                    self.speed.teacher_autocast(branch.feats[0].device),
+                    paused(recorders),
+                    recording(self._teacher_recorders, go_on=True),
+                ):
+                    branch.score(inputs[1], index)
+
+        with ExitStack() as stack:
+            for index, recorder in enumerate(self._student_rois):
+                extractor = self.student.get_submodule(recorder.source)
+                hook = partial(lambda i, _, inputs: score(i, inputs), index)
+                stack.enter_context(extractor.register_forward_pre_hook(hook))
+            yield
 
     @property
     def teacher_scores_rois(self) -> bool:
-        """Whether a recorder may see more of the teacher than its backbone and neck."""
-        found = [part for each in self._teacher_recorders for part in parts(each)]
+        """Whether a loss may read more of the teacher than its backbone and neck."""
+        mappings = self.distiller.loss_forward_mappings.values()
+        arguments = [record for loss in mappings for record in loss.values()]
+        recorders = self.distiller.teacher_recorders.recorders
+        read = [recorders[r["recorder"]] for r in arguments if not r["from_student"]]
         return not all(
-            isinstance(part, OF_MODULES) and part.source.split(".")[0] in FEATURES for part in found
+            isinstance(part, OF_MODULES) and part.source.split(".")[0] in FEATURES
+            for recorder in read
+            for part in parts(recorder)
         )
 
     def _rois(self) -> list[Tensor]:

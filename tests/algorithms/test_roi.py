@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from mmrazor.models.task_modules import ModuleInputsRecorder
 from small_heads import CASCADES, CLASSES, CONFIGS, DIM, batch, detector, fresh, in_training
 from torch import Tensor, nn
 
 from kd_det.algorithms import heads, roi
 from kd_det.centers import ClassCenters
+from kd_det.recorders import recording
 
 HEADS = [name for name in CONFIGS if name not in ("sparse", "multi_instance", "sabl_cascade")]
 STAGES = [0, 1, 2]
@@ -151,29 +153,29 @@ def test_nothing_is_yielded_without_rois():
         assert list(roi.score_proposals(model, inputs, samples, "same")) == []
 
 
-class Recorder:
-    """What :func:`samplers_unrecorded` needs of MMRazor's recorders."""
-
-    def __init__(self) -> None:
-        self.data_buffer: list[int] = []
-
-
 def test_samplers_are_put_back_and_unrecorded_only_within():
     model = detector("cascade")
-    recorder = Recorder()
+    watched = nn.Identity()
+    recorder = ModuleInputsRecorder("watched")
+    recorder.initialize(nn.ModuleDict({"watched": watched}))
 
     class Sampler:
         def sample(self, value: int) -> int:
-            recorder.data_buffer.append(value)
-            return value
+            return watched(value)
 
     samplers = [Sampler(), Sampler(), Sampler()]
     model.roi_head.bbox_sampler = samplers
-    with pytest.raises(KeyError), roi.samplers_unrecorded(model, iter([recorder])):
-        recorder.data_buffer.append(7)
+    with (
+        pytest.raises(KeyError),
+        recording([recorder]),
+        roi.samplers_unrecorded(model, iter([recorder])),
+    ):
+        watched(7)
         assert [sampler.sample(i) for i, sampler in enumerate(samplers)] == STAGES
-        assert recorder.data_buffer == [7]
+        watched(8)
+        assert recorder.data_buffer == [(7,), (8,)]
         raise KeyError
-    assert samplers[2].sample(5) == 5
-    assert recorder.data_buffer == [7, 5]
     assert not any(vars(sampler) for sampler in samplers)
+    with recording([recorder]):
+        assert samplers[2].sample(5) == 5
+    assert recorder.data_buffer == [(5,)]

@@ -26,10 +26,14 @@ def cfg(digits: Path, teacher_ckpt: Path, tmp_path: Path):
 @pytest.fixture
 def model(cfg) -> RoITeacherDistill:
     model = build(cfg.model)
+    give_centers(model)
+    return model.train()
+
+
+def give_centers(model: RoITeacherDistill) -> None:
     centers = ClassCenters(11, 128)
     centers.update(torch.rand(22, 128), torch.arange(22) % 11)
     model.distiller.distill_losses["loss_nd"].set_centers(centers)
-    return model.train()
 
 
 @pytest.fixture
@@ -229,3 +233,69 @@ def build_razor(cfg: dict) -> nn.Module:
     from mmrazor.registry import MODELS
 
     return MODELS.build(cfg)
+
+
+def test_what_is_recorded_of_the_student_is_the_students_alone(cfg, batch):
+    """Also of a method that both sides call, the teacher's while the student's is at work."""
+    source = "mmdet.models.roi_heads.bbox_heads.convfc_bbox_head.ConvFCBBoxHead.forward"
+    cfg.model.distiller.student_recorders.both = dict(type="MethodOutputs", source=source)
+    model = build(cfg.model)
+    give_centers(model)
+    seen: list[int] = []
+    recorder = model.distiller.student_recorders.recorders["both"]
+    compute = model._compute_distill_losses
+
+    def look() -> dict:
+        seen.append(len(recorder.data_buffer))
+        return compute()
+
+    model._compute_distill_losses = look
+    step(model.train(), batch)
+    assert seen == [1]
+
+
+def test_features_of_both_sides_rois_never_stand_in_memory_together(model, batch):
+    """The teacher is done with the RoIs when the student's box head begins."""
+    order: list[str] = []
+    for who in ("teacher", "student"):
+        head = getattr(model, who).roi_head
+        for part in (head.bbox_roi_extractor, head.bbox_head):
+            part.register_forward_hook(
+                lambda module, *_, who=who: order.append(f"{who} {type(module).__name__}")
+            )
+    step(model, batch)
+    assert order == [
+        "teacher SingleRoIExtractor",
+        "teacher Shared2FCBBoxHead",
+        "student SingleRoIExtractor",
+        "student Shared2FCBBoxHead",
+    ]
+
+
+def test_losses_do_not_wait_for_the_device(model, batch):
+    """Nothing after both models have run asks for a value, which on a GPU would be a wait."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    asked: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.__name__.split(".")[0] in {"_local_scalar_dense", "nonzero", "equal"}:
+                asked.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    step(model, batch)  # whether there are centers is asked once
+    compute = model._compute_distill_losses
+
+    def watched() -> dict:
+        with Watch():
+            losses = compute()
+            sum(losses.values()).backward(retain_graph=True)
+        return losses
+
+    model._compute_distill_losses = watched
+    step(model, batch)
+    assert asked == []
+    with Watch():
+        torch.ones(2).sum().item()
+    assert asked == ["aten._local_scalar_dense.default"]

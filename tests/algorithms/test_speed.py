@@ -175,7 +175,6 @@ def test_a_teacher_whose_box_head_nobody_reads_scores_nothing(cfg, batch):
             distiller = cfg.model.distiller
             for part in ("distill_losses", "loss_forward_mappings"):
                 distiller[part] = {"loss_review": distiller[part].loss_review}
-            distiller.teacher_recorders = dict(fpn=distiller.teacher_recorders.fpn)
         model = model_with(cfg)
         seen: list = []
         model.teacher.roi_head.bbox_head.register_forward_hook(lambda *_, seen=seen: seen.append(1))
