@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         EmbeddingMonitorHook,
         LossBalanceHook,
         LossWeightHook,
+        StudentExportHook,
         TeacherAccuracyHook,
     )
     from kd_det.pairing.compose import distill_config
@@ -30,6 +31,7 @@ __all__ = [
     "LossBalanceHook",
     "LossWeightHook",
     "RoITeacherDistill",
+    "StudentExportHook",
     "TeacherAccuracyHook",
     "__version__",
     "distill_config",
@@ -42,6 +44,7 @@ _LAZY = {
     "EmbeddingMonitorHook": "kd_det.hooks",
     "LossBalanceHook": "kd_det.hooks",
     "LossWeightHook": "kd_det.hooks",
+    "StudentExportHook": "kd_det.hooks",
     "TeacherAccuracyHook": "kd_det.hooks",
     "distill_config": "kd_det.pairing.compose",
 }

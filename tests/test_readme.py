@@ -73,3 +73,4 @@ def test_every_recipe_has_the_hooks_that_the_readme_says():
             hooks = Config.fromfile(path).default_hooks
             assert hooks.exact_resume.type == "kd_det.ExactResumeHook", path
             assert hooks.finite_loss.type == "kd_det.FiniteLossHook", path
+            assert hooks.student_export.type == "kd_det.StudentExportHook", path

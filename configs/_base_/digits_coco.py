@@ -80,6 +80,7 @@ default_hooks = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     exact_resume=dict(type="kd_det.ExactResumeHook"),
     finite_loss=dict(type="kd_det.FiniteLossHook"),
+    student_export=dict(type="kd_det.StudentExportHook"),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 SHOWN_KEYS = 10
 # Where an MMRazor algorithm keeps its student.
@@ -36,20 +36,19 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0]
 
 
-def read_weights(path: str, who: str) -> tuple[dict[str, Tensor], list[str] | None]:
-    """The weights in ``path`` (a file or URL), and the classes that they were trained on.
+def read_weights(path: str | Path, who: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the weights of a model; of a distillation run's checkpoint, its student's.
 
     Args:
-        path: A checkpoint, as file or URL.
+        path: A checkpoint, as file or URL. A ``.safetensors`` file holds weights alone.
         who: ``'student'`` or ``'teacher'``, for messages.
 
     Returns:
-        The weights by name, of the student alone for a checkpoint of a distillation run; the
-        names of the classes, if the checkpoint has them.
+        The weights by name, and what the checkpoint says about itself.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is no file of weights.
+        CheckpointError: If it holds something else than weights.
     """
     path = str(path)
     if "://" not in path and not Path(path).is_file():
@@ -70,6 +69,7 @@ def read_weights(path: str, who: str) -> tuple[dict[str, Tensor], list[str] | No
             f"the {who}'s checkpoint {path}: expected a dict of weights, found "
             f"{type(checkpoint).__name__}"
         )
+    meta = checkpoint.get("meta")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     if any(key.startswith(STUDENT_PREFIX) for key in state):
         state = {
@@ -77,15 +77,14 @@ def read_weights(path: str, who: str) -> tuple[dict[str, Tensor], list[str] | No
             for key, value in state.items()
             if key.startswith(STUDENT_PREFIX)
         }
-    return state, _classes(checkpoint.get("meta"))
+    return state, meta if isinstance(meta, dict) else {}
 
 
 def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
     """Load ``path`` (a file or URL) into ``model``; every weight must be in it.
 
-    A ``.safetensors`` file holds weights alone. A checkpoint of a distillation run gives its
-    student. Weights that the model has no place for are left out with a warning (a mask head for a
-    box-only teacher, for example).
+    :func:`read_weights` says what is read. Weights that the model has no place for are left out
+    with a warning (a mask head for a box-only teacher, for example).
 
     Args:
         model: Student or teacher.
@@ -99,7 +98,7 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
         FileNotFoundError: If there is no such file.
         CheckpointError: If a weight is missing or has another shape; lists them.
     """
-    state, classes = read_weights(path, who)
+    state, meta = read_weights(path, who)
     own = model.state_dict()
     missing = [key for key in own if key not in state and "num_batches_tracked" not in key]
     unexpected = [key for key in state if key not in own]
@@ -122,13 +121,11 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
             level=30,
         )
     model.load_state_dict(state, strict=False)
-    return classes
+    return class_names(meta)
 
 
-def _classes(meta: Any) -> list[str] | None:
-    """Class names as MMEngine keeps them, or as mmdet 2 did."""
-    if not isinstance(meta, dict):
-        return None
+def class_names(meta: dict[str, Any]) -> list[str] | None:
+    """The classes that a model was trained on, as MMEngine notes them or as mmdet 2 did."""
     found = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
     return None if found is None else list(found)
 

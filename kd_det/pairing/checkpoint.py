@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kd_det.algorithms.checkpoint import read_weights
+from kd_det.algorithms.checkpoint import class_names, read_weights
 from kd_det.hooks._distillation import same_names
 from kd_det.pairing.detectors import Detector, PairingError
 
@@ -31,7 +31,8 @@ def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[
         return [
             "the teacher's checkpoint is downloaded, and its classes checked, when training begins"
         ]
-    state, names = read_weights(path, "teacher")
+    state, meta = read_weights(path, "teacher")
+    names = class_names(meta)
     key = f"{teacher.box_heads[0]}.fc_cls.weight"
     expected = teacher.model.state_dict().get(key)
     # A checkpoint of another architecture lacks the key; loading it says so.
