@@ -98,7 +98,26 @@ def _student(cfg: Config) -> dict[str, Any]:
     else:
         preprocessor = model.get("data_preprocessor") or preprocessor
     model = _without_pretrained(dict(model))
-    return {**model, "data_preprocessor": preprocessor} if preprocessor else model
+    if not preprocessor:
+        return model
+    if str(model["type"]).endswith("ImageClassifier"):
+        preprocessor = _for_classifier(preprocessor)
+    return {**model, "data_preprocessor": preprocessor}
+
+
+def _for_classifier(preprocessor: dict[str, Any]) -> dict[str, Any]:
+    """What MMPretrain's classifier has in place of MMEngine's ``ImgDataPreprocessor``.
+
+    MMRazor's algorithms take that one, a classifier does not; both compute the same.
+    """
+    if str(preprocessor.get("type")).split(".")[-1] != "ImgDataPreprocessor":
+        return preprocessor
+    same = ("mean", "std", "pad_size_divisor", "pad_value")
+    return dict(
+        type="ClsDataPreprocessor",
+        to_rgb=any(preprocessor.get(key, False) for key in ("bgr_to_rgb", "rgb_to_bgr")),
+        **{key: preprocessor[key] for key in same if key in preprocessor},
+    )
 
 
 def _without_pretrained(value: Any) -> Any:

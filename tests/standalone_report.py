@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,8 @@ def block() -> None:
     # A machine that has mmcv-lite has no mmcv.ops but those that kd_det.compat puts in its place,
     # and a compiled mmcv for current torch is no part of the test environment. So the stack is
     # mended first, its kernels included; from here on nothing can be had of the package.
-    import kd_det  # noqa: F401
-    import mmcv.ops  # noqa: F401
-
+    for module in ("kd_det", "mmcv.ops"):
+        import_module(module)
     for module in [name for name in sys.modules if name.split(".")[0] in BLOCKED]:
         del sys.modules[module]
     sys.meta_path.insert(0, Block())

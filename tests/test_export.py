@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from safetensors import safe_open
-from safetensors.torch import load_file
 from small import ROOT, digits_config, runner
 from small_cls import CLS, build_classifier
+
+from kd_det.algorithms import CheckpointError
+from kd_det.export import export_student, logged_metrics
+from kd_det.plain_config import plain_config
 
 EMA = dict(type="EMAHook", momentum=0.2, priority="ABOVE_NORMAL")
 
@@ -31,7 +36,6 @@ def detection(digits: Path, teacher_ckpt: Path, tmp_path_factory: Any) -> tuple[
     cfg.train_cfg.max_epochs = 2
     for part in ("val", "test"):
         cfg[f"{part}_dataloader"].batch_size = 1  # as an inferencer's; others round differently
-    cfg.default_hooks.checkpoint.save_best = "data_time"
     cfg.custom_hooks.append(EMA)
     cfg.default_hooks.checkpoint.save_best = "coco/bbox_mAP"
     runner(cfg).train()
@@ -126,3 +130,86 @@ def test_a_classifier_alone_finds_what_the_run_finds(classification):
         sample.pred_score.tolist() for sample in samples
     ]
     assert {each["pred_class"] for each in alone["found"]} <= {"dark", "light"}
+
+
+def test_all_files_are_of_one_export(detection):
+    work_dir, _ = detection
+    folder = work_dir / "student"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.py", "metadata.json", "model.pth", "model.safetensors",
+    ]  # fmt: skip
+    text = (folder / "config.py").read_text()
+    assert "kd_det" not in text and "mmrazor" not in text
+    saved = torch.load(folder / "model.pth", weights_only=True)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == set(saved["state_dict"])
+        for name, value in saved["state_dict"].items():
+            assert torch.equal(value, file.get_tensor(name)), name
+        kept = file.metadata()
+    assert saved["meta"]["cfg"] == text
+    for key, value in metadata.items():
+        assert saved["meta"][key] == value
+        assert kept[key] == (value if isinstance(value, str) else json.dumps(value))
+
+
+def test_weights_are_the_averaged_ones_of_the_checkpoint(detection):
+    work_dir, _ = detection
+    checkpoint = torch.load(work_dir / "epoch_2.pth", weights_only=True)
+    exported = torch.load(work_dir / "student" / "model.pth", weights_only=True)["state_dict"]
+    averaged, last = checkpoint["state_dict"], checkpoint["ema_state_dict"]
+    names = [key for key in averaged if key.startswith("architecture.")]
+    assert exported.keys() == {key.removeprefix("architecture.") for key in names}
+    for name in names:
+        assert torch.equal(exported[name.removeprefix("architecture.")], averaged[name])
+    name = "architecture.roi_head.bbox_head.fc_cls.weight"
+    assert not torch.equal(averaged[name], last[f"module.{name}"])
+
+
+def test_metadata_say_where_the_student_comes_from(detection, teacher_ckpt, digits):
+    work_dir, _ = detection
+    found = json.loads((work_dir / "student" / "metadata.json").read_text())
+    log = next(work_dir.glob("*/vis_data/scalars.json")).read_text().splitlines()
+    evaluation = json.loads(log[-1])
+    assert found["metrics"]["coco/bbox_mAP"] == evaluation["coco/bbox_mAP"]
+    assert found["metrics"].keys() == {key for key in evaluation if key.startswith("coco/")}
+    assert found["model"] == "FasterRCNN" and found["requires"] == ["mmdet"]
+    assert found["classes"] == list("0123456789")
+    assert found["dataset"]["data_root"] == str(digits)
+    assert (found["epoch"], found["iteration"], found["checkpoint"]) == (2, 12, "epoch_2.pth")
+    assert found["method"]["algorithm"] == "kd_det.RoITeacherDistill"
+    assert found["method"]["losses"]["loss_nd"] == "kd_det.NDLoss"
+    digest = hashlib.sha256(teacher_ckpt.read_bytes()).hexdigest()
+    assert found["teacher_file_sha256"] == digest
+    assert found["versions"]["torch"] == version("torch")
+
+
+def test_an_export_is_trained_on_like_any_model_of_mmdet(detection, tmp_path):
+    """As mmdet's tools/train.py does it: the config is all that it takes."""
+    folder = detection[0] / "student"
+    cfg = Config.fromfile(folder / "config.py", format_python_code=False)
+    cfg.update(load_from=str(folder / "model.pth"), work_dir=str(tmp_path))
+    cfg.train_cfg.max_epochs = 1
+    assert "paramwise_cfg" not in cfg.optim_wrapper and "constructor" not in cfg.optim_wrapper
+    run = runner(cfg)
+    run.train()
+    assert type(run.model).__name__ == "FasterRCNN" and (tmp_path / "epoch_1.pth").is_file()
+
+
+def test_no_weights_no_export(tmp_path):
+    torch.save(dict(state_dict=dict(a=1)), tmp_path / "odd.pth")
+    cfg = digits_config("plain", tmp_path, tmp_path)
+    with pytest.raises(CheckpointError, match=r"odd\.pth: expected tensors, found .*\['a'\]"):
+        export_student(tmp_path / "odd.pth", cfg, plain_config(cfg), tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_metrics_are_those_of_the_last_evaluation_at_that_step(tmp_path):
+    for name, lines in dict(
+        a=['{"teacher/x": 0.9, "step": 0}', '{"x": 0.1, "time": 3, "step": 2}'],
+        b=['{"loss": 3.0, "iter": 2, "step": 2}', '{"x": 0.2, "step": 2}', '{"x": 0.3, "step'],
+    ).items():
+        (tmp_path / name / "vis_data").mkdir(parents=True)
+        (tmp_path / name / "vis_data" / "scalars.json").write_text("\n".join(lines))
+    assert logged_metrics(tmp_path, 2) == {"x": 0.2}
+    assert logged_metrics(tmp_path, 3) is None

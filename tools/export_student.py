@@ -72,8 +72,8 @@ def find_checkpoint(run: Path, which: str) -> Path:
     pointer = run / "last_checkpoint"
     cli.require(pointer, "the run's pointer to its last checkpoint", "name a file by --checkpoint")
     last = Path(pointer.read_text())
-    # The work directory may have been moved since.
-    last = last if last.exists() else run / last.name
+    # The work directory may be a copy, or moved, and the name another run's.
+    last = run / last.name if (run / last.name).exists() else last
     cli.require(last, f"the checkpoint that {pointer} names", "name another with --checkpoint")
     return last
 

@@ -1,13 +1,15 @@
 """Kill a training at random moments, resume it each time, and compare it with one left alone.
 
-Moments lie in the pre-pass, while class centers and checkpoints are written, and in between. After
-each kill every file under a final name has to be whole; at the end, weights, connectors, optimizer
-and class centers have to be the same bits.
+Moments lie in the pre-pass, while class centers, checkpoints and exports of the student are written,
+and in between. After each kill every file under a final name has to be whole, and those of an export
+have to belong together; at the end, weights, connectors, optimizer, class centers and the exported
+student have to be the same bits.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import signal
 import subprocess
@@ -19,12 +21,16 @@ from typing import Any
 import torch
 from _trainings import write_config
 from mmengine.config import Config
+from safetensors.torch import load_file
 
 from kd_det import cli
+from kd_det.algorithms.checkpoint import read_weights
 from kd_det.centers import ClassCenters
+from kd_det.export import CHECKPOINT, CONFIG, METADATA, WEIGHTS
 
 RECIPE = Path("configs/cls/digits/review_nd.py")
 EPOCHS = 10  # for each kill in training; one takes about 0.1 s, and a checkpoint follows it
+EXPORT = 0.05  # seconds that one takes
 CENTERS = "class_centers.safetensors"
 
 
@@ -42,24 +48,52 @@ def main() -> None:
     if args.root.exists():
         raise FileExistsError(f"{args.root} is there already; remove it or choose another --root")
     moments = random.Random(args.seed)
-    in_prepass = max(1, args.kills // 6)
-    epochs = EPOCHS * (args.kills - in_prepass + 1)
+    kinds = plan(args.kills, moments)
+    epochs = EPOCHS * (sum(kind in ("training", "export") for kind in kinds) + 1)
     config = write_config(args.root, "config", configuration(args.root, epochs))
 
     whole, killed = args.root / "whole", args.root / "killed"
     print("a run that is left alone", flush=True)
     run(config, whole)
-    for kill in range(args.kills):
-        # The first ones about the pre-pass, while there is no checkpoint.
-        early = kill < in_prepass
-        sign, number = ("Distillation:", 1) if early else ("Epoch(train)", moments.randint(1, 8))
-        delay = moments.uniform(0, 0.8 if early else 0.2)
+    within = 0
+    for kill, kind in enumerate(kinds, start=1):
+        sign, number, delay = moment(kind, moments)
         run(config, killed, sign, number, delay)
-        print(f"kill {kill + 1}: {delay:.2f} s behind {number} x '{sign}'", flush=True)
+        # What is being written has a temporary name.
+        exporting = bool(list(killed.glob(".student*")))
+        within += exporting
+        where = ", while an export is written" if exporting else ""
+        print(f"kill {kill} ({kind}): {delay:.2f} s behind {number} x {sign!r}{where}", flush=True)
         check_files(killed)
     run(config, killed)
+    check_files(killed)
     compare(whole, killed, epochs)
-    print(f"{args.kills} kills changed nothing: the same bits as without them")
+    print(
+        f"{args.kills} kills, {within} of them while an export was written, changed nothing: the "
+        "same bits as without them"
+    )
+
+
+def plan(kills: int, moments: random.Random) -> list[str]:
+    """What each kill is to hit."""
+    early = max(1, kills // 6)
+    exports = max(1, (kills - early) // 3)
+    at_end = exports // 3
+    middle = ["export"] * (exports - at_end) + ["training"] * (kills - early - exports)
+    moments.shuffle(middle)
+    # The first ones while there is no checkpoint, the last ones when training is done.
+    return ["pre-pass"] * early + middle + ["last export"] * at_end
+
+
+def moment(kind: str, moments: random.Random) -> tuple[str, int, float]:
+    """A text in the log, how many times it comes, and the seconds to wait after it."""
+    if kind == "pre-pass":
+        return "Distillation:", 1, moments.uniform(0, 0.8)
+    if kind == "training":
+        return "Epoch(train)", moments.randint(1, 8), moments.uniform(0, 0.2)
+    # Each resumed run exports the best one anew; only the line of the last one ends like this.
+    sign = "Exporting the student" if kind == "export" else "/student\n"
+    return sign, 1, moments.uniform(0, EXPORT)
 
 
 def configuration(root: Path, epochs: int) -> Config:
@@ -116,9 +150,31 @@ def check_files(folder: Path) -> None:
             raise RuntimeError(f"{path} is not whole: {error}") from error
     if (folder / CENTERS).exists():
         ClassCenters.load(folder / CENTERS)
+    for export in folder.glob("student*"):
+        check_export(export)
     last = folder / "last_checkpoint"
     if last.exists() and not Path(last.read_text()).is_file():
         raise FileNotFoundError(f"{last} points at {last.read_text()!r}, which is not there")
+
+
+def check_export(folder: Path) -> None:
+    """All files are there and whole, of one export, and with the weights of its checkpoint."""
+    there = {path.name for path in folder.iterdir()}
+    if there != {CONFIG, CHECKPOINT, WEIGHTS, METADATA}:
+        raise RuntimeError(f"{folder} is not whole: found {sorted(there)}")
+    exported = load(folder / CHECKPOINT)
+    metadata = json.loads((folder / METADATA).read_text())
+    expected = {WEIGHTS: exported["state_dict"], CONFIG: exported["meta"]["cfg"]}
+    found = {WEIGHTS: load_file(folder / WEIGHTS), CONFIG: (folder / CONFIG).read_text()}
+    expected[METADATA] = {key: exported["meta"][key] for key in metadata}
+    found[METADATA] = metadata
+    checkpoint = folder.parent / metadata["checkpoint"]
+    if checkpoint.exists():  # a kill may come when it is replaced and its export not yet
+        expected[CHECKPOINT] = read_weights(checkpoint, "student")[0]
+        found[CHECKPOINT] = exported["state_dict"]
+    for name in found:
+        if not same(found[name], expected[name]):
+            raise RuntimeError(f"{folder / name} is of another export than {CHECKPOINT} there")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -133,7 +189,10 @@ def compare(whole: Path, killed: Path, epochs: int) -> None:
     centers = [ClassCenters.load(folder / CENTERS) for folder in (whole, killed)]
     if not same(*((c.means, c.counts, c.metadata) for c in centers)):
         raise RuntimeError("the killed run differs in its class centers")
-    if left := sorted(path.name for path in killed.glob(".*.pth.*")):
+    a, b = (load(folder / "student" / CHECKPOINT) for folder in (whole, killed))
+    if not same((a["state_dict"], a["meta"]["cfg"]), (b["state_dict"], b["meta"]["cfg"])):
+        raise RuntimeError("the killed run differs in its exported student")
+    if left := sorted(path.name for path in killed.glob(".*")):
         raise RuntimeError(f"files under temporary names were left: {left}")
 
 
