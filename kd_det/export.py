@@ -103,7 +103,7 @@ def _metadata(
             iteration=meta.get("iter"),
             method=dict(
                 algorithm=model.type,
-                losses={name: loss["type"] for name, loss in losses.items()},
+                losses={name: losses[name]["type"] for name in sorted(losses)},
             )
             if distilled
             else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,7 +107,9 @@ def check_weights(plain: PlainConfig, checkpoint: Path) -> None:
     from kd_det.algorithms.checkpoint import load_weights
 
     init_default_scope(plain.cfg.default_scope)
-    load_weights(MODELS.build(plain.cfg.model), str(checkpoint), "student")
+    # Detectors write into the config that they are built from.
+    model = MODELS.build(copy.deepcopy(plain.cfg.model))
+    load_weights(model, str(checkpoint), "student")
 
 
 if __name__ == "__main__":
