@@ -56,18 +56,18 @@ def export_student(
     state, meta = read_weights(checkpoint, "student")
     weights = _own_memory(state, checkpoint)
     metadata = _metadata(checkpoint, meta, run, plain, logs)
-    config = plain.cfg.pretty_text
     texts = {key: each if isinstance(each, str) else json.dumps(each)
              for key, each in metadata.items()}  # fmt: skip
     dataset_meta = _as_json(meta.get("dataset_meta") or {})
     file = io.BytesIO()
     torch.save(
-        dict(meta=dict(metadata, dataset_meta=dataset_meta, cfg=config), state_dict=weights), file
+        dict(meta=dict(metadata, dataset_meta=dataset_meta, cfg=plain.text), state_dict=weights),
+        file,
     )
     write_folder_atomically(
         folder,
         {
-            CONFIG: config.encode(),
+            CONFIG: plain.text.encode(),
             CHECKPOINT: file.getvalue(),
             WEIGHTS: save(weights, texts),
             METADATA: (json.dumps(metadata, indent=2) + "\n").encode(),
@@ -98,7 +98,7 @@ def _metadata(
             requires=[plain.cfg.default_scope, *plain.requires],
             classes=(meta.get("dataset_meta") or {}).get("classes"),
             dataset={key: data[key] for key in ("type", "data_root", "ann_file") if key in data},
-            metrics=logged_metrics(logs, _step(meta, run)) if logs else None,
+            metrics=logged_metrics(logs, step) if logs and (step := _step(meta, run)) else None,
             epoch=meta.get("epoch"),
             iteration=meta.get("iter"),
             method=dict(
@@ -115,12 +115,12 @@ def _metadata(
     )
 
 
-def logged_metrics(logs: Path, step: int | None) -> dict[str, float] | None:
+def logged_metrics(logs: Path, step: int) -> dict[str, float] | None:
     """What a run logged of its evaluation after ``step`` epochs (iterations, if it counts those).
 
     Args:
         logs: The run's work directory.
-        step: Of the checkpoint.
+        step: The checkpoint's.
 
     Returns:
         Numbers by name, of the last evaluation at that step; None if there is none.
@@ -137,10 +137,14 @@ def logged_metrics(logs: Path, step: int | None) -> dict[str, float] | None:
 
 
 def _step(meta: dict[str, Any], run: Config) -> int | None:
-    by_iteration = (run.get("train_cfg") or {}).get("by_epoch") is False or "IterBased" in str(
-        (run.get("train_cfg") or {}).get("type")
-    )
-    return meta.get("iter" if by_iteration else "epoch")
+    """What LoggerHook counted an evaluation of this checkpoint by."""
+    loop = run.get("train_cfg") or {}
+    logger = (run.get("default_hooks") or {}).get("logger") or {}
+    if not logger.get("log_metric_by_epoch", True):
+        return meta.get("iter")
+    # A run that counts iterations has no epochs to tell its evaluations by.
+    by_epoch = loop.get("by_epoch", "IterBased" not in str(loop.get("type")))
+    return meta.get("epoch") if by_epoch else None
 
 
 def _file_sha256(path: str | None) -> str | None:

@@ -30,11 +30,13 @@ class PlainConfig:
 
     Args:
         cfg: With the student as ``model``.
+        text: Its Python file; to format it takes a second, so it is done once.
         left_out: Parts that it lacks, each with the reason, for the log.
         requires: Packages of ``OURS`` that the student itself has modules of.
     """
 
     cfg: Config
+    text: str
     left_out: list[str]
     requires: list[str]
 
@@ -81,7 +83,7 @@ def plain_config(cfg: Config) -> PlainConfig:
     parts.update(load_from=None, resume=False, launcher="none")
     plain = Config(_renamed(parts), format_python_code=cfg._format_python_code)
     requires = sorted({name.split(".")[0] for name in _ours(plain.model)})
-    return PlainConfig(plain, left_out, requires)
+    return PlainConfig(plain, plain.pretty_text, left_out, requires)
 
 
 def _student(cfg: Config) -> dict[str, Any]:

@@ -126,6 +126,15 @@ def test_all_distillation_losses_act(work_dir, reports):
     assert all(losses[name] > 0 for r in reports for losses in r["losses"] for name in DISTILL)
 
 
+def test_the_first_process_exports_the_student(work_dir):
+    weights = torch.load(work_dir / "student" / "model.pth", weights_only=True)["state_dict"]
+    saved = torch.load(work_dir / "epoch_1.pth", weights_only=True)["state_dict"]
+    assert weights and all(
+        torch.equal(value, saved[f"architecture.{name}"]) for name, value in weights.items()
+    )
+    assert not list(work_dir.glob(".student*"))
+
+
 def test_processes_end_with_the_same_parameters(reports):
     assert reports[0]["digests"] == reports[1]["digests"]
 

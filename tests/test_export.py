@@ -213,3 +213,25 @@ def test_metrics_are_those_of_the_last_evaluation_at_that_step(tmp_path):
         (tmp_path / name / "vis_data" / "scalars.json").write_text("\n".join(lines))
     assert logged_metrics(tmp_path, 2) == {"x": 0.2}
     assert logged_metrics(tmp_path, 3) is None
+
+
+@pytest.mark.parametrize(
+    "loop, logger, step",
+    [
+        (dict(by_epoch=True), {}, 3),
+        (dict(type="EpochBasedTrainLoop"), {}, 3),
+        (dict(type="IterBasedTrainLoop"), dict(log_metric_by_epoch=False), 70),
+        (dict(by_epoch=False), {}, None),
+    ],
+)
+def test_metrics_are_looked_up_as_the_logger_counts(tmp_path, loop, logger, step):
+    (tmp_path / "run" / "vis_data").mkdir(parents=True)
+    lines = [json.dumps(dict(score=number, step=number)) for number in (0, 3, 70)]
+    (tmp_path / "run" / "vis_data" / "scalars.json").write_text("\n".join(lines))
+    meta = dict(epoch=3, iter=70)
+    torch.save(dict(meta=meta, state_dict=dict(a=torch.ones(1))), tmp_path / "epoch_3.pth")
+    cfg = digits_config("plain", tmp_path, tmp_path)
+    cfg.update(train_cfg=loop, default_hooks=dict(logger=logger))
+    folder = tmp_path / "student"
+    metadata = export_student(tmp_path / "epoch_3.pth", cfg, plain_config(cfg), folder, tmp_path)
+    assert metadata["metrics"] == (None if step is None else {"score": step})

@@ -45,7 +45,7 @@ def recipe(name: str) -> Config:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_a_plain_config(name: str):
     plain = plain_config(recipe(name))
-    text = plain.cfg.pretty_text
+    text = plain.text
     if not plain.requires:
         assert "kd_det." not in text and "mmrazor" not in text and "mmcls" not in text
     assert "Pretrained" not in text and "distiller" not in text and "teacher" not in text

@@ -24,7 +24,7 @@ from mmengine.config import Config
 from safetensors.torch import load_file
 
 from kd_det import cli
-from kd_det.algorithms.checkpoint import read_weights
+from kd_det.algorithms.checkpoint import STUDENT_PREFIX
 from kd_det.centers import ClassCenters
 from kd_det.export import CHECKPOINT, CONFIG, METADATA, WEIGHTS
 
@@ -170,8 +170,11 @@ def check_export(folder: Path) -> None:
     found[METADATA] = metadata
     checkpoint = folder.parent / metadata["checkpoint"]
     if checkpoint.exists():  # a kill may come when it is replaced and its export not yet
-        expected[CHECKPOINT] = read_weights(checkpoint, "student")[0]
+        state = load(checkpoint)["state_dict"]
         found[CHECKPOINT] = exported["state_dict"]
+        expected[CHECKPOINT] = {
+            name: state[f"{STUDENT_PREFIX}{name}"] for name in found[CHECKPOINT]
+        }
     for name in found:
         if not same(found[name], expected[name]):
             raise RuntimeError(f"{folder / name} is of another export than {CHECKPOINT} there")

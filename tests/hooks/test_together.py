@@ -135,6 +135,7 @@ def test_hooks_work_with_the_algorithm_of_mmrazor(make):
         "EmbeddingMonitorHook",
         "ExactResumeHook",
         "FiniteLossHook",
+        "StudentExportHook",
         "TeacherAccuracyHook",
     ],
 )

@@ -44,7 +44,8 @@ def test_files_of_two_exports_are_found(tmp_path, monkeypatch, name):
     cfg = Config.fromfile(ROOT / "configs/cls/digits/plain.py")
     for number in (1, 2):
         path = tmp_path / f"epoch_{number}.pth"
-        torch.save(dict(state_dict=dict(a=torch.full((2,), float(number))), meta={}), path)
+        weights = {"architecture.a": torch.full((2,), float(number))}
+        torch.save(dict(state_dict=weights, meta={}), path)
         cfg.log_level = ("INFO", "DEBUG")[number - 1]
         export_student(path, cfg, plain_config(cfg), tmp_path / f"student{number}")
         tool.check_files(tmp_path)
