@@ -30,7 +30,7 @@ from kd_det.export import CHECKPOINT, CONFIG, METADATA, WEIGHTS
 
 RECIPE = Path("configs/cls/digits/review_nd.py")
 EPOCHS = 10  # for each kill in training; one takes about 0.1 s, and a checkpoint follows it
-EXPORT = 0.08  # seconds that one takes
+WRITING = ".student*.new-*"  # what an export has before its final name
 CENTERS = "class_centers.safetensors"
 
 
@@ -58,9 +58,9 @@ def main() -> None:
     within = 0
     for kill, kind in enumerate(kinds, start=1):
         sign, number, delay = moment(kind, moments)
-        run(config, killed, sign, number, delay)
-        # What is being written has a temporary name.
-        exporting = bool(list(killed.glob(".student*")))
+        before = set(killed.glob(WRITING))
+        run(config, killed, sign, number, delay, kind.endswith("export"))
+        exporting = bool(set(killed.glob(WRITING)) - before)
         within += exporting
         where = ", while an export is written" if exporting else ""
         print(f"kill {kill} ({kind}): {delay:.2f} s behind {number} x {sign!r}{where}", flush=True)
@@ -93,7 +93,7 @@ def moment(kind: str, moments: random.Random) -> tuple[str, int, float]:
         return "Epoch(train)", moments.randint(1, 8), moments.uniform(0, 0.2)
     # Each resumed run exports the best one anew; only the line of the last one ends like this.
     sign = "Exporting the student" if kind == "export" else "/student\n"
-    return sign, 1, moments.uniform(0, EXPORT)
+    return sign, 1, moments.uniform(0, 0.03)
 
 
 def configuration(root: Path, epochs: int) -> Config:
@@ -113,8 +113,18 @@ def configuration(root: Path, epochs: int) -> Config:
     return cfg
 
 
-def run(config: Path, folder: Path, sign: str = "", number: int = 0, delay: float = 0) -> None:
-    """Train, resuming what is there; kill it ``delay`` s behind the ``number``-th ``sign``."""
+def run(
+    config: Path,
+    folder: Path,
+    sign: str = "",
+    number: int = 0,
+    delay: float = 0,
+    in_export: bool = False,
+) -> None:
+    """Train, resuming what is there; kill it ``delay`` s behind the ``number``-th ``sign``.
+
+    With ``in_export``, behind the first file that the export of that line writes.
+    """
     command = [sys.executable, "-u", "tools/train.py", str(config)]
     command += ["--work-dir", str(folder), "--resume"]
     process = subprocess.Popen(
@@ -127,6 +137,8 @@ def run(config: Path, folder: Path, sign: str = "", number: int = 0, delay: floa
             lines.append(line)
             number -= sign in line
             if sign and number == 0:
+                if in_export:
+                    wait_for_export(folder)
                 time.sleep(delay)
                 process.send_signal(signal.SIGKILL)
                 break
@@ -139,6 +151,14 @@ def run(config: Path, folder: Path, sign: str = "", number: int = 0, delay: floa
             f"expected the training to end with exit code {expected}, found {code}:\n"
             + "".join(lines[-15:])
         )
+
+
+def wait_for_export(folder: Path) -> None:
+    """Return when an export is begun to be written, or after 2 s."""
+    before = set(folder.glob(WRITING))  # an earlier kill may have left one
+    end = time.monotonic() + 2
+    while time.monotonic() < end and not set(folder.glob(WRITING)) - before:
+        time.sleep(0.001)
 
 
 def check_files(folder: Path) -> None:
