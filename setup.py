@@ -19,7 +19,7 @@ class WithConfigs(build_py):
             shutil.copytree(
                 HERE / "configs",
                 Path(self.build_lib) / "kd_det" / ".mim" / "configs",
-                ignore=shutil.ignore_patterns("__pycache__"),
+                ignore=shutil.ignore_patterns("__pycache__", ".*"),
                 dirs_exist_ok=True,
             )
 

@@ -47,8 +47,8 @@ def module_of(requirement: str) -> str:
 def imported() -> dict[str, set[str]]:
     """Top-level modules that kd_det/ and tools/ import, and the files that do."""
     found: dict[str, set[str]] = {}
-    own = {p.stem for p in (ROOT / "tools").glob("*.py")} | {"kd_det"}
-    for path in [*(ROOT / "kd_det").rglob("*.py"), *(ROOT / "tools").glob("*.py")]:
+    own = {p.stem for p in (ROOT / "tools").iterdir()} | {"kd_det"}
+    for path in [*(ROOT / "kd_det").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
             if isinstance(node, ast.Import):

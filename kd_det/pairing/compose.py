@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from kd_det.pairing import methods, report, text
-from kd_det.pairing.checkpoint import check_teacher
+from kd_det.pairing.teacher_classes import check_teacher
 from kd_det.pairing.data import Data, read_data
 from kd_det.pairing.detectors import Detector, PairingError, read_detector, short_name
 from kd_det.pairing.distiller import Fitting

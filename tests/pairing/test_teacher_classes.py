@@ -7,7 +7,7 @@ import torch
 from zoo import CASCADE, FASTER
 
 from kd_det.algorithms import CheckpointError
-from kd_det.pairing.checkpoint import check_teacher
+from kd_det.pairing.teacher_classes import check_teacher
 from kd_det.pairing.detectors import PairingError, read_detector
 
 FRUIT = ("apple", "pear", "plum")
