@@ -13,11 +13,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from kd_det.pairing import methods, report, text
-from kd_det.pairing.teacher_classes import check_teacher
 from kd_det.pairing.data import Data, read_data
 from kd_det.pairing.detectors import Detector, PairingError, read_detector, short_name
 from kd_det.pairing.distiller import Fitting
 from kd_det.pairing.schedule import set_schedule
+from kd_det.pairing.teacher_classes import check_teacher
 
 INSTEAD = (
     "For one-stage detectors derive from configs/retinanet_r101_r50_review.py; docs/mixing.md says "
