@@ -13,6 +13,13 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 
 DEBUG_VARIABLE = "KD_DET_DEBUG"
+# What becomes of a tool that is stopped by Ctrl-C.
+STARTS_OVER = "the same command starts over"
+GOES_ON = "the same command goes on where it was"
+GOES_ON_WITH_RESUME = (
+    "the same command with --resume goes on from the last checkpoint (from the beginning, if there "
+    "is none yet)"
+)
 OWN_CODE = (Path(__file__).parent, Path(sys.argv[0]).resolve().parent)
 
 
@@ -180,16 +187,21 @@ def require(path: str | Path | None, what: str, remedy: str) -> None:
         raise FileNotFoundError(f"{what} does not exist: {path}; {remedy}")
 
 
-def run(main: Callable[[], Any]) -> None:
+def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
     """Run a tool; an error meant for the person at the terminal ends it with one message.
 
     Those are the errors that this project raised itself, and files that cannot be read or
     written. Anything else is a fault that needs its traceback. KD_DET_DEBUG=1 shows all.
+
+    Args:
+        main: The tool.
+        stopped: What is said after Ctrl-C, which ends it with the shell's exit code for that, 130.
     """
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on where it was (tools/train.py: with --resume)")
+        print(f"\nstopped; {stopped}", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE) or not _is_for_the_user(error):
             raise

@@ -144,4 +144,4 @@ def report(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, cli.GOES_ON)

@@ -141,4 +141,4 @@ def print_table(result: dict[str, dict[str, float]]) -> None:
 if __name__ == "__main__":
     if not CONFIGS.is_dir():
         sys.exit("run this from the root of the repository: python tools/demo.py")
-    cli.run(main)
+    cli.run(main, cli.GOES_ON)

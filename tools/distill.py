@@ -115,4 +115,4 @@ def _training_options(args: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, cli.GOES_ON_WITH_RESUME)

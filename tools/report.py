@@ -52,4 +52,4 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, cli.GOES_ON)

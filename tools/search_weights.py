@@ -130,4 +130,4 @@ def report(study: Study, args: argparse.Namespace, lines: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, cli.GOES_ON)

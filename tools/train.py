@@ -77,4 +77,4 @@ def _mix_precision(optim_wrapper: Any) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, cli.GOES_ON_WITH_RESUME)

@@ -146,4 +146,4 @@ def plot(results: Results, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, cli.GOES_ON)

@@ -9,7 +9,16 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 15
 
@@ -19,11 +28,21 @@ def progress(batches: Any, what: str) -> Iterator[Any]:
     if not is_main_process():
         yield from batches
     elif sys.stdout.isatty():
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as bar:
-            yield from bar.track(batches, total=len(batches))
+        # A run's name may hold what rich would take for markup.
+        name = TextColumn("{task.description}", markup=False)
+        count = MofNCompleteColumn()
+        with Progress(name, BarColumn(), count, _Rate(), TimeRemainingColumn()) as bar:
+            yield from bar.track(batches, total=len(batches), description=what)
     else:
         yield from _logged(batches, what, len(batches))
+
+
+class _Rate(ProgressColumn):
+    """Steps in a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.3g}/s" if speed else "", style="progress.data.speed")
 
 
 def _logged(batches: Any, what: str, total: int) -> Iterator[Any]:
@@ -31,8 +50,9 @@ def _logged(batches: Any, what: str, total: int) -> Iterator[Any]:
     for done, batch in enumerate(batches):
         now = time.monotonic()
         if done and now - last > SECONDS_BETWEEN_LINES:
-            left = (now - start) / done * (total - done)
-            print_log(f"{what}: {done}/{total}, {left:.0f} s left", logger="current")
+            rate = done / (now - start)
+            left = f"{rate:.3g}/s, {(total - done) / rate:.0f} s left"
+            print_log(f"{what}: {done}/{total}, {left}", logger="current")
             last = now
         yield batch
     print_log(f"{what}: {total}/{total} in {time.monotonic() - start:.1f} s", logger="current")

@@ -1,6 +1,10 @@
-"""Progress never changes or loses what is iterated over."""
+"""Progress never changes or loses what is iterated over, and says how fast it is."""
 
 from __future__ import annotations
+
+import io
+import re
+import time
 
 import pytest
 
@@ -14,3 +18,29 @@ def test_every_batch_comes_through_once(monkeypatch, pause):
     clock = iter(range(1, 100))
     monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
     assert list(_progress._logged([3, 1, 2], "Counting", 3)) == [3, 1, 2]
+
+
+def test_lines_tell_rate_and_time_left(monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(_progress, "print_log", lambda text, logger: lines.append(text))
+    monkeypatch.setattr(_progress, "SECONDS_BETWEEN_LINES", 15)
+    clock = iter([0.0, 0.0, 20.0, 30.0, 30.0])
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    list(_progress._logged("abc", "Counting", 3))
+    assert lines == ["Counting: 1/3, 0.05/s, 40 s left", "Counting: 3/3 in 30.0 s"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_with_the_name_as_it_is(monkeypatch):
+    """Names of runs are names of folders: brackets and braces are none of rich's markup."""
+    terminal = Terminal()
+    monkeypatch.setattr(_progress.sys, "stdout", terminal)
+    name = "Evaluating [red]a{b}"
+    for _ in _progress.progress("abc", name):
+        time.sleep(0.25)  # rich measures the rate every tenth of a second
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    assert name in shown and "3/3" in shown and "/s" in shown
