@@ -41,7 +41,7 @@ def main() -> None:
     cli.check_work_dir(path.parent)
     pairing.write(path)
     again = " ".join(["python tools/train.py", shlex.quote(str(path)), *_training_options(args)])
-    print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}", flush=True)
+    print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}\n", flush=True)
     cfg = cli.load_config(
         argparse.Namespace(
             config=str(path), cfg_options=None, work_dir=None, launcher="none", local_rank=0
@@ -53,7 +53,7 @@ def main() -> None:
     cli.check_files(cfg, ("train", "val", "teacher"))
     with Console(stderr=True).status("Building both and running one image through all losses"):
         pairing.check()
-    print(f"Everything fits, and nothing was trained. Config: {path}")
+    print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
 
 
 def parse_args() -> argparse.Namespace:

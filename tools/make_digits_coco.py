@@ -32,9 +32,8 @@ def main(args: list[str] | None = None) -> int:
     """Make the set; return 0, or 1 after one sentence on stderr."""
     options = parse_args(args)
     # After parsing, so that --help does not wait for torch.
-    from rich.progress import track
-
     from kd_det.datasets import make_digits_coco
+    from kd_det.hooks._progress import progress
 
     try:
         made = make_digits_coco(
@@ -44,7 +43,7 @@ def main(args: list[str] | None = None) -> int:
             val_images=options.val_images,
             seed=options.seed,
             force=options.force,
-            track=track if sys.stdout.isatty() else None,
+            track=progress if sys.stdout.isatty() else None,
         )
     except (ValueError, ImportError, OSError) as error:
         print(f"make_digits_coco: {error}", file=sys.stderr)

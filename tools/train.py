@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from mmengine.config import Config
@@ -63,7 +64,25 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
 
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     runner.train()
-    runner.logger.info(f"Training is done. Checkpoints and logs lie in {runner.work_dir}")
+    runner.logger.info(_outcome(runner, cfg.filename))
+
+
+def _outcome(runner: Any, config: str) -> str:
+    """What came out, where it lies, and what to do next."""
+    from mmengine.runner import find_latest_checkpoint
+
+    scalars = runner.message_hub.log_scalars
+    measured = [name for name in scalars if name.startswith("val/") and "time" not in name]
+    # An evaluator names its main metric first.
+    result = [f"{m.removeprefix('val/')} {scalars[m].current():.4f}" for m in measured[:1]]
+    text = f"{': '.join(['Training is done', *result])}. "
+    text += f"Checkpoints and logs lie in {runner.work_dir}"
+    checkpoint = find_latest_checkpoint(runner.work_dir)
+    if checkpoint is None:
+        return text
+    test = shlex.join(["python", "tools/test.py", config, checkpoint])
+    report = shlex.join(["python", "tools/report.py", runner.work_dir])
+    return f"{text}. Next: {test}, or, with the folders of teacher and plain student behind: {report}"
 
 
 def _mix_precision(optim_wrapper: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -41,7 +42,11 @@ def test_trains_and_says_how_to_do_it_again(tool, arguments, tmp_path, capsys):
     assert f"python tools/train.py {path}\n" in output
     assert "Decided, for the method robust_nd_kd:" in output
     assert "Epoch(train) [1][2/2]" in output and "coco/bbox_mAP:" in output
-    assert output.strip().endswith(f"Checkpoints and logs lie in {tmp_path}/work")
+    # The last line: what came out, where it lies, what to do next.
+    last = output.strip().splitlines()[-1]
+    assert re.search(r"Training is done: coco/bbox_mAP -?\d\.\d{4}\. Checkpoints and logs lie", last)
+    assert f"python tools/test.py {path} {tmp_path}/work/epoch_1.pth" in last
+    assert last.endswith(f"python tools/report.py {tmp_path}/work")
     saved = torch.load(tmp_path / "work" / "epoch_1.pth", weights_only=True)
     assert "architecture.roi_head.bbox_head.fc_cls.weight" in saved["state_dict"]
     # What a Runner keeps of its config is that of the file, and the file is left as it was.
@@ -58,7 +63,7 @@ def test_a_dry_run_stops_before_training(tool, arguments, tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"python tools/train.py {path} --amp\n" in out
     last = out.strip().splitlines()[-1]
-    assert last == f"Everything fits, and nothing was trained. Config: {path}"
+    assert last.endswith(f"Config: {path}. Next: python tools/train.py {path} --amp")
     assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["config"]
 
 
