@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 from _steps import Step, run_all
 from _trainings import checkpoint, final, training, write_config
 from mmengine.config import Config
+
+from kd_det.pairing.coco_folder import read_annotations
 
 CONFIGS = Path("configs/digits")
 Change = Callable[[Config], None]
@@ -52,8 +53,8 @@ class Data:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        categories = json.loads(self.annotation_file("train").read_text())["categories"]
-        return tuple(c["name"] for c in sorted(categories, key=lambda c: c["id"]))
+        """Names in the order of the file, which is that of mmdet's labels."""
+        return tuple(c["name"] for c in read_annotations(self.annotation_file("train"))["categories"])
 
 
 def recipes() -> list[str]:

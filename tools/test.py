@@ -38,6 +38,8 @@ def main() -> None:
 
         write_atomically(Path(args.out), text.encode())
         print(f"Metrics written to {args.out}")
+    else:
+        print("Only logs were written; --out FILE keeps these metrics as JSON")
 
 
 def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
