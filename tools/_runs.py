@@ -54,7 +54,9 @@ class Data:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names in the order of the file, which is that of mmdet's labels."""
-        return tuple(c["name"] for c in read_annotations(self.annotation_file("train"))["categories"])
+        return tuple(
+            c["name"] for c in read_annotations(self.annotation_file("train"))["categories"]
+        )
 
 
 def recipes() -> list[str]:

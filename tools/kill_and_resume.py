@@ -230,4 +230,4 @@ def same(a: Any, b: Any) -> bool:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "its folder (--root) has to be removed before the same command starts over")

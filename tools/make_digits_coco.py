@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from kd_det import cli
+
 EXAMPLE = """example:
   python tools/make_digits_coco.py --root data/digits-coco
 
@@ -13,8 +15,29 @@ there already. Needs scikit-learn: pip install "kd_det[demo]"
 """
 
 
-def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ``None`` takes it from ``sys.argv``."""
+def main() -> None:
+    options = parse_args()
+    # After parsing, so that --help does not wait for mmdet.
+    from kd_det.datasets import make_digits_coco
+    from kd_det.hooks._progress import progress
+
+    made = make_digits_coco(
+        options.root,
+        image_size=options.image_size,
+        train_images=options.train_images,
+        val_images=options.val_images,
+        seed=options.seed,
+        force=options.force,
+        track=progress if sys.stdout.isatty() else None,
+    )
+    print(
+        f"{made.root}: {'made' if made.created else 'up to date'}; images in train/ "
+        f"({options.train_images}) and val/ ({options.val_images}), boxes in "
+        f"annotations/{made.train_ann.name} and {made.val_ann.name}"
+    )
+
+
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,39 +48,8 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     add("--val-images", type=int, default=200, help="default: %(default)s")
     add("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")
     add("--force", action="store_true", help="replace a digits-coco set that is there")
-    return parser.parse_args(args)
-
-
-def main(args: list[str] | None = None) -> int:
-    """Make the set; return 0, or 1 after one sentence on stderr."""
-    options = parse_args(args)
-    # After parsing, so that --help does not wait for torch.
-    from kd_det.datasets import make_digits_coco
-    from kd_det.hooks._progress import progress
-
-    try:
-        made = make_digits_coco(
-            options.root,
-            image_size=options.image_size,
-            train_images=options.train_images,
-            val_images=options.val_images,
-            seed=options.seed,
-            force=options.force,
-            track=progress if sys.stdout.isatty() else None,
-        )
-    except (ValueError, ImportError, OSError) as error:
-        print(f"make_digits_coco: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("make_digits_coco: interrupted, nothing was kept", file=sys.stderr)
-        return 130
-    print(
-        f"{made.root}: {'made' if made.created else 'up to date'}; images in train/ "
-        f"({options.train_images}) and val/ ({options.val_images}), boxes in "
-        f"annotations/{made.train_ann.name} and {made.val_ann.name}"
-    )
-    return 0
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -44,7 +44,9 @@ def test_trains_and_says_how_to_do_it_again(tool, arguments, tmp_path, capsys):
     assert "Epoch(train) [1][2/2]" in output and "coco/bbox_mAP:" in output
     # The last line: what came out, where it lies, what to do next.
     last = output.strip().splitlines()[-1]
-    assert re.search(r"Training is done: coco/bbox_mAP -?\d\.\d{4}\. Checkpoints and logs lie", last)
+    assert re.search(
+        r"Training is done: coco/bbox_mAP -?\d\.\d{4}\. Checkpoints and logs lie", last
+    )
     assert f"python tools/test.py {path} {tmp_path}/work/epoch_1.pth" in last
     assert last.endswith(f"python tools/report.py {tmp_path}/work")
     saved = torch.load(tmp_path / "work" / "epoch_1.pth", weights_only=True)

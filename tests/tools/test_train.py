@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import torch
-from command_line import RECIPE, run_process, small_options
+from command_line import RECIPE, TOOLS, run_process, small_options
 from small import ROOT
 
 from kd_det import cli
@@ -202,11 +202,7 @@ def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch):
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["train", "test", "distill", "report", "benchmark", "collect_centers", "demo", "compare"]
-    + ["weight_sweep", "search_weights"],
-)
+@pytest.mark.parametrize("name", sorted(file.stem for file in TOOLS.glob("[a-z]*.py")))
 def test_help_shows_an_example(tool, capsys, monkeypatch, name):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as caught:
@@ -239,6 +235,17 @@ def test_config_of_a_package_is_found():
     cfg = cli.load_config(args)
     assert cfg.model.type == "FasterRCNN"
     assert cfg.work_dir == "work_dirs/faster-rcnn_r50_fpn_1x_coco"
+
+
+def test_ctrl_c_says_how_to_go_on(capsys):
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    for stopped in (cli.STARTS_OVER, cli.GOES_ON):
+        with pytest.raises(SystemExit) as caught:
+            cli.run(main, stopped)
+        assert caught.value.code == 130
+        assert capsys.readouterr().err == f"\nstopped; {stopped}\n"
 
 
 def test_both_sides_of_a_fault_are_printed(monkeypatch, tmp_path):
