@@ -7,10 +7,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import get_installed_path
 
 DEBUG_VARIABLE = "KD_DET_DEBUG"
 # What becomes of a tool that is stopped by Ctrl-C.
@@ -94,10 +97,29 @@ def read_config(name: str) -> Config:
         FileNotFoundError: If there is no such file.
     """
     if "::" in name:
-        return Config.fromfile(Config._get_cfg_path(name, "")[0])
+        return Config.fromfile(package_config(name))
     remedy = "recipes lie in configs/, those of a package are named like mmdet::path/name.py"
     require(name, "the config file", remedy)
     return Config.fromfile(name)
+
+
+def package_config(name: str) -> Path:
+    """The file of a package's config, named like ``mmdet::path/name.py``.
+
+    Raises:
+        FileNotFoundError: If there is none; tells which are called alike.
+    """
+    try:
+        return Path(Config._get_cfg_path(name, "")[0])
+    except (AssertionError, ValueError, ImportError) as error:  # MMEngine's, of wrong names
+        raise FileNotFoundError(f"there is no config {name}: {error}") from error
+    except FileNotFoundError as error:
+        package, _, inside = name.partition("::")
+        folder = Path(get_installed_path(MODULE2PACKAGE[package]), ".mim", "configs")
+        there = [file.relative_to(folder).as_posix() for file in folder.glob("**/*.py")]
+        alike = ", ".join(f"{package}::{each}" for each in get_close_matches(inside, there))
+        found = f"called alike: {alike}" if alike else f"those that there are lie in {folder}"
+        raise FileNotFoundError(f"there is no config {name}; {found}") from error
 
 
 def is_distillation(cfg: Config) -> bool:

@@ -31,7 +31,7 @@ class Data:
     Args:
         settings: Top-level keys of the config: data loaders and evaluators.
         classes: Names, in the order of the labels.
-        images: Number of training images; None where it was not read.
+        images: Number of training images in an epoch; None where it was not read.
         decisions: What was found and decided, in sentences.
     """
 
@@ -84,7 +84,8 @@ def _of_folder(folder: CocoFolder, student: Settings, base: Settings) -> Data:
     ]
     if folder.groups:
         decisions.append(f"data: {', '.join(folder.groups)} groups classes and is none")
-    return Data(settings, folder.train.classes, folder.train.count, decisions)
+    images = folder.train.count * _repetitions(settings["train_dataloader"]["dataset"])
+    return Data(settings, folder.train.classes, images, decisions)
 
 
 def _point(dataset: Settings, folder: CocoFolder, part: Part) -> None:
@@ -124,6 +125,12 @@ def _require_annotations(loader: Settings, folder: CocoFolder) -> None:
                 f"the student learns a map of the scene, which a COCO folder as {folder.root} does "
                 "not have; take a student without semantic head, as HTC without semantic"
             )
+
+
+def _repetitions(dataset: Settings) -> int:
+    """How often an epoch sees each image, as a RepeatDataset says."""
+    inner = dataset.get("dataset")
+    return dataset.get("times", 1) * (_repetitions(inner) if isinstance(inner, dict) else 1)
 
 
 def _transforms(dataset: Settings) -> Iterator[Settings]:

@@ -28,8 +28,11 @@ def read_config(name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If there is no such file.
     """
+    if "::" not in name:
+        return cli.read_config(name).to_dict()
+    cli.package_config(name)
     # What MMEngine inherits from a package is marked as its; so are kd_det's bases.
-    return inherited([name]) if "::" in name else cli.read_config(name).to_dict()
+    return inherited([name])
 
 
 def difference(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,13 @@ def test_wrappers_of_the_student_stay(digits, base):
     assert dataset["dataset"]["data_root"] == f"{digits}/"
 
 
+def test_images_that_an_epoch_repeats_are_counted(digits, base):
+    """Warm-up is a part of training: eight times longer where an epoch sees each image so often."""
+    student = read_config("mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py")
+    assert student["train_dataloader"]["dataset"]["times"] == 8
+    assert read_data(str(digits), student, base).images == 8 * 24
+
+
 def test_joined_data_sets_are_told(digits, base):
     student = read_config(FASTER)
     one = student["train_dataloader"]["dataset"]

@@ -237,6 +237,20 @@ def test_config_of_a_package_is_found():
     assert cfg.work_dir == "work_dirs/faster-rcnn_r50_fpn_1x_coco"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mmdet::faster_rcnn/faster-rcnn_r50_fpn_coco.py", "faster-rcnn_r50_fpn_1x_coco.py"),
+        ("mmdett::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "mmdett"),
+        ("mmdet::faster", "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"),
+        ("mmcls::nothing/zzz.py", "mmpretrain/.mim/configs"),
+    ],
+)
+def test_a_config_that_no_package_has_is_one_sentence(refusal, name, told):
+    message = refusal("train", name)
+    assert name in message and told in message
+
+
 def test_ctrl_c_says_how_to_go_on(capsys):
     def main() -> None:
         raise KeyboardInterrupt
