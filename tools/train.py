@@ -82,9 +82,7 @@ def _outcome(runner: Any, config: str) -> str:
         return text
     test = shlex.join(["python", "tools/test.py", config, checkpoint])
     report = shlex.join(["python", "tools/report.py", runner.work_dir])
-    return (
-        f"{text}. Next: {test}, or, with the folders of teacher and plain student behind: {report}"
-    )
+    return f"{text}. Next: {test}; to compare: {report} [FOLDERS OF OTHER RUNS]"
 
 
 def _mix_precision(optim_wrapper: Any) -> None:

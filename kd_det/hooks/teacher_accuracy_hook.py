@@ -44,7 +44,7 @@ class TeacherAccuracyHook(Hook):
     never changes; with this hook a plain ``ValLoop`` is enough.
 
     Args:
-        floor: What ``metric`` must reach; None only reports.
+        floor: What ``metric`` must reach; None only reports, with a warning where it is 0.
         metric: Its name among the evaluator's results.
 
     Raises:
@@ -79,6 +79,11 @@ class TeacherAccuracyHook(Hook):
         _report(runner, metrics)
         if self.floor is not None:
             self._require(self.floor, metrics, runner)
+        elif not metrics or metrics.get(self.metric) == 0:
+            runner.logger.warning(
+                "the teacher finds nothing on the validation data, so there is little to learn "
+                f"from it. {_likely_causes(runner)}"
+            )
 
     def _metrics(self, runner: Runner, model: Any) -> dict[str, float]:
         path = Path(runner.work_dir) / FILE_NAME
@@ -104,14 +109,20 @@ class TeacherAccuracyHook(Hook):
             return
         # Nothing that was detected can be evaluated, and CocoMetric returns nothing.
         measured = f"{metrics[self.metric]:.4f}" if metrics else "nothing, as it detects nothing"
-        checkpoint = (runner.cfg.get("model") or {}).get("teacher_ckpt")
         raise TeacherAccuracyError(
             f"the teacher was evaluated before training: expected {self.metric} >= {floor}, found "
-            f"{measured}. Likely causes: wrong weights (teacher_ckpt is {checkpoint}); classes in "
-            "another order than those it was trained on; other preprocessing than it was trained "
-            "with (mean, std, channel order, image size). If the teacher is meant to be like that, "
-            "lower the hook's floor; floor=None only reports."
+            f"{measured}. {_likely_causes(runner)} If the teacher is meant to be like that, lower "
+            "the hook's floor; floor=None only reports."
         )
+
+
+def _likely_causes(runner: Runner) -> str:
+    checkpoint = (runner.cfg.get("model") or {}).get("teacher_ckpt")
+    return (
+        f"Likely causes: wrong weights (teacher_ckpt is {checkpoint}); classes in another order "
+        "than those it was trained on; other preprocessing than it was trained with (mean, std, "
+        "channel order, image size)."
+    )
 
 
 def _input_of_training(model: Any) -> nn.Module:

@@ -56,8 +56,8 @@ def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[
     if same:
         return [f"{path} was trained on the same classes in the same order"]
     return [
-        f"{path} names its classes otherwise ({', '.join(names)}); they must mean the same in the "
-        "same order"
+        f"{path} names its classes otherwise{_listed(names)}; they must mean the same in the same "
+        "order"
     ]
 
 

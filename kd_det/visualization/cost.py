@@ -53,7 +53,7 @@ def measure(runs: Sequence[Run], validation: Validation) -> list[Cost]:
     data and machine are the same.
     """
     path = runs[-1].folder / FILE_NAME
-    key = [processor(), torch.get_num_threads(), *(validation.key(run) for run in runs)]
+    key = [processor(), *(validation.key(run) for run in runs)]
     try:
         kept = json.loads(path.read_text())
         if kept["key"] == key:

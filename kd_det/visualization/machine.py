@@ -12,7 +12,7 @@ from mmengine.device import get_device
 
 
 def processor() -> str:
-    """What models run on here: the GPU's name, or the CPU's and its number of cores."""
+    """What models run on here: the GPU's name, or the CPU's with torch's number of threads."""
     if get_device() == "cuda":
         return torch.cuda.get_device_name()
     try:
@@ -20,7 +20,8 @@ def processor() -> str:
     except OSError:
         found = None
     name = found[1].strip() if found else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''} on {os.cpu_count()} cores"
 
 
 def software() -> str:

@@ -197,9 +197,15 @@ def test_floor_itself_is_reached_and_nan_is_not(run):
             TeacherAccuracyHook(floor).before_train(run)
 
 
-def test_teacher_that_detects_nothing_is_below_every_floor(run):
+def test_teacher_that_detects_nothing_is_below_every_floor(run, caplog):
+    TeacherAccuracyHook().before_train(run)
+    logs = told(run, caplog)
+    assert "the teacher finds nothing" not in logs.text
+    kept(run).unlink()
     run.model.teacher.roi_head.test_cfg.score_thr = 1.0
     TeacherAccuracyHook().before_train(run)
+    assert "the teacher finds nothing on the validation data" in logs.text
+    assert f"wrong weights (teacher_ckpt is {run.cfg.model.teacher_ckpt})" in logs.text
     with pytest.raises(TeacherAccuracyError, match="found nothing, as it detects nothing"):
         TeacherAccuracyHook(0.0).before_train(run)
 
