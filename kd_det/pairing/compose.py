@@ -128,6 +128,7 @@ def pair(
     result = Config(cfg)
     if cfg_options:
         result.merge_from_dict(dict(cfg_options))
+        decisions.append(f"changed by cfg_options, whatever stands above: {', '.join(cfg_options)}")
     return Pairing(result, method, ours, theirs, decisions)
 
 

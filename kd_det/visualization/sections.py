@@ -60,7 +60,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         facts.append((f"{closed:.0%}", "of the gap to the teacher closed"))
     if teacher is not None:
         theirs, ours = comparison.costs[teacher.name], comparison.costs[distilled.name]
-        facts.append((f"{ours.parameters / theirs.parameters:.0%}", "of its parameters"))
+        facts.append((f"{ours.parameters / theirs.parameters:.0%}", "of the teacher's parameters"))
         facts.append((f"{ours.seconds / theirs.seconds:.0%}", "of its time for an image"))
     return facts
 

@@ -48,6 +48,11 @@ def test_what_was_asked_for_is_in_it(made):
     assert made.cfg.train_cfg.max_epochs == 2
     assert made.cfg.model.distiller.distill_losses.loss_nd.loss_weight == 0.5
     assert made.cfg.work_dir == "work_dirs/teacher_plain_review_nd"
+    # What is said above was decided without it.
+    assert made.decisions[-1] == (
+        "changed by cfg_options, whatever stands above: "
+        "model.distiller.distill_losses.loss_nd.loss_weight"
+    )
 
 
 def test_it_fits(made):
