@@ -47,7 +47,8 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
     """Train a config with the options of :func:`add_options`."""
     cli.check_files(cfg, ("train", "val", *(["teacher"] if cli.is_distillation(cfg) else [])))
 
-    if args.amp:
+    # A config that asks for float16 would stop on a CPU.
+    if args.amp or cfg.optim_wrapper.get("type") == "AmpOptimWrapper":
         _mix_precision(cfg.optim_wrapper)
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
@@ -90,6 +91,8 @@ def _mix_precision(optim_wrapper: Any) -> None:
 
     if get_device() == "cpu":
         optim_wrapper.type = "kd_det.Bfloat16OptimWrapper"
+        for option in ("loss_scale", "dtype"):  # of float16
+            optim_wrapper.pop(option, None)
         return
     optim_wrapper.type = "AmpOptimWrapper"
     optim_wrapper.setdefault("loss_scale", "dynamic")

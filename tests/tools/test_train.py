@@ -176,7 +176,15 @@ def test_auto_scale_lr_without_a_base_is_one_sentence(refusal, config_file):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--amp"], {}),
+        ([], {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.loss_scale": "dynamic"}),
+    ],
+    ids=["asked for", "in the config"],
+)
+def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch, arguments, options):
     """All parts of a step compute in it, and all losses are finite numbers."""
     import json
 
@@ -192,7 +200,7 @@ def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch):
         return result
 
     monkeypatch.setattr(F, "linear", watched)
-    tool("train", config_file(), "--amp", "--work-dir", tmp_path / "amp")
+    tool("train", config_file(**options), *arguments, "--work-dir", tmp_path / "amp")
     assert torch.bfloat16 in seen
     (log,) = (tmp_path / "amp").glob("*/vis_data/scalars.json")
     entries = [json.loads(line) for line in log.read_text().splitlines()]
