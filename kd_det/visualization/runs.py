@@ -81,7 +81,8 @@ def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None)
     for folder in distilled:
         checkpoint = configs[folder].model.get("teacher_ckpt")
         if checkpoint in teachers and not any(_lies_in(checkpoint, other) for other in given):
-            cli.require(checkpoint, "the teacher's checkpoint", "name the teacher's run as well")
+            remedy = "start where the training was started, or name the teacher's run as well"
+            cli.require(checkpoint, "the teacher's checkpoint", remedy)
             name = checkpoint if "teacher" in [run.name for run in runs] else "teacher"
             runs.append(Run(name, "teacher", folder, configs[folder], checkpoint, False))
             teachers.discard(checkpoint)  # several students may have the same

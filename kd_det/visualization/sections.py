@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from kd_det.visualization import figures
-from kd_det.visualization.comparison import Comparison
+from kd_det.visualization.comparison import ROLE_COLORS, Comparison
 from kd_det.visualization.machine import processor
 from kd_det.visualization.page import Figure, Section, Table
 from kd_det.visualization.runs import Run
@@ -96,7 +96,10 @@ def distillation_losses(comparison: Comparison) -> Section:
 
 def monitored(comparison: Comparison) -> Section:
     """What EmbeddingMonitorHook logged."""
-    text = "On the RoIs (or images) of training batches."
+    text = (
+        "On the RoIs (or images) of training batches: norm, cosine to the class mean, and the "
+        "share to which student and teacher give the same class."
+    )
     return _scalar_section(
         comparison, "Embeddings in training", text, MONITOR,
         "No run logged them: its config has no kd_det.EmbeddingMonitorHook, or the training was "
@@ -107,19 +110,30 @@ def monitored(comparison: Comparison) -> Section:
 def _scalar_section(
     comparison: Comparison, title: str, text: str, prefix: str, otherwise: str
 ) -> Section:
-    names = {
-        name.removeprefix("train/"): None
-        for run in comparison.runs
-        for name in run.scalars
-        if name.startswith(prefix)
-    }
-    shown = []
-    for name in names:
-        series = {run.name: run.scalars[name] for run in comparison.runs if name in run.scalars}
-        caption = name.removeprefix(prefix).replace("_", " ")
-        uri = figures.curves(series, comparison.colors, "iteration", caption, wide=True)
-        shown.append(Figure(uri, caption))
+    series: dict[str, dict[str, figures.Points]] = {}
+    colors = dict(comparison.colors)
+    for run in comparison.runs:
+        for name, points in run.scalars.items():
+            if name.startswith(prefix):
+                caption, line = _place(name.removeprefix(prefix), run.name)
+                series.setdefault(caption, {})[line] = points
+                colors.setdefault(line, ROLE_COLORS["teacher"])
+    shown = [
+        Figure(figures.curves(lines, colors, "iteration", caption, wide=True), caption)
+        for caption, lines in series.items()
+    ]
     return Section(title, text, shown) if shown else Section(title, otherwise)
+
+
+def _place(name: str, run: str) -> tuple[str, str]:
+    """Caption of the figure that a scalar goes to, and name of its line there.
+
+    What is measured of student and teacher goes to the same.
+    """
+    group, _, quantity = name.rpartition("/")
+    line = f"teacher of {run}" if quantity.startswith("teacher_") else run
+    quantity = quantity.removeprefix("teacher_").removeprefix("student_").replace("_", " ")
+    return f"{group} {quantity}".strip(), line
 
 
 def by_class(comparison: Comparison) -> Section:

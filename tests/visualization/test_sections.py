@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kd_det.visualization.sections import metric_name, number
+import pytest
+
+from kd_det.visualization.sections import _place, metric_name, number
 
 
 def test_numbers():
@@ -16,3 +18,16 @@ def test_names_of_metrics():
     assert metric_name("coco/bbox_mAP_50") == "mAP 50"
     assert metric_name("coco/segm_mAP") == "segm mAP"
     assert metric_name("accuracy/top1") == "top1"
+
+
+@pytest.mark.parametrize(
+    ("scalar", "place"),
+    [
+        ("nd/student_norm", ("nd norm", "run")),
+        ("nd/teacher_norm", ("nd norm", "teacher of run")),
+        ("nd/agreement", ("nd agreement", "run")),
+        ("loss_review", ("loss review", "run")),
+    ],
+)
+def test_student_and_teacher_share_a_figure(scalar, place):
+    assert _place(scalar, "run") == place
