@@ -36,9 +36,11 @@ def check_shapes(
 def directions(centers: Tensor, labels: Tensor) -> Tensor:
     """Unit class mean of each sample, ``[N, D]``; for shares of classes, of their mixed means."""
     if labels.dim() == 1:
-        # Whichever are fewer rows.
-        fewer = len(centers) <= len(labels)
-        return unit_rows(centers)[labels] if fewer else unit_rows(centers[labels])
+        # Rows of samples, not of classes: it costs the same however many classes there are.
+        rows = centers[labels]
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+        norm = torch.where(norm > 0, norm, 1).clamp(max=torch.finfo(rows.dtype).max)
+        return rows.div_(norm.to(rows.dtype))
     # Autocast would compute the matrix product in half precision.
     with torch.autocast(centers.device.type, enabled=False):
         return unit_rows(labels.to(centers.dtype) @ centers)
