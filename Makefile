@@ -1,9 +1,9 @@
 # make demo: from an empty machine to a distilled detector; METHOD=... names another recipe of
-# configs/digits. make test: lint and all tests.
+# configs/digits. make test: lint and all tests. make docs: the documentation, into site/.
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test lint env clean
+.PHONY: demo test lint docs env clean
 
 demo: env
 	$(PY) tools/demo.py $(if $(METHOD),--method $(METHOD))
@@ -17,6 +17,9 @@ lint: env
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+docs: env
+	$(PY) -m mkdocs build --strict
+
 env: .venv/.installed
 
 # opencv-python needs system libraries for windows that a bare machine lacks; its headless
@@ -25,10 +28,10 @@ env: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --upgrade pip
 	$(PY) -m pip install -r requirements/torch.txt
-	$(PY) -m pip install -e '.[lite,cls,demo,report,dev]'
+	$(PY) -m pip install -e '.[lite,cls,demo,report,docs,dev]'
 	$(PY) -c 'import cv2' 2>/dev/null || $(PY) -m pip install --force-reinstall --no-deps \
 		opencv-python-headless==$$($(PY) -c 'from importlib.metadata import version as v; print(v("opencv-python"))')
 	touch $@
 
 clean:
-	rm -rf .venv work_dirs
+	rm -rf .venv work_dirs site

@@ -11,17 +11,19 @@ VERSION = (HERE / "kd_det" / "version.py").read_text().split('"')[-2]
 
 
 class WithConfigs(build_py):
-    """Puts configs/ into an installed package; an editable one finds them in the clone."""
+    """Puts configs/ into an installed package, as mim expects; an editable one finds the clone's."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
+            mim = Path(self.build_lib) / "kd_det" / ".mim"
             shutil.copytree(
                 HERE / "configs",
-                Path(self.build_lib) / "kd_det" / ".mim" / "configs",
+                mim / "configs",
                 ignore=shutil.ignore_patterns("__pycache__", ".*"),
                 dirs_exist_ok=True,
             )
+            shutil.copy(HERE / "model-index.yml", mim)
 
 
 setup(
@@ -31,6 +33,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     cmdclass={"build_py": WithConfigs},
     packages=find_packages(include=["kd_det", "kd_det.*"]),
     package_data={"kd_det.visualization": ["*.j2"]},
@@ -57,6 +60,7 @@ setup(
         "cls": ["mmpretrain>=1.2.0,<1.3", "timm>=1.0.31"],
         "demo": ["scikit-learn>=1.9"],
         "report": ["jinja2>=3.1.6", "matplotlib>=3.11"],
+        "docs": ["mkdocs>=1.6.1", "mkdocs-material>=9.8.1", "mkdocstrings[python]>=1.0.8"],
         "dev": ["hypothesis>=6.170", "mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17"],
     },
 )

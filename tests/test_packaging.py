@@ -167,10 +167,11 @@ def test_every_package_is_found_by_setup():
 
 
 def test_an_installed_package_has_the_configs(tmp_path):
-    """tools/distill.py derives from them."""
+    """tools/distill.py derives from them, and mim finds them by the index beside them."""
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = tmp_path / "kd_det" / ".mim" / "configs"
+    found = tmp_path / "kd_det" / ".mim"
     names = {str(p.relative_to(found)) for p in found.rglob("*") if p.is_file()}
-    assert names == {str(p.relative_to(ROOT / "configs")) for p in (ROOT / "configs").rglob("*.py")}
+    configs = [p for end in ("py", "yml") for p in (ROOT / "configs").rglob(f"*.{end}")]
+    assert names == {str(p.relative_to(ROOT)) for p in configs} | {"model-index.yml"}
