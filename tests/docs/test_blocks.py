@@ -1,0 +1,219 @@
+"""Every code block and every command of README and docs is run, or read by what it is meant for.
+
+- Python that is a config is read by MMEngine; each part of ours or of MMRazor's that it names has
+  the arguments that it is given, and hooks, losses and connectors are built.
+- Other Python is executed, in a folder with a small student, teacher and data set.
+- Commands go through the parser of the tool that they call, and the config that they name is read,
+  with what they override. ``tools/dist_train.sh`` is run with ``echo`` in Python's place.
+
+What needs several GPUs, Slurm, a download or hours is not run: of such a command, all but the
+launcher's own options is checked (``srun``'s are nowhere to be asked).
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from snippets import PAGES, ROOT, Block, blocks, commands, workspace
+from test_packaging import declared
+from torch import nn
+
+import kd_det.registry as registry
+from kd_det.algorithms.speed import Speed
+from kd_det.cli import read_config
+
+REGISTRIES = [value for value in vars(registry).values() if hasattr(value, "module_dict")]
+LANGUAGES = {"python", "bash", "text", "yaml", "bibtex"}
+# Commands of the shell and of others, which are not ours to check.
+OTHERS = {"source", "cd", "git", "export", ".venv/bin/pre-commit"}
+# Named in a command, made by an earlier one or by the reader.
+MADE = ("work_dirs/", "my_")
+
+
+class Parsed(BaseException):
+    """Carries what a tool's parser made of a command line out of the tool."""
+
+
+@pytest.fixture
+def place(
+    request, tmp_path: Path, digits: Path, teacher_ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    workspace(tmp_path, request.param, digits, teacher_ckpt)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    return request.param
+
+
+def pages_with(language: str) -> Any:
+    """The pages with blocks of a language, but for translations: they have the same."""
+    found = [
+        page
+        for page in PAGES
+        if "zh-CN" not in page.name
+        and (any(b.language == language for b in blocks(page)) or language == "bash" and commands(page))
+    ]
+    return pytest.mark.parametrize(
+        "place", found, ids=lambda page: str(page.relative_to(ROOT)), indirect=True
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_say_their_language(page: Path):
+    assert {b.language for b in blocks(page)} <= LANGUAGES
+    assert page.read_text(encoding="utf-8").count("\n```") % 2 == 0
+
+
+@pages_with("python")
+def test_python(place: Path):
+    for each in blocks(place):
+        if each.language == "python":
+            check_parts(config_of(each) or executed(each))
+
+
+def config_of(each: Block) -> Config | None:
+    """What MMEngine reads from a block that is a config, by itself or in the repository."""
+    if each.file:
+        return Config.fromfile(each.file)
+    if "_base_" not in each.text:
+        return None
+    (path,) = (p for p in (ROOT / "configs").rglob("*.py") if each.text in p.read_text())
+    return Config.fromfile(path)
+
+
+def executed(each: Block) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(compile(each.text, "block", "exec"), names)
+    return {name: value for name, value in names.items() if isinstance(value, (dict, list))}
+
+
+def check_parts(value: Any) -> None:
+    """Each part that a registry of ours or of MMRazor's holds takes the arguments it is given."""
+    for part in parts(value):
+        cls = find(part["type"])
+        given = {k: v for k, v in part.items() if k != "type" and not k.startswith("_")}
+        inspect.signature(cls).bind_partial(**given)
+        Speed.of(given.get("speed"))
+        if issubclass(cls, Hook) or cls.__module__.startswith(("kd_det.losses", "kd_det.connect")):
+            cls(**given)
+
+
+def parts(value: Any) -> Iterator[Mapping]:
+    if isinstance(value, Mapping):
+        if str(value.get("type")).startswith(("kd_det.", "mmrazor.")):
+            yield value
+        value = value.values()
+    if not isinstance(value, str) and hasattr(value, "__iter__"):
+        for each in value:
+            yield from parts(each)
+
+
+def find(name: str) -> type:
+    import mmrazor.registry as razor
+    from mmrazor.utils import register_all_modules
+
+    register_all_modules(False)
+    scope, _, short = name.partition(".")
+    where = REGISTRIES if scope == "kd_det" else [razor.MODELS, razor.TASK_UTILS]
+    found = [r.get(short) or r.get(f"{short}Recorder") for r in where]
+    (cls,) = {each for each in found if each is not None}
+    assert isinstance(cls, type) or issubclass(cls, nn.Module)
+    return cls
+
+
+@pages_with("bash")
+def test_bash(place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    text = "\n".join(b.text for b in blocks(place) if b.language == "bash")
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    for words in commands(place):
+        check_command(words)
+
+
+def parse_and_stop(parser: argparse.ArgumentParser, args: Any = None) -> None:
+    raise Parsed(ORIGINAL(parser, args))
+
+
+ORIGINAL = argparse.ArgumentParser.parse_args
+
+
+def check_command(words: list[str]) -> None:
+    while re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    program, *rest = words
+    match program:
+        case "make":
+            check_make(rest)
+        case "pip":
+            check_pip(rest)
+        case "python" | ".venv/bin/python" if rest[:2] == ["-m", "pip"]:
+            check_pip(rest[2:])
+        case "python" | ".venv/bin/python" if rest[0] == "-m":
+            __import__(rest[1])
+        case "python" | ".venv/bin/python":
+            check_tool(rest[0], rest[1:])
+        case "tools/dist_train.sh":
+            done = subprocess.run(
+                [program, *rest], env={"PYTHON": "echo", "PATH": "/usr/bin:/bin"},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            launched = done.stdout.split()
+            tool = launched.index("tools/train.py")
+            check_tool(launched[tool], launched[tool + 1 :])
+        case "srun":
+            check_command(rest[rest.index("python") :])
+        case _:
+            assert program in OTHERS, f"nothing checks {words}"
+
+
+def check_make(rest: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for word in rest:
+        name, _, value = word.partition("=")
+        assert re.search(rf"\$\(?.*\b{name}\b" if value else rf"^{name}:", makefile, re.M), word
+
+
+def check_pip(rest: list[str]) -> None:
+    assert rest[0] == "install"
+    for word in rest[1:]:
+        if word.endswith(".txt"):
+            assert Path(word).is_file()
+        for extra in re.findall(r"\[([\w,]+)\]", word):
+            assert set(extra.split(",")) <= declared().keys(), word
+
+
+def check_tool(tool: str, args: list[str]) -> None:
+    """Run a tool up to its parsed arguments, and read the config that they name."""
+    given, sys.argv = sys.argv, [tool, *args]
+    try:
+        runpy.run_path(tool, run_name="__main__")
+    except Parsed as parsed:
+        check_config(parsed.args[0])
+    except SystemExit as stopped:
+        assert stopped.code == 0, f"{tool} {args}"
+    finally:
+        sys.argv = given
+
+
+def check_config(args: argparse.Namespace) -> None:
+    name = getattr(args, "config", None)
+    if name is None or name.isupper():  # CONFIG stands for any
+        return
+    if not Path(name).exists() and name.startswith(MADE):
+        return
+    cfg = read_config(name)
+    for key in args.cfg_options or {}:
+        assert key.split(".")[0] in cfg, key
+    cfg.merge_from_dict(args.cfg_options or {})
+    check_parts(cfg.to_dict())
