@@ -11,7 +11,7 @@ VERSION = (HERE / "kd_det" / "version.py").read_text().split('"')[-2]
 
 
 class WithConfigs(build_py):
-    """Puts configs/ into an installed package, as mim expects; an editable one finds the clone's."""
+    """Puts configs/ where mim looks in an installed package; an editable one finds the clone's."""
 
     def run(self) -> None:
         super().run()

@@ -66,7 +66,8 @@ def workspace(folder: Path, page: Path, digits: Path, teacher_ckpt: Path) -> Non
     (folder / "data").mkdir()
     (folder / "data" / "fruit").symlink_to(digits)
     (folder / "my_teacher.pth").symlink_to(teacher_ckpt)
-    (folder / "class_centers.safetensors").touch()
+    for name in ("class_centers.safetensors", "R101_emb.json"):
+        (folder / name).touch()
     for name, recipe in dict(my_student="plain", my_teacher="teacher").items():
         cfg = digits_config(recipe, digits, folder / "work_dirs" / name)
         cfg.train_dataloader.dataset.indices = 8

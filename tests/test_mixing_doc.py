@@ -10,24 +10,20 @@ import torch
 from mmengine.config import Config
 from small import ROOT
 from small_cls import batch, build_classifier, give_random_centers, losses_of
+from snippets import block, blocks
 from test_mixed_configs import detection_batch
 
 pytestmark = pytest.mark.usefixtures("offline")
 
-TEXT = (ROOT / "docs" / "mixing.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+PAGE = ROOT / "docs" / "mixing.md"
+TEXT = PAGE.read_text()
 ROWS = [line.strip("| ").split("|") for line in TEXT.splitlines() if re.match(r"\| `\w+/", line)]
 COLUMNS = ("features", "embedding", "logits", "labels")
 
 
-def block(name: str) -> str:
-    (found,) = (text for text in BLOCKS if text.startswith(f"# {name}\n"))
-    return found
-
-
 def test_the_worked_example_trains(tmp_path: Path):
     for name in ("my_student.py", "my_distill.py"):
-        (tmp_path / name).write_text(block(name))
+        (tmp_path / name).write_text(block(PAGE, f"# {name}\n"))
     cfg = Config.fromfile(tmp_path / "my_distill.py")
     cfg.model.teacher.backbone.init_cfg = None
     torch.save(build_classifier(cfg.model.teacher, "mmdet").state_dict(), tmp_path / "t.pth")
@@ -41,7 +37,9 @@ def test_the_worked_example_trains(tmp_path: Path):
 
 def test_the_mixed_config_is_the_one_in_the_repository():
     config = (ROOT / "configs" / "mixed" / "cwd_frcnn_r101_r50.py").read_text()
-    assert config.split("\n", 1)[1] in BLOCKS  # but for the comment in its first line
+    assert config.split("\n", 1)[1] in [
+        each.text for each in blocks(PAGE)
+    ]  # but for the comment in its first line
 
 
 def names_in(cell: str) -> list[str]:

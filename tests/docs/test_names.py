@@ -10,14 +10,6 @@ import pytest
 from snippets import PAGES, ROOT, blocks
 from test_blocks import REGISTRIES
 
-import kd_det.algorithms
-import kd_det.backbones
-import kd_det.connectors
-import kd_det.datasets
-import kd_det.hooks
-import kd_det.losses
-import kd_det.optim
-import kd_det.recorders
 from kd_det.algorithms.speed import Speed
 from kd_det.pairing.methods import METHODS
 
@@ -52,8 +44,11 @@ def test_a_translation_has_the_same_code_and_figures(original: Path, translation
 
 def names() -> set[str]:
     """All that a config can name as ``kd_det.<Name>``."""
-    found = {name for registry in REGISTRIES for name in registry.module_dict}
-    return {f"kd_det.{name.removesuffix('Recorder')}" for name in found}
+    for registry in REGISTRIES:
+        registry.import_from_location()
+    found = [each for registry in REGISTRIES for each in registry.module_dict.values()]
+    ours = {each.__name__ for each in found if each.__module__.startswith("kd_det.")}
+    return {f"kd_det.{name.removesuffix('Recorder')}" for name in ours}
 
 
 def environment_variables() -> set[str]:
