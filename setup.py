@@ -60,7 +60,12 @@ setup(
         "cls": ["mmpretrain>=1.2.0,<1.3", "timm>=1.0.31"],
         "demo": ["scikit-learn>=1.9"],
         "report": ["jinja2>=3.1.6", "matplotlib>=3.11"],
-        "docs": ["mkdocs>=1.6.1", "mkdocstrings[python]>=1.0.8", "pymdown-extensions>=13.1"],
+        "docs": [
+            "latex2mathml>=3.81.1",
+            "mkdocs>=1.6.1",
+            "mkdocstrings[python]>=1.0.8",
+            "pymdown-extensions>=13.1",
+        ],
         "dev": ["hypothesis>=6.170", "mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17"],
     },
 )

@@ -1,14 +1,17 @@
-"""What MkDocs has to be told: where links out of docs/ lead, and how docstrings are written."""
+"""What MkDocs has to be told: where links out of docs/ lead, formulas, how docstrings are written."""
 
 from __future__ import annotations
 
+import html as entities
 import re
 import textwrap
 from typing import Any
 
 import griffe
+from latex2mathml.converter import convert
 
 LINK_OUT = re.compile(r"\[([^\]]+)\]\((?:\.\./)+[^)]*\)")
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 ROLE = re.compile(r":(?:class|func|meth|mod|data):`~?([\w.]+)`")
 CODE_BLOCK = re.compile(r"\.\. code-block:: (\w+)\n\n((?:(?: {4}.*)?\n)+)")
 
@@ -16,6 +19,16 @@ CODE_BLOCK = re.compile(r"\.\. code-block:: (\w+)\n\n((?:(?: {4}.*)?\n)+)")
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Files of the repository outside docs/ are no pages: their links become plain text."""
     return LINK_OUT.sub(r"\1", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Formulas become MathML, which browsers show without a script."""
+    return FORMULA.sub(
+        lambda found: convert(
+            entities.unescape(found[2]), display="block" if found[1] == "div" else "inline"
+        ),
+        html,
+    )
 
 
 class Docstrings(griffe.Extension):
