@@ -1,4 +1,4 @@
-"""What MkDocs has to be told: where links out of docs/ lead, formulas, how docstrings are written."""
+"""What MkDocs has to be told: links out of docs/, formulas, and the form of docstrings."""
 
 from __future__ import annotations
 
