@@ -34,7 +34,7 @@ import kd_det.registry as registry
 from kd_det.algorithms.speed import Speed
 from kd_det.cli import read_config
 
-REGISTRIES = [value for value in vars(registry).values() if isinstance(value, Registry)]
+REGISTRIES = [each for each in vars(registry).values() if isinstance(each, Registry)]
 LANGUAGES = {"python", "bash", "text", "yaml", "bibtex"}
 # Commands of the shell and of others, which are not ours to check.
 OTHERS = {"source", "cd", "git", "export", ".venv/bin/pre-commit"}
@@ -84,14 +84,14 @@ def test_python(place: Path):
             check_parts(config_of(each) or executed(each))
 
 
-def config_of(each: Block) -> Config | None:
+def config_of(each: Block) -> dict | None:
     """What MMEngine reads from a block that is a config, by itself or in the repository."""
     if each.file:
-        return Config.fromfile(each.file)
+        return Config.fromfile(each.file).to_dict()
     if "_base_" not in each.text:
         return None
     (path,) = (p for p in (ROOT / "configs").rglob("*.py") if each.text in p.read_text())
-    return Config.fromfile(path)
+    return Config.fromfile(path).to_dict()
 
 
 def executed(each: Block) -> dict[str, Any]:
@@ -125,10 +125,11 @@ def find(name: str) -> type:
 
     register_all_modules(False)
     scope, _, short = name.partition(".")
-    where = REGISTRIES if scope == "kd_det" else [razor.MODELS, razor.TASK_UTILS]
-    found = [r.get(short) or r.get(f"{short}Recorder") for r in where]
-    (cls,) = {each for each in found if each is not None}
-    return cls
+    theirs = [each for each in vars(razor).values() if isinstance(each, Registry)]
+    for each in REGISTRIES if scope == "kd_det" else theirs:
+        if (cls := each.get(short) or each.get(f"{short}Recorder")) is not None:
+            return cls
+    raise AssertionError(f"there is no {name}")
 
 
 @pages_with("bash")
@@ -215,4 +216,4 @@ def check_config(args: argparse.Namespace) -> None:
     known = cfg.keys() | inspect.signature(Runner).parameters
     assert {key.split(".")[0] for key in args.cfg_options or {}} <= known
     cfg.merge_from_dict(args.cfg_options or {})
-    check_parts(cfg)
+    check_parts(cfg.to_dict())
