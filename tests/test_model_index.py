@@ -45,9 +45,9 @@ def test_its_papers_are_those_of_the_citation_file(models):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     papers = {each["url"]: each["title"] for each in citation["references"]}
     assert citation["version"] == __version__
-    for collection in yaml.safe_load((ROOT / "configs" / "metafile.yml").read_text())[
-        "Collections"
-    ]:
+    collections = yaml.safe_load((ROOT / "configs" / "metafile.yml").read_text())["Collections"]
+    assert {model.in_collection for model in models.values()} == {c["Name"] for c in collections}
+    for collection in collections:
         if "Paper" in collection:
             assert papers[collection["Paper"]["URL"]] == collection["Paper"]["Title"]
 
