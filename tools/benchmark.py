@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from mmengine.logging import MMLogger
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
 from kd_det import cli
+from kd_det.files import write_atomically
 
 SHAPES = ("digits", "coco")  # those of _bench.pairs
 METHODS = ("kd_nd", "review_nd", "review", "robust")
@@ -39,6 +41,10 @@ def main() -> None:
             if args.json:  # after each, so that a stop loses one
                 report.write(args.json, rows, about)
     report.show(rows, about)
+    if args.markdown:
+        command = " ".join(["python tools/benchmark.py", *sys.argv[1:]])
+        text = report.markdown(rows, about, command)
+        write_atomically(args.markdown, text.encode())
     if args.json:
         print(f"written to {args.json}; two such files: python tools/benchmark.py --compare A B")
 
@@ -84,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=20, help="for each case; default: %(default)s")
     add("--rounds", type=int, default=5, help="at least, of each case; default: %(default)s")
     add("--json", type=Path, metavar="FILE", help="write the figures there")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables there, in Markdown")
     add("--compare", nargs=2, type=Path, metavar="FILE",
         help="show the figures of two such files side by side, and measure nothing")  # fmt: skip
     return parser

@@ -40,6 +40,13 @@ def test_every_suite_has_its_figures(measured):
     assert "sum of the parts" in shown and "at most 1.05" in shown
 
 
+def test_the_tables_are_a_page_too(measured):
+    page = measured[0].with_suffix(".md").read_text().splitlines()
+    cells = [line.count("|") for line in page if line.startswith("|")]
+    assert len(cells) > len(rows(measured[0])) and set(cells) == {8}
+    assert any("tools/benchmark.py --suites losses" in line for line in page)
+
+
 def test_the_whole_holds_more_memory_than_its_largest_part(measured):
     memory = {
         row["name"]: row["value"]

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,18 +113,44 @@ def _cpu() -> str:
     return ", ".join(sorted(names)) or platform.processor() or "CPU"
 
 
+HEADINGS = ("case", "what", "median", "quartiles", "ratio", "to", "target")
+
+
 def show(rows: Iterable[Row], about: dict[str, Any]) -> None:
     """Print all rows, a table for each suite."""
     console = _console()
-    console.print(", ".join(f"{key} {value}" for key, value in about.items()))
-    headings = ("case", "what", "median", "quartiles", "ratio", "to", "target")
-    for suite, table in _tables(rows, headings):
+    console.print(_text(about))
+    for suite, table in _tables(rows, HEADINGS):
         for row in suite:
-            spread = f"{row.spread[0]:.4g} to {row.spread[1]:.4g}" if row.spread else ""
-            share = "" if row.ratio is None else f"{row.ratio:.3g}"
-            figure = f"{row.value:.4g} {row.unit}"
-            table.add_row(row.case, row.name, figure, spread, share, row.against, row.verdict)
+            table.add_row(*_cells(row))
         console.print(table)
+
+
+def markdown(rows: Iterable[Row], about: dict[str, Any], command: str) -> str:
+    """All rows as a page in Markdown."""
+    lines = ["# Measurements of speed", "", f"`{command}`", "", f"{_text(about)}."]
+    suite = None
+    for row in rows:
+        if row.suite != suite:
+            suite = row.suite
+            lines += ["", f"## {suite}", "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
+        lines.append(_line(_cells(row)))
+    return "\n".join(lines) + "\n"
+
+
+def _text(about: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in about.items())
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: Row) -> list[str]:
+    spread = f"{row.spread[0]:.4g} to {row.spread[1]:.4g}" if row.spread else ""
+    share = "" if row.ratio is None else f"{row.ratio:.3g}"
+    return [row.case, row.name, f"{row.value:.4g} {row.unit}", spread, share, row.against,
+            row.verdict]  # fmt: skip
 
 
 def show_comparison(first: Path, second: Path) -> None:
@@ -184,6 +210,3 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
         return content["about"], [Row(**row) for row in content["rows"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected a file that --json wrote, found {error!r}") from error
-
-
-Suite = Callable[..., list[Row]]
