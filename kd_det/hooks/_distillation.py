@@ -60,8 +60,9 @@ def same_names(theirs: Sequence[str], ours: Sequence[str]) -> bool:
     if list(theirs) != list(ours) and sorted(theirs) == sorted(ours):
         raise ValueError(
             f"the teacher's classes are in another order than the training data's: expected "
-            f"{list(theirs)}, found {list(ours)}; give metainfo.classes of the datasets the teacher's order, "
-            "and the categories of COCO files too, whose order mmdet takes for the labels"
+            f"{list(theirs)}, found {list(ours)}; give metainfo.classes of the datasets the "
+            "teacher's order, and the categories of COCO files too, whose order mmdet takes for "
+            "the labels"
         )
     return list(theirs) == list(ours)
 
