@@ -42,11 +42,19 @@ def main() -> None:
                 report.write(args.json, rows, about)
     report.show(rows, about)
     if args.markdown:
-        command = " ".join(["python tools/benchmark.py", *sys.argv[1:]])
-        text = report.markdown(rows, about, command)
+        text = report.markdown(rows, about, _command())
         write_atomically(args.markdown, text.encode())
     if args.json:
         print(f"written to {args.json}; two such files: python tools/benchmark.py --compare A B")
+
+
+def _command() -> str:
+    """The command line, but for the files that it writes."""
+    words = sys.argv[1:]
+    for option in ("--json", "--markdown"):
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
+    return " ".join(["python tools/benchmark.py", *words])
 
 
 def _measure(

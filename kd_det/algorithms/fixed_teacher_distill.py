@@ -87,8 +87,7 @@ class FixedTeacherDistill(SingleTeacherDistill):
         self.register_load_state_dict_post_hook(_expect_no_teacher)
         self._set_up()
         # Last, since compiled parts would be compiled anew for the small images of a dry run.
-        trained = (self.student, self.distiller)
-        self.speed.prepare(trained, self.teacher, self._teacher_recorders)
+        self.speed.prepare(self.student, self.teacher, self.distiller)
 
     @property
     def _teacher_recorders(self) -> list[BaseRecorder]:

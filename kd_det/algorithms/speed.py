@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmcv.cnn import fuse_conv_bn
+from mmrazor.models.distillers import ConfigurableDistiller
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor, nn
 
@@ -70,26 +71,30 @@ class Speed:
         return ", ".join(f"{k} {v}" for k, v in given.items() if v) or "as it is"
 
     def prepare(
-        self, trained: Iterable[nn.Module], teacher: nn.Module, recorders: Iterable[BaseRecorder]
+        self, student: nn.Module, teacher: nn.Module, distiller: ConfigurableDistiller
     ) -> None:
         """Change the layout of all models, and the teacher inside, as the options say.
 
         Args:
-            trained: Student and connectors.
+            student: The student.
             teacher: The teacher, in eval mode, with its weights.
-            recorders: Those on the teacher.
+            distiller: What has their recorders, connectors and losses.
 
         Raises:
             kd_det.algorithms.WiringError: If a recorder reads what compiling or folding change.
             RuntimeError: If a folded teacher does not compute what it computed before.
         """
         if self.compile_teacher or self.fold_teacher:
-            _check_recorders(teacher, list(recorders))
+            _check_recorders(distiller.teacher_recorders.recorders.values())
         if self.fold_teacher:
-            _fold(teacher)
+            fold(teacher)
         if self.channels_last:
-            for model in (*trained, teacher):
+            for model in (student, teacher, distiller):
                 model.to(memory_format=torch.channels_last)
+            for part in (*distiller.connectors.values(), *distiller.distill_losses.values()):
+                # Many of MMRazor's take maps apart by view(), which asks for the usual order.
+                if not type(part).__module__.startswith("kd_det."):
+                    part.register_forward_pre_hook(_usual_layout, with_kwargs=True)
         if self.compile_teacher:
             options = {} if self.compile_teacher is True else dict(self.compile_teacher)
             for part in _features(teacher):
@@ -151,12 +156,24 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
+def _usual_layout(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    return _contiguous(args), _contiguous(kwargs)
+
+
+def _contiguous(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.contiguous()
+    if isinstance(value, Mapping):
+        return {key: _contiguous(each) for key, each in value.items()}
+    return type(value)(map(_contiguous, value)) if isinstance(value, (list, tuple)) else value
+
+
 def _features(model: nn.Module) -> list[Any]:
     found = [getattr(model, name, None) for name in FEATURES]
     return [part for part in found if isinstance(part, nn.Module)]
 
 
-def _check_recorders(teacher: nn.Module, recorders: Iterable[BaseRecorder]) -> None:
+def _check_recorders(recorders: Iterable[BaseRecorder]) -> None:
     inside = tuple(f"{name}." for name in FEATURES)
     for source in (part.source for recorder in recorders for part in parts(recorder)):
         if source.startswith(inside):
@@ -168,7 +185,7 @@ def _check_recorders(teacher: nn.Module, recorders: Iterable[BaseRecorder]) -> N
 
 
 @torch.no_grad()
-def _fold(teacher: Any) -> None:
+def fold(teacher: Any) -> None:
     """Fold batch norms of backbone and neck, and check that their output stays."""
     device = next(teacher.parameters()).device
     with torch.random.fork_rng(devices=[]):

@@ -10,7 +10,7 @@ from small import build
 from torch import nn
 
 from kd_det.algorithms.checkpoint import weights_sha256
-from kd_det.algorithms.speed import Speed, beside, join, tensors
+from kd_det.algorithms.speed import beside, fold, join, tensors
 from kd_det.algorithms.wiring import WiringError
 from kd_det.centers import ClassCenters
 
@@ -133,7 +133,17 @@ def test_a_teacher_that_folding_would_change_is_refused():
     teacher = Teacher().eval()
     teacher.backbone.bn.running_mean.fill_(0.5)
     with pytest.raises(RuntimeError, match="fold_teacher: the teacher's batch norms do not"):
-        Speed(fold_teacher=True).prepare([], teacher, [])
+        fold(teacher)
+
+
+def test_losses_of_mmrazor_get_maps_in_the_usual_order(cfg, batch):
+    level = {side: dict(from_student=side == "S", recorder="fpn", data_idx=0) for side in "ST"}
+    distiller = cfg.model.distiller
+    distiller.distill_losses.loss_cwd = dict(type="mmrazor.ChannelWiseDivergence", tau=1.0)
+    distiller.loss_forward_mappings.loss_cwd = {f"preds_{k}": v for k, v in level.items()}
+    plain, _ = losses_and_gradients(model_with(cfg), batch, torch.float64)
+    losses, _ = losses_and_gradients(model_with(cfg, channels_last=True), batch, torch.float64)
+    torch.testing.assert_close(losses["distill.loss_cwd"], plain["distill.loss_cwd"])
 
 
 @pytest.mark.parametrize("option", ["fold_teacher", "compile_teacher"])

@@ -89,7 +89,9 @@ class Pair:
         """A training step of the student alone."""
         with self.step_of(self.student_optimizer):
             with self.autocast():
-                losses = self.model.student(self.inputs, self.samples, mode="loss")
+                # MMRazor's own algorithm has no options of speed.
+                layout = self.model.speed.layout if hasattr(self.model, "speed") else nn.Identity()
+                losses = self.model.student(layout(self.inputs), self.samples, mode="loss")
             self.total(losses).backward()
 
 
