@@ -19,9 +19,8 @@ def rows(path: Path) -> list[dict]:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = tmp_path_factory.mktemp("benchmark") / "first.json"
     suites = ["losses", "prepass", "step", "peer"]
-    done = run_process(
-        "benchmark", "--suites", *suites, "--methods", "review_nd", *QUICK, "--json", path
-    )
+    files = ["--json", path, "--markdown", path.with_suffix(".md")]
+    done = run_process("benchmark", "--suites", *suites, "--methods", "review_nd", *QUICK, *files)
     assert done.returncode == 0, done.stderr
     return path, done.stdout
 
