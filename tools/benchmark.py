@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from _bench import report
+from _bench.pairs import SHAPES
 from _bench.timing import Budget
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
@@ -16,7 +17,6 @@ import kd_det  # noqa: F401  (mends the stack before anything else is imported)
 from kd_det import cli
 from kd_det.files import write_atomically
 
-SHAPES = ("digits", "coco")  # those of _bench.pairs
 METHODS = ("kd_nd", "review_nd", "review", "robust")
 SUITES = ("losses", "prepass", "step", "peer", "scale")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -47,7 +47,7 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
 
 
 class _NormAndDirection(torch.autograd.Function):
-    """The loss of each row, with its gradient in closed form: half the memory and time.
+    """The loss of each row, with its gradient in closed form.
 
     With ``n = max(|s|, |t|)`` and ``c = <s, e> / n`` the loss is ``1 - c``. Its gradient in s is
     ``(c s / n - e) / n`` where ``n = |s|``, else ``-e / n``.

@@ -86,12 +86,11 @@ class Pair:
             self.total(losses).backward()
 
     def student_step(self) -> None:
-        """A training step of the student alone."""
+        """A training step of the student alone, of an algorithm of ours."""
         with self.step_of(self.student_optimizer):
             with self.autocast():
-                # MMRazor's own algorithm has no options of speed.
-                layout = self.model.speed.layout if hasattr(self.model, "speed") else nn.Identity()
-                losses = self.model.student(layout(self.inputs), self.samples, mode="loss")
+                inputs = self.model.speed.layout(self.inputs)
+                losses = self.model.student(inputs, self.samples, mode="loss")
             self.total(losses).backward()
 
 
