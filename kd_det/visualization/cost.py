@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kd_det.files import write_atomically
 from kd_det.hooks._progress import progress
+from kd_det.timing import one_round
 from kd_det.visualization.machine import processor
 from kd_det.visualization.runs import Run
-from kd_det.visualization.validation import Validation, synchronise
+from kd_det.visualization.validation import Validation
 
 ROUNDS = 20
 WARM_UP = 3
@@ -75,7 +75,7 @@ def _measure(models: Sequence[Any], validation: Validation) -> list[Cost]:
         with FlopCounterMode(display=False) as counter:
             run_once()
         flops.append(counter.get_total_flops())
-    times = interleaved(passes, ROUNDS, WARM_UP, lambda: synchronise(validation.device))
+    times = interleaved(passes, ROUNDS, WARM_UP, validation.device)
     costs = []
     for model, operations, seconds in zip(models, flops, times):
         low, median, high = statistics.quantiles(seconds, n=4)
@@ -95,28 +95,9 @@ def _prediction(model: Any, batch: dict[str, Any]) -> Callable[[], Any]:
 
 
 def interleaved(
-    calls: Sequence[Callable[[], Any]],
-    rounds: int,
-    warm_up: int = 0,
-    wait: Callable[[], None] = lambda: None,
+    calls: Sequence[Callable[[], Any]], rounds: int, warm_up: int = 0, device: str = "cpu"
 ) -> list[list[float]]:
-    """Seconds of each call in each round.
-
-    All take their turn in every round, so that what else the machine does hits all alike.
-
-    Args:
-        calls: What is timed.
-        rounds: How often each is.
-        warm_up: Rounds before that.
-        wait: Returns when a device has done what it was given.
-    """
-    times: list[list[float]] = [[] for _ in calls]
-    for number in progress(range(warm_up + rounds), "Measuring latency"):
-        for seconds, call in zip(times, calls):
-            wait()
-            start = time.perf_counter()
-            call()
-            wait()
-            if number >= warm_up:
-                seconds.append(time.perf_counter() - start)
-    return times
+    """Seconds of each call in each round, of which ``warm_up`` more are made before."""
+    turns = progress(range(warm_up + rounds), "Measuring latency")
+    times = [one_round(calls, device) for _ in turns]
+    return [list(seconds) for seconds in zip(*times[warm_up:])]

@@ -11,9 +11,9 @@ import torch
 from mmengine.device import get_device
 
 
-def processor() -> str:
+def processor(device: str | None = None) -> str:
     """What models run on here: the GPU's name, or the CPU's with torch's number of threads."""
-    if get_device() == "cuda":
+    if (device or get_device()) == "cuda":
         return torch.cuda.get_device_name()
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -134,9 +133,3 @@ def _digest(*texts: str) -> str:
 def quiet() -> contextlib.redirect_stdout:
     """Keeps what pycocotools prints off the terminal."""
     return contextlib.redirect_stdout(io.StringIO())
-
-
-def synchronise(device: str) -> None:
-    """Wait until a GPU has done what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from rich.table import Table
 
 from _bench.timing import Times, ratio
 from kd_det.files import write_atomically
+from kd_det.visualization.machine import processor, software
 
 
 @dataclass(frozen=True)
@@ -96,21 +95,13 @@ def machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 
     found: dict[str, Any] = dict(
         commit=get_git_hash(digits=12),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores",
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        machine=software(),
+        device=processor(device.type),
         threads=torch.get_num_threads(),
         dtype=str(dtype).removeprefix("torch."),
         tf32=device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32,
-        python=platform.python_version(),
     )
-    return found | {name: version(name) for name in ("torch", "mmengine", "mmdet", "mmrazor")}
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
-    return ", ".join(sorted(names)) or platform.processor() or "CPU"
+    return found | {name: version(name) for name in ("mmengine", "mmdet", "mmrazor")}
 
 
 HEADINGS = ("case", "what", "median", "quartiles", "ratio", "to", "target")

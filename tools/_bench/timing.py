@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from kd_det.timing import one_round, synchronize
+
 Work = Mapping[str, Callable[[], object]]
 Times = dict[str, list[float]]
 
@@ -24,32 +26,13 @@ class Budget:
 
 def interleave(work: Work, budget: Budget) -> Times:
     """Seconds of each call; a round calls each of ``work`` once, in turning order."""
-    names = list(work)
-    times: Times = {name: [] for name in names}
+    calls = list(work.values())
     for _ in range(min(2, budget.rounds)):  # memory pools, algorithms chosen by size
-        for name in names:
-            _seconds(work[name], budget.device)
-    start, done = time.perf_counter(), 0
-    while done < budget.rounds or time.perf_counter() - start < budget.seconds:
-        for i in range(len(names)):
-            name = names[(done + i) % len(names)]
-            times[name].append(_seconds(work[name], budget.device))
-        done += 1
-    return times
-
-
-def _seconds(function: Callable[[], object], device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    function()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for what ``device`` has to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        one_round(calls, budget.device)
+    start, found = time.perf_counter(), list[list[float]]()
+    while len(found) < budget.rounds or time.perf_counter() - start < budget.seconds:
+        found.append(one_round(calls, budget.device, first=len(found)))
+    return {name: list(seconds) for name, seconds in zip(work, zip(*found))}
 
 
 def ratio(times: Times, of: str, to: Sequence[str]) -> float:
