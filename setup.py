@@ -36,7 +36,7 @@ setup(
     license_files=["LICENSE"],
     cmdclass={"build_py": WithConfigs},
     packages=find_packages(include=["kd_det", "kd_det.*"]),
-    package_data={"kd_det.visualization": ["*.j2"]},
+    package_data={"kd_det.report": ["*.j2"]},
     python_requires=">=3.11",
     # Lower bounds are the oldest versions that the tests were run with.
     install_requires=[

@@ -20,12 +20,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kd_det.errors import InvalidInputError, UserError
 from kd_det.files import write_atomically
 
 FORMAT_VERSION = "1"
 
 
-class ClassCentersError(ValueError):
+class ClassCentersError(UserError, ValueError):
     """A file of class centers cannot be read, or does not fit the run."""
 
 
@@ -42,7 +43,7 @@ class ClassCenters:
         self, num_classes: int, embed_dim: int, metadata: Mapping[str, str] | None = None
     ) -> None:
         if num_classes < 1 or embed_dim < 1:
-            raise ValueError(
+            raise InvalidInputError(
                 "ClassCenters needs num_classes >= 1 and embed_dim >= 1, got "
                 f"num_classes={num_classes}, embed_dim={embed_dim}"
             )
@@ -59,7 +60,7 @@ class ClassCenters:
             ValueError: If shapes do not fit or a label is outside ``[0, C)``.
         """
         if emb.dim() != 2 or emb.shape[1] != self.embed_dim or labels.shape != emb.shape[:1]:
-            raise ValueError(
+            raise InvalidInputError(
                 f"ClassCenters expected embeddings [N, {self.embed_dim}] and labels [N], got "
                 f"{list(emb.shape)} and {list(labels.shape)}"
             )
@@ -67,7 +68,7 @@ class ClassCenters:
             return
         low, high = (int(x) for x in torch.aminmax(labels))
         if low < 0 or high >= self.num_classes:
-            raise ValueError(
+            raise InvalidInputError(
                 f"ClassCenters of {self.num_classes} classes got labels from {low} to {high}"
             )
         self._move(emb.device)
@@ -84,7 +85,7 @@ class ClassCenters:
             ValueError: If class count or embedding size differ.
         """
         if (other.num_classes, other.embed_dim) != (self.num_classes, self.embed_dim):
-            raise ValueError(
+            raise InvalidInputError(
                 f"cannot merge centers [{other.num_classes}, {other.embed_dim}] into centers "
                 f"[{self.num_classes}, {self.embed_dim}]"
             )

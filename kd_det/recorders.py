@@ -10,6 +10,7 @@ from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from mmrazor.registry import TASK_UTILS as RAZOR_TASK_UTILS
 from torch import nn
 
+from kd_det.errors import InvalidInputError
 from kd_det.registry import TASK_UTILS
 
 
@@ -44,7 +45,7 @@ class PyramidRecorder(BaseRecorder):
 
     def __init__(self, levels: Sequence[str | Mapping[str, Any]]) -> None:
         if not levels:
-            raise ValueError("kd_det.Pyramid needs at least one level, got levels=[]")
+            raise InvalidInputError("kd_det.Pyramid needs at least one level, got levels=[]")
         self._levels: list[BaseRecorder] = []
         self._indices: list[dict[str, Any]] = []
         for level in levels:
@@ -82,7 +83,7 @@ class PyramidRecorder(BaseRecorder):
             try:
                 record.append(level.get_record_data(**indices))
             except (AssertionError, IndexError, TypeError) as error:
-                raise ValueError(
+                raise InvalidInputError(
                     f"kd_det.Pyramid has {len(level.data_buffer)} records of {level.source}, "
                     f"expected {indices or 'one'}: {error}"
                 ) from error

@@ -75,8 +75,8 @@ def test_imports_of_the_core_are_always_installed():
         "mmcv": "",  # either mmcv-lite or a compiled mmcv, which pip cannot express
         "mmpretrain": "",
         "sklearn": "kd_det/datasets/",
-        "matplotlib": ("tools/", "kd_det/visualization/"),
-        "jinja2": "kd_det/visualization/",
+        "matplotlib": ("tools/", "kd_det/report/"),
+        "jinja2": "kd_det/report/",
     }
     unexpected = {
         module: files

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from _steps import Step
 
-from kd_det.visualization.machine import software
+from kd_det.report.machine import software
 
 Results = dict[tuple[str, int], float]  # of a method and a seed
 

@@ -8,7 +8,7 @@ from _steps import Step
 from mmengine.config import Config
 
 from kd_det.files import write_atomically
-from kd_det.visualization.scalars import read_scalars
+from kd_det.report.scalars import read_scalars
 
 
 def training(root: Path, name: str, cfg: Config, inputs: list[Step]) -> Step:

@@ -14,7 +14,7 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
-from kd_det import cli
+from kd_det.commands import common
 from kd_det.files import write_atomically
 
 METHODS = ("kd_nd", "review_nd", "review", "robust")
@@ -105,4 +105,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -1,11 +1,13 @@
 """Gather a teacher's class centers into a file, without training."""
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
-from kd_det import cli
+from kd_det import config_files
+from kd_det.commands import common
+from kd_det.errors import InvalidInputError
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = common.parser(
         "Gather the teacher's class centers over the training data of a distillation config.",
         "python tools/collect_centers.py configs/digits/review_nd_kd.py --out centers.safetensors",
     )
@@ -18,10 +20,10 @@ def main() -> None:
         help="RoIs of the teacher's own proposals, or the annotated boxes (no background)",
     )
     args = parser.parse_args()
-    cfg = cli.load_config(args)
-    if not cli.is_distillation(cfg):
-        raise ValueError(f"{args.config} has no model.teacher; give a distillation config")
-    cli.check_files(cfg, ("train", "teacher"))
+    cfg = common.load_config(args)
+    if not config_files.is_distillation(cfg):
+        raise InvalidInputError(f"{args.config} has no model.teacher; give a distillation config")
+    config_files.check_files(cfg, ("train", "teacher"))
     for name in ("val", "test"):
         cfg.update({f"{name}_dataloader": None, f"{name}_cfg": None, f"{name}_evaluator": None})
 
@@ -36,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

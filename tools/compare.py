@@ -11,7 +11,7 @@ from _steps import Step
 from _tables import method_table, provenance
 from mmengine.config import Config
 
-from kd_det import cli
+from kd_det.commands import common
 from kd_det.files import write_atomically
 
 DIGITS = Path("data/digits-coco")
@@ -144,4 +144,4 @@ def report(
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.GOES_ON)
+    common.run(main, common.GOES_ON)

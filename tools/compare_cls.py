@@ -10,7 +10,7 @@ from _tables import method_table, provenance
 from _trainings import checkpoint, final, training
 from mmengine.config import Config
 
-from kd_det import cli
+from kd_det.commands import common
 from kd_det.files import write_atomically
 
 CONFIGS = Path("configs/cls/digits")
@@ -111,4 +111,4 @@ def report(
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.GOES_ON)
+    common.run(main, common.GOES_ON)

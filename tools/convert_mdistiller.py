@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
-from kd_det import cli
+from kd_det import config_files
 from kd_det.backbones.mdistiller import from_mdistiller
+from kd_det.commands import common
+from kd_det.errors import InvalidInputError
 from kd_det.files import write_atomically
 
 
@@ -24,10 +26,14 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="mdistiller's file, ckpt_epoch_240.pth")
     parser.add_argument("out", type=Path, help="the file that a recipe's teacher_ckpt names")
     args = parser.parse_args()
-    cli.require(args.checkpoint, "mdistiller's checkpoint", "unpack its cifar_teachers.tar")
+    config_files.require(
+        args.checkpoint, "mdistiller's checkpoint", "unpack its cifar_teachers.tar"
+    )
     content = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ValueError(f"{args.checkpoint}: expected a dict with the weights under 'model'")
+        raise InvalidInputError(
+            f"{args.checkpoint}: expected a dict with the weights under 'model'"
+        )
     weights = from_mdistiller(content["model"])
     file = io.BytesIO()
     torch.save({"state_dict": weights}, file)
@@ -36,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

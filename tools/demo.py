@@ -13,7 +13,7 @@ from _steps import Step
 from mmengine.config import Config
 
 import kd_det  # noqa: F401  (mends the stack)
-from kd_det import cli
+from kd_det.commands import common
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
@@ -141,4 +141,4 @@ def print_table(result: dict[str, dict[str, float]]) -> None:
 if __name__ == "__main__":
     if not CONFIGS.is_dir():
         sys.exit("run this from the root of the repository: python tools/demo.py")
-    cli.run(main, cli.GOES_ON)
+    common.run(main, common.GOES_ON)

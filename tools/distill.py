@@ -12,7 +12,8 @@ import train as training  # tools/train.py
 from rich.console import Console
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
-from kd_det import cli
+from kd_det import config_files
+from kd_det.commands import common
 
 
 def main() -> None:
@@ -21,8 +22,8 @@ def main() -> None:
     from kd_det.pairing.compose import pair
 
     if args.work_dir is not None:
-        cli.check_work_dir(Path(args.work_dir))
-    cli.require(args.teacher_ckpt, "the teacher's checkpoint", "give its file or URL")
+        common.check_work_dir(Path(args.work_dir))
+    config_files.require(args.teacher_ckpt, "the teacher's checkpoint", "give its file or URL")
     with Console(stderr=True).status("Reading both detectors and the data"):
         pairing = pair(
             args.student,
@@ -38,11 +39,11 @@ def main() -> None:
     print(pairing.describe())
     # Not in the work directory itself, where a Runner writes the config that it was given.
     path = Path(pairing.cfg.work_dir) / "config" / "distill.py"
-    cli.check_work_dir(path.parent)
+    common.check_work_dir(path.parent)
     pairing.write(path)
     again = " ".join(["python tools/train.py", shlex.quote(str(path)), *_training_options(args)])
     print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}\n", flush=True)
-    cfg = cli.load_config(
+    cfg = common.load_config(
         argparse.Namespace(
             config=str(path), cfg_options=None, work_dir=None, launcher="none", local_rank=0
         )
@@ -50,14 +51,14 @@ def main() -> None:
     if not args.dry_run:
         training.train(cfg, args)
         return
-    cli.check_files(cfg, ("train", "val", "teacher"))
+    config_files.check_files(cfg, ("train", "val", "teacher"))
     with Console(stderr=True).status("Building both and running one image through all losses"):
         pairing.check()
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
 
 
 def parse_args() -> argparse.Namespace:
-    parser = cli.bare_parser(
+    parser = common.bare_parser(
         "Distil any two-stage detector of mmdet into another. Reads both configs, finds out what "
         "fits to what,\nwrites the config that it made into the work directory, and trains it. For "
         "several GPUs: --dry-run first,\nthen tools/dist_train.sh with that config.",
@@ -115,4 +116,4 @@ def _training_options(args: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.GOES_ON_WITH_RESUME)
+    common.run(main, common.GOES_ON_WITH_RESUME)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
-from kd_det import cli
+from kd_det import config_files
+from kd_det.commands import common
+from kd_det.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from kd_det.plain_config import PlainConfig
+    from kd_det.export.plain_config import PlainConfig
 
 
 def main() -> None:
@@ -37,13 +39,13 @@ def main() -> None:
         "student_FILE in the work directory)",
     )
     args = parser.parse_args()
-    cli.require(args.run, "the work directory", "give that of a training")
+    config_files.require(args.run, "the work directory", "give that of a training")
     checkpoint = find_checkpoint(args.run, args.checkpoint)
     suffix = {"last": "", "best": "_best"}.get(args.checkpoint, f"_{checkpoint.stem}")
     folder = args.out or args.run / f"student{suffix}"
 
-    from kd_det.export import export_student
-    from kd_det.plain_config import plain_config
+    from kd_det.export.plain_config import plain_config
+    from kd_det.export.student import export_student
 
     cfg = find_config(args.run, checkpoint)
     plain = plain_config(cfg)
@@ -60,7 +62,7 @@ def main() -> None:
 def find_checkpoint(run: Path, which: str) -> Path:
     """The best or last checkpoint of a run, or the one named."""
     if which not in ("best", "last"):
-        cli.require(which, "the checkpoint", "--checkpoint takes best, last or a file")
+        config_files.require(which, "the checkpoint", "--checkpoint takes best, last or a file")
         return Path(which)
     if which == "best":
         found = sorted(run.glob("best_*.pth"))
@@ -71,11 +73,15 @@ def find_checkpoint(run: Path, which: str) -> Path:
             )
         return found[0]
     pointer = run / "last_checkpoint"
-    cli.require(pointer, "the run's pointer to its last checkpoint", "name a file by --checkpoint")
+    config_files.require(
+        pointer, "the run's pointer to its last checkpoint", "name a file by --checkpoint"
+    )
     last = Path(pointer.read_text())
     # The work directory may be a copy, or moved, and the name another run's.
     last = run / last.name if (run / last.name).exists() else last
-    cli.require(last, f"the checkpoint that {pointer} names", "name another with --checkpoint")
+    config_files.require(
+        last, f"the checkpoint that {pointer} names", "name another with --checkpoint"
+    )
     return last
 
 
@@ -91,7 +97,7 @@ def find_config(run: Path, checkpoint: Path) -> Config:
     text = read_weights(checkpoint, "student")[1].get("cfg")
     same = [path for path in found if path.read_text() == text]
     if not same and len(found) > 1:
-        raise ValueError(
+        raise InvalidInputError(
             f"expected one of {[path.name for path in found]} in {run} to be the config that "
             f"{checkpoint.name} was made with, found that none is"
         )
@@ -113,4 +119,4 @@ def check_weights(plain: PlainConfig, checkpoint: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

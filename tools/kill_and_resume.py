@@ -23,10 +23,10 @@ from _trainings import write_config
 from mmengine.config import Config
 from safetensors.torch import load_file
 
-from kd_det import cli
 from kd_det.algorithms.checkpoint import STUDENT_PREFIX
 from kd_det.centers import ClassCenters
-from kd_det.export import CHECKPOINT, CONFIG, METADATA, WEIGHTS
+from kd_det.commands import common
+from kd_det.export.student import CHECKPOINT, CONFIG, METADATA, WEIGHTS
 
 RECIPE = Path("configs/cls/digits/review_nd.py")
 EPOCHS = 10  # for each kill in training; one takes about 0.1 s, and a checkpoint follows it
@@ -230,4 +230,4 @@ def same(a: Any, b: Any) -> bool:
 
 
 if __name__ == "__main__":
-    cli.run(main, "its folder (--root) has to be removed before the same command starts over")
+    common.run(main, "its folder (--root) has to be removed before the same command starts over")

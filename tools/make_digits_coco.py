@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kd_det import cli
+from kd_det.commands import common
 
 EXAMPLE = """example:
   python tools/make_digits_coco.py --root data/digits-coco
@@ -52,4 +52,4 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -6,21 +6,23 @@ import argparse
 from pathlib import Path
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
-from kd_det import cli
+from kd_det import config_files
+from kd_det.commands import common
+from kd_det.errors import InvalidInputError, MissingPackageError
 
 
 def main() -> None:
     args = parse_args()
     if args.images < 0:
-        raise ValueError(f"expected --images >= 0, found {args.images}")
+        raise InvalidInputError(f"expected --images >= 0, found {args.images}")
     for folder in args.runs:
-        cli.require(folder, "the run", "name the work directories of trainings")
+        config_files.require(folder, "the run", "name the work directories of trainings")
     from mmengine.logging import MMLogger
 
     try:
-        from kd_det.visualization.html_report import compare, write_report
+        from kd_det.report.html_report import compare, write_report
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f'a report needs {error.name}; install it with: pip install "kd_det[report]"'
         ) from error
 
@@ -45,11 +47,11 @@ def parse_args() -> argparse.Namespace:
     add("--out", type=Path, help="HTML file (default: report.html in the last distilled run)")
     add("--images", type=int, default=6, help="validation images to show; default: %(default)s")
     add(
-        "--cfg-options", nargs="+", action=cli.DictAction, metavar="KEY=VALUE",
+        "--cfg-options", nargs="+", action=common.DictAction, metavar="KEY=VALUE",
         help="override entries of all configs: val_dataloader.dataset.data_root=data/coco/",
     )  # fmt: skip
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.GOES_ON)
+    common.run(main, common.GOES_ON)

@@ -15,7 +15,7 @@ from _tables import provenance
 from compare import add_data_arguments, data_of, with_places
 from mmengine.config import Config
 
-from kd_det import cli
+from kd_det.commands import common
 from kd_det.files import write_atomically
 
 FACTORS = (0.25, 4.0)
@@ -130,4 +130,4 @@ def report(study: Study, args: argparse.Namespace, lines: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.GOES_ON)
+    common.run(main, common.GOES_ON)

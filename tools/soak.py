@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from kd_det import cli
+from kd_det.commands import common
 
 RECIPE = Path(__file__).parents[1] / "configs" / "cls" / "digits" / "review_nd.py"
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -91,4 +91,4 @@ def report(watch: Watch) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
-from kd_det import cli
+from kd_det import config_files
+from kd_det.commands import common
+from kd_det.errors import InvalidInputError
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = common.parser(
         "Evaluate a model on the test data of a config.",
         "python tools/test.py configs/digits/review_nd_kd.py work_dirs/run/epoch_10.pth "
         "--model both",
@@ -49,18 +51,18 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
 
     from kd_det.algorithms.checkpoint import load_weights
 
-    cfg = cli.load_config(args)
+    cfg = common.load_config(args)
     checkpoint = args.checkpoint
-    if cli.is_distillation(cfg):
+    if config_files.is_distillation(cfg):
         if which == "teacher":
             checkpoint = cfg.model.teacher_ckpt
-            cli.check_files(cfg, ("teacher",))
-        cfg.model = cli.model_config(cfg, which)
+            config_files.check_files(cfg, ("teacher",))
+        cfg.model = config_files.model_config(cfg, which)
     elif which == "teacher":
-        raise ValueError(f"{args.config} has no model.teacher; use --model student")
+        raise InvalidInputError(f"{args.config} has no model.teacher; use --model student")
     if checkpoint is None:
-        raise ValueError("the checkpoint to evaluate is missing on the command line")
-    cli.check_files(cfg, ("test",))
+        raise InvalidInputError("the checkpoint to evaluate is missing on the command line")
+    config_files.check_files(cfg, ("test",))
     # Only the weights named here are evaluated, without hooks of training.
     cfg.update(load_from=None, resume=False, custom_hooks=[])
     cfg.test_cfg = dict(type="TestLoop")
@@ -71,4 +73,4 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -9,17 +9,19 @@ from typing import Any
 from mmengine.config import Config
 
 import kd_det  # noqa: F401  (mends the stack before anything else is imported)
-from kd_det import cli
+from kd_det import config_files
+from kd_det.commands import common
+from kd_det.errors import InvalidInputError
 
 
 def main() -> None:
-    parser = cli.parser(
+    parser = common.parser(
         "Train a model from a config: a student with its teacher, or any mmdet model.",
         "python tools/train.py configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
     )
     add_options(parser)
     args = parser.parse_args()
-    train(cli.load_config(args), args)
+    train(common.load_config(args), args)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,20 +47,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def train(cfg: Config, args: argparse.Namespace) -> None:
     """Train a config with the options of :func:`add_options`."""
-    cli.check_files(cfg, ("train", "val", *(["teacher"] if cli.is_distillation(cfg) else [])))
+    config_files.check_files(
+        cfg, ("train", "val", *(["teacher"] if config_files.is_distillation(cfg) else []))
+    )
 
     # A config that asks for float16 would stop on a CPU.
     if args.amp or cfg.optim_wrapper.get("type") == "AmpOptimWrapper":
         _mix_precision(cfg.optim_wrapper)
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            raise ValueError("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
+            raise InvalidInputError(
+                "--auto-scale-lr needs auto_scale_lr.base_batch_size in the config"
+            )
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
         remedy = "--resume alone takes the last one in the work directory"
-        cli.require(cfg.load_from, "the checkpoint to resume", remedy)
+        config_files.require(cfg.load_from, "the checkpoint to resume", remedy)
 
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
@@ -99,4 +105,4 @@ def _mix_precision(optim_wrapper: Any) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.GOES_ON_WITH_RESUME)
+    common.run(main, common.GOES_ON_WITH_RESUME)

@@ -15,7 +15,8 @@ from _tables import provenance
 from compare import add_data_arguments, data_of, with_places
 from mmengine.config import Config
 
-from kd_det import cli
+from kd_det.commands import common
+from kd_det.errors import InvalidInputError
 from kd_det.files import write_atomically
 
 Results = dict[str, dict[Fraction, list[float]]]
@@ -88,7 +89,7 @@ def scale_feature_losses(cfg: Config, factor: Fraction) -> None:
             loss.loss_weight = float(loss.get("loss_weight", 1) * factor)
             scaled += 1
     if not scaled:
-        raise ValueError(
+        raise InvalidInputError(
             "expected a recipe with a loss on the pyramid, found "
             f"{sorted(distiller.distill_losses)}"
         )
@@ -146,4 +147,4 @@ def plot(results: Results, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.GOES_ON)
+    common.run(main, common.GOES_ON)

@@ -12,12 +12,14 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 from torch import nn
 
+from kd_det.errors import UserError
+
 SHOWN_KEYS = 10
 # Where an MMRazor algorithm keeps its student.
 STUDENT_PREFIX = "architecture."
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be read or does not fit the model it is for."""
 
 

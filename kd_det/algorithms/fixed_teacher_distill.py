@@ -21,6 +21,7 @@ from kd_det.algorithms import speed as speeding
 from kd_det.algorithms import wiring
 from kd_det.algorithms.checkpoint import load_weights
 from kd_det.algorithms.speed import Speed
+from kd_det.errors import InvalidInputError
 from kd_det.registry import MODELS
 
 
@@ -113,7 +114,7 @@ class FixedTeacherDistill(SingleTeacherDistill):
     ) -> None:
         name = f"kd_det.{type(self).__name__}"
         if self.speed.overlap_teacher and distiller.get("distill_deliveries"):
-            raise ValueError(
+            raise InvalidInputError(
                 f"{name}: speed.overlap_teacher runs the teacher beside the student, and nothing "
                 "can be delivered between them; expected no distill_deliveries, found "
                 f"{sorted(distiller['distill_deliveries'])}"
@@ -121,12 +122,12 @@ class FixedTeacherDistill(SingleTeacherDistill):
         fixed = dict(teacher_trainable=False, student_trainable=True, calculate_student_loss=True)
         for option, value in fixed.items():
             if given.get(option, value) != value:
-                raise ValueError(
+                raise InvalidInputError(
                     f"{name} trains the student with its own losses beside a fixed teacher: "
                     f"expected {option}={value}, found {given[option]}"
                 )
         if teacher_ckpt is None and not isinstance(teacher, nn.Module):
-            raise ValueError(
+            raise InvalidInputError(
                 f"{name} expected teacher_ckpt, the file or URL of the teacher's weights, found "
                 "None: a randomly initialised teacher teaches nothing"
             )

@@ -17,6 +17,8 @@ from mmdet.models.roi_heads import (
 )
 from torch import Tensor, nn
 
+from kd_det.errors import InvalidInputError, UnsupportedTypeError
+
 TEACHER_STAGES = ("same", "last", "mean")
 
 # Kin of the supported heads that take the same arguments or nearly so, and yet cannot work.
@@ -42,7 +44,7 @@ def require_two_stage(detector: nn.Module, who: str) -> None:
     reason = _why_not(detector)
     if reason is not None:
         head = type(getattr(detector, "roi_head", None)).__name__
-        raise TypeError(
+        raise UnsupportedTypeError(
             "kd_det needs two-stage detectors whose RoI head is mmdet's StandardRoIHead or "
             "CascadeRoIHead or kin of theirs (Faster, Mask, Cascade, HTC, Double-Head and others "
             f"that have an fc_cls in each box head); the {who} is a {type(detector).__name__} "
@@ -93,13 +95,15 @@ def choose_stage(
     )
     equal = is_cascade(student) and len(box_heads(student)) == len(box_heads(teacher))
     if option is not None and option not in TEACHER_STAGES:
-        raise ValueError(f"expected teacher_stage None or one of {TEACHER_STAGES}; {both}")
+        raise InvalidInputError(f"expected teacher_stage None or one of {TEACHER_STAGES}; {both}")
     if not is_cascade(teacher):
         if option is not None:
-            raise ValueError(f"teacher_stage needs a teacher that is a cascade; {both}")
+            raise InvalidInputError(f"teacher_stage needs a teacher that is a cascade; {both}")
         return None
     if option == "same" and not equal:
-        raise ValueError(f"teacher_stage 'same' needs cascades of equally many stages; {both}")
+        raise InvalidInputError(
+            f"teacher_stage 'same' needs cascades of equally many stages; {both}"
+        )
     return option or ("same" if equal else "last")
 
 

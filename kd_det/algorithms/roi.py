@@ -22,6 +22,7 @@ from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor
 
 from kd_det.algorithms.heads import box_heads, is_cascade, num_classes
+from kd_det.errors import InvalidInputError
 from kd_det.recorders import paused
 from kd_det.seeds import SAMPLING, Seeds, numbers_of
 
@@ -98,7 +99,7 @@ def score_proposals(
         ValueError: If the detector has no ``train_cfg``, which says how.
     """
     if not detector.train_cfg:
-        raise ValueError(
+        raise InvalidInputError(
             "the teacher has no train_cfg, so nothing says how its proposals are assigned and "
             "sampled; give it one, or take ClassCenterHook(rois='gt')"
         )

@@ -20,6 +20,7 @@ from kd_det.algorithms.empty import without_rois
 from kd_det.algorithms.fixed_teacher_distill import FixedTeacherDistill, build
 from kd_det.algorithms.speed import FEATURES, Speed
 from kd_det.algorithms.teacher_input import TeacherInput
+from kd_det.errors import InvalidInputError
 from kd_det.recorders import parts, paused, recording
 from kd_det.registry import MODELS
 
@@ -220,7 +221,7 @@ class RoITeacherDistill(FixedTeacherDistill):
 
 def _check_deliveries(distiller: dict[str, Any]) -> None:
     if distiller.get("distill_deliveries"):
-        raise ValueError(
+        raise InvalidInputError(
             "kd_det.RoITeacherDistill runs the student first, so there is nothing of the "
             "teacher's to deliver into it; remove distill_deliveries "
             f"{sorted(distiller['distill_deliveries'])} or use mmrazor.SingleTeacherDistill"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kd_det.algorithms.checkpoint import weights_sha256
 from kd_det.algorithms.wiring import WiringError
+from kd_det.errors import InvalidInputError
 from kd_det.recorders import parts
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,7 +54,7 @@ class Speed:
 
     def __post_init__(self) -> None:
         if self.teacher_dtype is not None and self.teacher_dtype not in DTYPES:
-            raise ValueError(
+            raise InvalidInputError(
                 f"speed.teacher_dtype: expected one of {sorted(DTYPES)} or None, found "
                 f"{self.teacher_dtype!r}"
             )
@@ -63,7 +64,9 @@ class Speed:
         """From a config; raises ``ValueError`` for options that there are not."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(options or {}) - set(known)):
-            raise ValueError(f"model.speed: expected options out of {known}, found {unknown}")
+            raise InvalidInputError(
+                f"model.speed: expected options out of {known}, found {unknown}"
+            )
         return cls(**(options or {}))
 
     def __str__(self) -> str:

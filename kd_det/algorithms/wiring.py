@@ -16,6 +16,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmrazor.models.distillers import ConfigurableDistiller
 from torch import Tensor, nn
 
+from kd_det.errors import UserError
 from kd_det.losses import CentersNotSetError
 
 # One pixel more than a multiple of 128: any two divisors of a power of two, 8 and 128 for example,
@@ -23,7 +24,7 @@ from kd_det.losses import CentersNotSetError
 SIDE = 129
 
 
-class WiringError(ValueError):
+class WiringError(UserError, ValueError):
     """Recorders, connectors and losses of a distiller do not fit together."""
 
 

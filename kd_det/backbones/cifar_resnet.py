@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_det.errors import InvalidInputError
 from kd_det.registry import MODELS
 
 # As in mdistiller: Kaiming's, by the number of outputs.
@@ -70,7 +71,7 @@ class CifarResNet(BaseModule):
     ) -> None:
         super().__init__(list(INIT) if init_cfg is None else init_cfg)
         if depth < 8 or (depth - 2) % 6 or len(channels) != 4:
-            raise ValueError(
+            raise InvalidInputError(
                 "CifarResNet needs a depth of 6n + 2 (8, 14, 20, ...) and channels of the stem "
                 f"and three stages, got depth={depth} and channels={channels}"
             )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_det.backbones.cifar_resnet import INIT
+from kd_det.errors import InvalidInputError
 from kd_det.registry import MODELS
 
 
@@ -69,7 +70,7 @@ class CifarWideResNet(BaseModule):
     ) -> None:
         super().__init__(list(INIT) if init_cfg is None else init_cfg)
         if depth < 10 or (depth - 4) % 6 or widen_factor < 1:
-            raise ValueError(
+            raise InvalidInputError(
                 "CifarWideResNet needs a depth of 6n + 4 (10, 16, 22, ...) and widen_factor >= "
                 f"1, got depth={depth} and widen_factor={widen_factor}"
             )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from kd_det.errors import InvalidInputError
+
 # mdistiller's names, and those of mmpretrain's ImageClassifier with the backbones of this package
 # (ResNet-50: mmpretrain's ResNet_CIFAR). What is not named here keeps its name.
 RENAMES = (
@@ -33,7 +35,7 @@ def from_mdistiller(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         renamed[name] = value
     unknown = [name for name in renamed if not name.startswith(("backbone.", "head.fc."))]
     if unknown or not renamed:
-        raise ValueError(
+        raise InvalidInputError(
             "expected the weights of mdistiller's resnet*, wrn_* or ResNet50 for CIFAR, found "
             f"entries {unknown[:5] or 'of nothing'}"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_det.errors import InvalidInputError
 from kd_det.registry import MODELS
 
 
@@ -33,7 +34,7 @@ class EmbeddingConnector(nn.Module):
     def __init__(self, in_features: int, out_features: int, dropout: float = 0.5) -> None:
         super().__init__()
         if in_features < 1 or out_features < 1 or not 0 <= dropout <= 1:
-            raise ValueError(
+            raise InvalidInputError(
                 "EmbeddingConnector needs in_features >= 1, out_features >= 1 and dropout in "
                 f"[0, 1], got in_features={in_features}, out_features={out_features}, "
                 f"dropout={dropout}"
@@ -58,7 +59,7 @@ class EmbeddingConnector(nn.Module):
             s_emb = torch.stack(list(s_emb)).mean(dim=0)
         expected = self.linear.in_features
         if s_emb.dim() != 2 or s_emb.shape[1] != expected:
-            raise ValueError(
+            raise InvalidInputError(
                 f"EmbeddingConnector expected student embeddings [N, {expected}], got "
                 f"{list(s_emb.shape)}"
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from kd_det.errors import InvalidInputError
 from kd_det.registry import MODELS
 
 
@@ -27,7 +28,7 @@ class PyramidConnector(nn.Module):
     def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
         super().__init__()
         if len(in_channels) != len(out_channels) or not in_channels:
-            raise ValueError(
+            raise InvalidInputError(
                 "PyramidConnector needs in_channels and out_channels of one length, at least 1, "
                 f"got {list(in_channels)} and {list(out_channels)}"
             )
@@ -43,7 +44,7 @@ class PyramidConnector(nn.Module):
         found = [x.shape[1] for x in maps]
         expected = [conv.in_channels for conv in self.convs]
         if found != expected:
-            raise ValueError(
+            raise InvalidInputError(
                 f"PyramidConnector expected student maps of {expected} channels, got {found}"
             )
         results = [conv(x) for conv, x in zip(self.convs, maps)]

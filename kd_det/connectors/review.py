@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from kd_det.errors import InvalidInputError
 from kd_det.registry import MODELS
 
 Size = int | tuple[int, int]
@@ -142,12 +143,12 @@ class ReviewFusion(nn.Module):
         given = {"out_channels": out_channels, "sizes": sizes, "out_sizes": out_sizes}
         for name, values in given.items():
             if values is not None and len(values) != levels:
-                raise ValueError(
+                raise InvalidInputError(
                     f"ReviewFusion needs one entry per level in every list, got in_channels of "
                     f"{levels} levels and {name} of {len(values)}"
                 )
         if levels == 0:
-            raise ValueError("ReviewFusion needs at least one level, got in_channels=[]")
+            raise InvalidInputError("ReviewFusion needs at least one level, got in_channels=[]")
         self.in_channels = tuple(in_channels)
         self.sizes = sizes
         self.out_sizes = out_sizes
@@ -170,7 +171,7 @@ class ReviewFusion(nn.Module):
         """
         levels = len(self.in_channels)
         if len(s_feats) != levels:
-            raise ValueError(
+            raise InvalidInputError(
                 f"ReviewFusion was built for {levels} student levels, got {len(s_feats)}"
             )
         outputs: list[Tensor] = []
@@ -197,14 +198,14 @@ class ReviewFusion(nn.Module):
     def _check_level(self, level: int, x: Tensor) -> None:
         expected = self.in_channels[level]
         if x.dim() != 4 or x.shape[1] != expected:
-            raise ValueError(
+            raise InvalidInputError(
                 f"ReviewFusion level {level} expected a student map [N, {expected}, H, W], got "
                 f"{list(x.shape)}"
             )
         if self.sizes is not None:
             size = _height_width(self.sizes[level])
             if list(x.shape[2:]) != size:
-                raise ValueError(
+                raise InvalidInputError(
                     f"ReviewFusion level {level} was given size {size}, got a student map "
                     f"{list(x.shape)}; leave sizes out to take the student's own"
                 )

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from kd_det.errors import InvalidInputError
 from kd_det.registry import DATASETS
 
 CLASSES = tuple("0123456789")
@@ -36,7 +37,9 @@ class Digits(BaseDataset):
 
     def __init__(self, split: str = "train", train_per_class: int = 30, **kwargs: Any) -> None:
         if split not in SPLITS:
-            raise ValueError(f"Digits: expected split to be one of {SPLITS}, found {split!r}")
+            raise InvalidInputError(
+                f"Digits: expected split to be one of {SPLITS}, found {split!r}"
+            )
         self.split = split
         self.train_per_class = train_per_class
         super().__init__(test_mode=split == "test", **kwargs)
@@ -51,7 +54,7 @@ class Digits(BaseDataset):
         by_class = [order[labels[order] == label] for label in range(len(CLASSES))]
         smallest = min(map(len, by_class))
         if not 1 <= self.train_per_class < smallest:
-            raise ValueError(
+            raise InvalidInputError(
                 f"Digits: expected train_per_class from 1 to {smallest - 1}, found "
                 f"{self.train_per_class}"
             )

@@ -20,6 +20,8 @@ from typing import Any
 
 import cv2
 
+from kd_det.errors import InvalidInputError
+
 from .digits_drawing import CLASSES, SPLITS, Handwriting, load_handwriting, render_image
 
 PALETTE: tuple[tuple[int, int, int], ...] = (
@@ -254,5 +256,5 @@ def _paths(root: Path, created: bool) -> DigitsCoco:
 
 def _integer(name: str, value: int, least: int) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}: expected an integer of {least} or more, found {value!r}")
+        raise InvalidInputError(f"{name}: expected an integer of {least} or more, found {value!r}")
     return int(value)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from kd_det.errors import MissingPackageError
+
 CLASSES: tuple[str, ...] = tuple("0123456789")
 SPLITS: tuple[str, ...] = ("train", "val")
 VAL_SHARE = 0.2  # of the drawings of each class
@@ -43,7 +45,7 @@ def load_handwriting(seed: int) -> Handwriting:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "digits-coco is drawn from scikit-learn's handwritten digits, and scikit-learn could "
             'not be imported; install it with: pip install "kd_det[demo]"'
         ) from error

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_det.errors import InvalidInputError
+
 # A scale beyond these says that a term and the task have nothing to do with each other.
 SMALLEST, LARGEST = 1e-4, 1e4
 
@@ -32,10 +34,10 @@ class GradientBalance:
         self, shares: Mapping[str, float], momentum: float, device: torch.device | str = "cpu"
     ) -> None:
         if not 0 < momentum <= 1:
-            raise ValueError(f"expected momentum in (0, 1], found {momentum}")
+            raise InvalidInputError(f"expected momentum in (0, 1], found {momentum}")
         for name, share in shares.items():
             if not 0 < share < float("inf"):
-                raise ValueError(f"expected a share above 0 for '{name}', found {share}")
+                raise InvalidInputError(f"expected a share above 0 for '{name}', found {share}")
         self.names = list(shares)
         self.momentum = momentum
         self.shares = torch.tensor(list(shares.values()), dtype=torch.float32, device=device)
@@ -74,7 +76,7 @@ class GradientBalance:
         """
         found = list(state["names"])
         if sorted(found) != sorted(self.names):
-            raise ValueError(f"expected the terms {self.names}, found {found}")
+            raise InvalidInputError(f"expected the terms {self.names}, found {found}")
         order = torch.tensor([found.index(name) for name in self.names])
         with_task = torch.cat([torch.zeros(1, dtype=torch.long), order + 1])
         for name in _STATE:

@@ -10,6 +10,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
+from kd_det.errors import InvalidInputError
+
 
 def unwrapped(runner: Runner) -> Any:
     """The runner's model, out of its wrapper for several processes."""
@@ -24,7 +26,7 @@ def distillation_model(runner: Runner, who: str) -> Any:
     """
     model = unwrapped(runner)
     if not hasattr(getattr(model, "distiller", None), "distill_losses"):
-        raise ValueError(
+        raise InvalidInputError(
             f"{who} needs a distillation model, an MMRazor algorithm with a distiller; found "
             f"{type(model).__name__}"
         )
@@ -36,7 +38,7 @@ def check_names(names: Iterable[str], model: Any, who: str) -> None:
     known = sorted(model.distiller.distill_losses)
     for name in names:
         if name not in known:
-            raise ValueError(
+            raise InvalidInputError(
                 f"{who}: '{name}' is no distillation loss of this model, it has {known}"
             )
 
@@ -58,7 +60,7 @@ def same_names(theirs: Sequence[str], ours: Sequence[str]) -> bool:
         ValueError: If they are the same in another order.
     """
     if list(theirs) != list(ours) and sorted(theirs) == sorted(ours):
-        raise ValueError(
+        raise InvalidInputError(
             f"the teacher's classes are in another order than the training data's: expected "
             f"{list(theirs)}, found {list(ours)}; give metainfo.classes of the datasets the "
             "teacher's order, and the categories of COCO files too, whose order mmdet takes for "
@@ -89,6 +91,6 @@ def require_alone(runner: Runner, hook: Hook) -> None:
     number = sum(type(each) is type(hook) for each in runner.hooks)
     if number > 1:
         name = type(hook).__name__
-        raise ValueError(
+        raise InvalidInputError(
             f"expected one {name} in custom_hooks and default_hooks together, found {number}"
         )

@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import total
 
 DISTILL_PREFIX = "distill."
@@ -38,7 +39,7 @@ class GradientNorms:
         modules = dict(model.student.named_modules())
         if source not in modules:
             parts = sorted(name for name in modules if name and "." not in name)
-            raise ValueError(
+            raise InvalidInputError(
                 f"the student {type(model.student).__name__} has no module '{source}' whose "
                 f"outputs could be the shared features; its parts are {parts}"
             )
@@ -80,7 +81,7 @@ class GradientNorms:
         with torch.autocast(device.type, enabled=False):
             norm = _norm(torch.stack(task).sum() if task else None, features, loss_scale)
             if norm is None:
-                raise ValueError(
+                raise InvalidInputError(
                     f"no task loss of {sorted(losses)} has a gradient at the outputs of the "
                     f"student's module '{self._source}'; name one that learns from them"
                 )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from kd_det.centers import ClassCenters, class_names_text
+from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import unwrapped
 from kd_det.hooks._progress import progress
 from kd_det.hooks._seeded_data import SeededDataset, SeededIndex
@@ -51,7 +52,7 @@ class PrePass:
         self.max_images = max_images
         model = unwrapped(runner)
         if not hasattr(model, "teacher") or not hasattr(model, "distiller"):
-            raise ValueError(
+            raise InvalidInputError(
                 "ClassCenterHook needs a distillation model with a teacher and a distiller, "
                 f"found {type(model).__name__}"
             )
@@ -64,7 +65,7 @@ class PrePass:
             if hasattr(loss, "set_centers")
         }
         if not self.losses:
-            raise ValueError(
+            raise InvalidInputError(
                 "ClassCenterHook: no distillation loss of this model uses class centers, it has "
                 f"{sorted(self.distiller.distill_losses)}; remove the hook or add kd_det.NDLoss"
             )
@@ -81,7 +82,7 @@ class PrePass:
             found = self._record(name, "t_emb")
             self.source_of[name] = found.source
             if self.embeddings.setdefault(found.source, found) != found:
-                raise ValueError(
+                raise InvalidInputError(
                     "ClassCenterHook gathers one embedding from each source, but distillation "
                     f"loss '{name}' is given {found}, and another {self.embeddings[found.source]}"
                 )
@@ -91,7 +92,7 @@ class PrePass:
     def class_names(self) -> list[str]:
         names = list(self._dataset_meta.get("classes") or map(str, range(self.num_classes)))
         if len(names) != self.num_classes:
-            raise ValueError(
+            raise InvalidInputError(
                 f"the losses that use class centers expect {self.num_classes} classes, but the "
                 f"training dataset has {len(names)}; set its metainfo.classes"
             )
@@ -210,7 +211,7 @@ class PrePass:
         """Where the ``argument`` of the loss of this ``name`` is recorded."""
         record = self.distiller.loss_forward_mappings[name].get(argument)
         if record is None or record.get("connector"):
-            raise ValueError(
+            raise InvalidInputError(
                 f"ClassCenterHook gathers what '{argument}' of distillation loss '{name}' is "
                 f"given, expected a record without a connector, found {record}"
             )
@@ -223,7 +224,7 @@ class PrePass:
     def _record_of_labels(self) -> Record:
         found = {self._record(name, "labels") for name in self.losses}
         if len(found) > 1:
-            raise ValueError(
+            raise InvalidInputError(
                 "ClassCenterHook reads one kind of labels, but the argument 'labels' of "
                 f"{sorted(self.losses)} comes from {sorted(map(str, found))}"
             )
@@ -233,7 +234,7 @@ class PrePass:
         """What records in the teacher what the losses' ``labels`` are of the student."""
         assert self.labels is not None
         if not issubclass(self.labels.recorder, (ModuleInputsRecorder, ModuleOutputsRecorder)):
-            raise ValueError(
+            raise InvalidInputError(
                 "ClassCenterHook expected the argument 'labels' to come from a ModuleInputs or "
                 f"ModuleOutputs recorder, found {self.labels}"
             )

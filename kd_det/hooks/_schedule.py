@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from kd_det.errors import InvalidInputError
+
 
 @dataclass(frozen=True)
 class WeightSchedule:
@@ -41,19 +43,19 @@ class WeightSchedule:
 
     def __post_init__(self) -> None:
         if self.warmup is None and self.cosine is None and not self.steps and self.stop is None:
-            raise ValueError("expected at least one of warmup, cosine, steps and stop")
+            raise InvalidInputError("expected at least one of warmup, cosine, steps and stop")
         if self.warmup is not None and self.warmup <= 0:
-            raise ValueError(f"expected warmup > 0, found {self.warmup}")
+            raise InvalidInputError(f"expected warmup > 0, found {self.warmup}")
         if self.cosine is not None and not (
             len(self.cosine) == 2 and 0 <= self.cosine[0] < self.cosine[1]
         ):
-            raise ValueError(
+            raise InvalidInputError(
                 f"expected cosine=(begin, end) with 0 <= begin < end, found {self.cosine}"
             )
         if not isinstance(self.steps, Sequence):
-            raise ValueError(f"expected a list of steps, found {self.steps}")
+            raise InvalidInputError(f"expected a list of steps, found {self.steps}")
         if self.continuous and not self.by_epoch:
-            raise ValueError("continuous counts fractions of epochs, but by_epoch is False")
+            raise InvalidInputError("continuous counts fractions of epochs, but by_epoch is False")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> WeightSchedule:
@@ -61,7 +63,7 @@ class WeightSchedule:
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(config) - set(known))
         if unknown:
-            raise ValueError(f"expected options among {known}, found {unknown}")
+            raise InvalidInputError(f"expected options among {known}, found {unknown}")
         return cls(**config)
 
     def time(self, iteration: int, epoch: int, batch: int, batches: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from kd_det.centers import ClassCenters, ClassCentersError
+from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrapped
 from kd_det.hooks._prepass import PrePass, own_random_numbers
 from kd_det.registry import HOOKS
@@ -54,9 +55,13 @@ class ClassCenterHook(Hook):
         rois: str = "sampled",
     ) -> None:
         if rois not in ("sampled", "gt"):
-            raise ValueError(f"ClassCenterHook: expected rois 'sampled' or 'gt', found {rois!r}")
+            raise InvalidInputError(
+                f"ClassCenterHook: expected rois 'sampled' or 'gt', found {rois!r}"
+            )
         if max_images is not None and max_images < 1:
-            raise ValueError(f"ClassCenterHook: expected max_images >= 1, found {max_images}")
+            raise InvalidInputError(
+                f"ClassCenterHook: expected max_images >= 1, found {max_images}"
+            )
         named = file.values() if isinstance(file, Mapping) else [file] if file else []
         for each in named:
             if not Path(each).is_file():
@@ -127,13 +132,13 @@ class ClassCenterHook(Hook):
         expected = sorted(prepass.embeddings)
         if not isinstance(self.file, Mapping):
             if len(expected) > 1:
-                raise ValueError(
+                raise InvalidInputError(
                     "ClassCenterHook: embeddings of several sources have centers of their own, "
                     f"expected file=dict with one for each of {expected}, found {self.file!r}"
                 )
             return {expected[0]: Path(str(self.file))}
         if sorted(self.file) != expected:
-            raise ValueError(
+            raise InvalidInputError(
                 f"ClassCenterHook: expected file=dict with one for each of {expected}, found "
                 f"those for {sorted(self.file)}"
             )

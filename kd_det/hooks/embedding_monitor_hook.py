@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmrazor.models.task_modules import ModuleInputsRecorder, ModuleOutputsRecorder
 from torch import Tensor, nn
 
+from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import distillation_model, require_alone
 from kd_det.losses._class_means import ClassMeanLoss
 from kd_det.losses._dtype import at_least_float32
@@ -50,7 +51,9 @@ class EmbeddingMonitorHook(Hook):
 
     def __init__(self, interval: int = 50) -> None:
         if interval < 1:
-            raise ValueError(f"EmbeddingMonitorHook: expected interval >= 1, found {interval}")
+            raise InvalidInputError(
+                f"EmbeddingMonitorHook: expected interval >= 1, found {interval}"
+            )
         self.interval = interval
         self._handles: list[Any] = []
         self._found: dict[str, dict[str, Tensor]] = {}
@@ -62,7 +65,7 @@ class EmbeddingMonitorHook(Hook):
         mappings = self._distiller.loss_forward_mappings
         self._names = [name for name in mappings if mappings[name].keys() >= ARGUMENTS]
         if not self._names:
-            raise ValueError(
+            raise InvalidInputError(
                 "EmbeddingMonitorHook looks at distillation losses with the arguments s_emb and "
                 f"t_emb, such as kd_det.NDLoss; this model has {sorted(mappings)}; remove the hook"
             )

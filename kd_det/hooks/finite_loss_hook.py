@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from kd_det.errors import InvalidInputError, UserError
 from kd_det.files import write_atomically
 from kd_det.hooks._distillation import require_alone, unwrapped
 from kd_det.registry import HOOKS
@@ -23,7 +24,7 @@ POLICIES = ("stop", "skip")
 SHOWN = 5
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(UserError, RuntimeError):
     """A loss is inf or NaN."""
 
 
@@ -53,7 +54,7 @@ class FiniteLossHook(Hook):
 
     def __init__(self, policy: str = "stop", limit: int = 10) -> None:
         if policy not in POLICIES or limit < 0:
-            raise ValueError(
+            raise InvalidInputError(
                 f"FiniteLossHook: expected policy to be one of {POLICIES} and limit >= 0, found "
                 f"{policy!r} and {limit}"
             )

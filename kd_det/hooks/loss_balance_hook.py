@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from kd_det.errors import InvalidInputError
 from kd_det.hooks._balance import GradientBalance
 from kd_det.hooks._distillation import check_names, distillation_model, require_alone, scaled
 from kd_det.hooks._gradient_norms import DISTILL_PREFIX, GradientNorms
@@ -64,7 +65,7 @@ class LossBalanceHook(Hook):
         source: str = "neck",
     ) -> None:
         if interval < 1:
-            raise ValueError(f"LossBalanceHook: expected interval >= 1, found {interval}")
+            raise InvalidInputError(f"LossBalanceHook: expected interval >= 1, found {interval}")
         shares = share if isinstance(share, Mapping) else {"all terms": share}
         GradientBalance(shares, momentum)  # what is wrong should show before data is read
         self.share = share
@@ -82,7 +83,7 @@ class LossBalanceHook(Hook):
         """Find losses and features in the model, and put hooks on them."""
         require_alone(runner, self)
         if sum(isinstance(hook, LossBalanceHook) for hook in runner.hooks) > 1:
-            raise ValueError("a run can have one LossBalanceHook: name all shares in it")
+            raise InvalidInputError("a run can have one LossBalanceHook: name all shares in it")
         model = distillation_model(runner, "LossBalanceHook")
         shares = self.share
         if not isinstance(shares, Mapping):
@@ -95,7 +96,7 @@ class LossBalanceHook(Hook):
             try:
                 balance.load_state_dict(self._state)
             except ValueError as error:
-                raise ValueError(
+                raise InvalidInputError(
                     f"LossBalanceHook cannot go on from the checkpoint: {error}; resume with the "
                     "terms that the run began with, or begin anew with load_from"
                 ) from error

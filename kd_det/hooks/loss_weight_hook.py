@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import check_names, distillation_model, scaled
 from kd_det.hooks._schedule import WeightSchedule
 from kd_det.registry import HOOKS
@@ -47,13 +48,13 @@ class LossWeightHook(Hook):
 
     def __init__(self, schedules: Mapping[str, Mapping[str, Any]]) -> None:
         if not schedules:
-            raise ValueError("LossWeightHook: expected a schedule for at least one loss")
+            raise InvalidInputError("LossWeightHook: expected a schedule for at least one loss")
         self.schedules: dict[str, WeightSchedule] = {}
         for name, config in schedules.items():
             try:
                 self.schedules[name] = WeightSchedule.from_config(config)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"LossWeightHook: schedule of '{name}': {error}") from error
+                raise InvalidInputError(f"LossWeightHook: schedule of '{name}': {error}") from error
         self._factors = dict.fromkeys(self.schedules, 1.0)
 
     def before_train(self, runner: Runner) -> None:
@@ -64,7 +65,7 @@ class LossWeightHook(Hook):
             if isinstance(hook, LossWeightHook) and hook is not self:
                 twice = sorted(self.schedules.keys() & hook.schedules)
                 if twice:
-                    raise ValueError(f"two LossWeightHooks have a schedule of {twice}")
+                    raise InvalidInputError(f"two LossWeightHooks have a schedule of {twice}")
         losses = model.distiller.distill_losses
         self._handles = [
             losses[name].register_forward_hook(self._weigher(name)) for name in self.schedules

@@ -8,15 +8,15 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from kd_det.export import export_student
+from kd_det.export.plain_config import PlainConfig, plain_config
+from kd_det.export.student import export_student
 from kd_det.hooks._distillation import require_alone
-from kd_det.plain_config import PlainConfig, plain_config
 from kd_det.registry import HOOKS
 
 
 @HOOKS.register_module()
 class StudentExportHook(Hook):
-    """Exports the student from checkpoints as they are written (:mod:`kd_det.export`).
+    """Exports the student from checkpoints as they are written (:mod:`kd_det.export.student`).
 
     ``student/`` in the work directory is of the last checkpoint, at the end of training;
     ``student_best/`` is of what ``CheckpointHook`` holds for the best, after each evaluation that

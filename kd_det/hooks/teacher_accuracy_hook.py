@@ -15,6 +15,7 @@ from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
 
+from kd_det.errors import InvalidInputError, UserError
 from kd_det.files import write_atomically
 from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrapped
 from kd_det.hooks._prepass import own_random_numbers
@@ -24,7 +25,7 @@ from kd_det.registry import HOOKS
 FILE_NAME = "teacher_metrics.json"
 
 
-class TeacherAccuracyError(RuntimeError):
+class TeacherAccuracyError(UserError, RuntimeError):
     """The teacher is worse than the run asks for."""
 
 
@@ -64,12 +65,12 @@ class TeacherAccuracyHook(Hook):
             return
         model = unwrapped(runner)
         if not hasattr(model, "teacher"):
-            raise ValueError(
+            raise InvalidInputError(
                 "TeacherAccuracyHook needs a distillation model with a teacher, found "
                 f"{type(model).__name__}"
             )
         if runner.val_loop is None:
-            raise ValueError(
+            raise InvalidInputError(
                 "TeacherAccuracyHook evaluates with the run's val_dataloader, val_evaluator and "
                 "val_cfg, and this run has none"
             )
@@ -101,7 +102,7 @@ class TeacherAccuracyHook(Hook):
 
     def _require(self, floor: float, metrics: dict[str, float], runner: Runner) -> None:
         if metrics and self.metric not in metrics:
-            raise ValueError(
+            raise InvalidInputError(
                 f"TeacherAccuracyHook: there is no '{self.metric}' among the teacher's metrics "
                 f"{sorted(metrics)}"
             )

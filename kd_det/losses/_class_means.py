@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from kd_det.centers import ClassCenters
+from kd_det.errors import InvalidInputError, UserError
 from kd_det.losses._rows import mean_over, unit_rows
 
 
-class CentersNotSetError(RuntimeError):
+class CentersNotSetError(UserError, RuntimeError):
     """A loss that needs class centers ran before it was given any."""
 
 
@@ -20,17 +21,17 @@ def check_shapes(
     given = {"s_emb": s_emb, "t_emb": t_emb, "centers": centers, "labels": labels}
     shapes = "got " + ", ".join(f"{k} {list(x.shape)}" for k, x in given.items() if x is not None)
     if s_emb.dim() != 2 or centers.dim() != 2 or labels.dim() not in (1, 2):
-        raise ValueError(
+        raise InvalidInputError(
             f"{who} needs s_emb [N, D], centers [C, D], labels [N] (or shares [N, C]); {shapes}"
         )
     if t_emb is not None and s_emb.shape != t_emb.shape:
-        raise ValueError(
+        raise InvalidInputError(
             f"{who} compares student and teacher embeddings of the same samples and size; "
             f"{shapes}. Where only the sizes differ, put a connector on the student's embedding"
         )
     shares_fit = labels.dim() == 1 or labels.shape[1] == len(centers)
     if s_emb.shape[1] != centers.shape[1] or len(labels) != len(s_emb) or not shares_fit:
-        raise ValueError(f"{who}: embeddings, centers and labels do not fit; {shapes}")
+        raise InvalidInputError(f"{who}: embeddings, centers and labels do not fit; {shapes}")
 
 
 def directions(centers: Tensor, labels: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class ClassMeanLoss(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if num_classes < 1 or embed_dim < 1 or loss_weight < 0:
-            raise ValueError(
+            raise InvalidInputError(
                 f"{type(self).__name__} needs num_classes >= 1, embed_dim >= 1 and "
                 f"loss_weight >= 0, got num_classes={num_classes}, embed_dim={embed_dim}, "
                 f"loss_weight={loss_weight}"
@@ -111,14 +112,14 @@ class ClassMeanLoss(nn.Module, ABC):
         fits = centers.num_classes == rows
         fits |= not self.background and centers.num_classes == rows + 1
         if not fits or centers.embed_dim != self.embed_dim:
-            raise ValueError(
+            raise InvalidInputError(
                 f"{type(self).__name__} expected centers of {rows} classes"
                 f"{' (the last is background)' if self.background else ''} and embedding size "
                 f"{self.embed_dim}, found {centers.num_classes} classes and size "
                 f"{centers.embed_dim}"
             )
         if not centers.counts[:rows].any():
-            raise ValueError(
+            raise InvalidInputError(
                 f"{type(self).__name__} was given centers in which no class was ever seen"
             )
         self.centers.copy_(centers.means[:rows])

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kd_det.errors import InvalidInputError
 from kd_det.losses._class_means import ClassMeanLoss, check_shapes
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import unit_rows
@@ -55,7 +56,7 @@ def center_contrast_loss(
 
 def _check_tau(tau: float) -> None:
     if not tau > 0:
-        raise ValueError(f"{TITLE} needs tau > 0, got tau={tau}")
+        raise InvalidInputError(f"{TITLE} needs tau > 0, got tau={tau}")
 
 
 @MODELS.register_module()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_det.errors import InvalidInputError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._pyramids import check_pyramids
 from kd_det.registry import MODELS
@@ -107,7 +108,7 @@ class CWDLoss(nn.Module):
     def __init__(self, loss_weight: float = 1.0, tau: float = 1.0, relative: bool = False) -> None:
         super().__init__()
         if loss_weight < 0 or not tau > 0:
-            raise ValueError(
+            raise InvalidInputError(
                 f"CWDLoss needs loss_weight >= 0 and tau > 0, got loss_weight={loss_weight}, "
                 f"tau={tau}"
             )

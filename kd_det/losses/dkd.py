@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_det.errors import InvalidInputError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import mean_over
 from kd_det.registry import MODELS
@@ -75,19 +76,19 @@ def _check_shapes(s_logits: Tensor, t_logits: Tensor, labels: Tensor) -> None:
         f"labels {list(labels.shape)}"
     )
     if s_logits.dim() != 2 or s_logits.shape != t_logits.shape:
-        raise ValueError(f"DKD needs s_logits and t_logits [N, C] of equal shape; {shapes}")
+        raise InvalidInputError(f"DKD needs s_logits and t_logits [N, C] of equal shape; {shapes}")
     if labels.shape != s_logits.shape[:1]:
-        raise ValueError(
+        raise InvalidInputError(
             "DKD needs one label for each row of logits, labels [N] (images that are mixed by "
             f"Mixup or CutMix have none); {shapes}"
         )
     if s_logits.shape[1] < 2:
-        raise ValueError(f"DKD needs logits of at least two classes; {shapes}")
+        raise InvalidInputError(f"DKD needs logits of at least two classes; {shapes}")
 
 
 def _check_options(alpha: float, beta: float, tau: float, loss_weight: float = 1.0) -> None:
     if not tau > 0 or min(alpha, beta, loss_weight) < 0:
-        raise ValueError(
+        raise InvalidInputError(
             "DKD needs tau > 0 and alpha, beta and loss_weight >= 0, got "
             f"tau={tau}, alpha={alpha}, beta={beta}, loss_weight={loss_weight}"
         )

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from kd_det.errors import InvalidInputError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import divisor, largest_entry
 from kd_det.registry import MODELS
@@ -31,7 +32,7 @@ def feature_l2_loss(s_emb: Tensor, t_emb: Tensor) -> Tensor:
     Feature Norm and Direction", arXiv 2305.17007.
     """
     if s_emb.dim() != 2 or s_emb.shape != t_emb.shape:
-        raise ValueError(
+        raise InvalidInputError(
             "feature L2 loss needs embeddings s_emb and t_emb [N, D] of equal shape, got s_emb "
             f"{list(s_emb.shape)}, t_emb {list(t_emb.shape)}. Where only the sizes differ, put a "
             "connector on the student's embedding"
@@ -61,7 +62,7 @@ def sifn_loss(s_emb: Tensor, step: float = 1.0) -> Tensor:
     """
     _check_step(step)
     if s_emb.dim() != 2:
-        raise ValueError(f"SIFN loss needs embeddings s_emb [N, D], got {list(s_emb.shape)}")
+        raise InvalidInputError(f"SIFN loss needs embeddings s_emb [N, D], got {list(s_emb.shape)}")
     s = at_least_float32(s_emb)
     scale = divisor(largest_entry(s.detach()))
     norm = torch.linalg.vector_norm(s / scale, dim=1)
@@ -72,7 +73,7 @@ def sifn_loss(s_emb: Tensor, step: float = 1.0) -> Tensor:
 
 def _check_step(step: float) -> None:
     if not step > 0:
-        raise ValueError(f"SIFN loss needs step > 0, got step={step}")
+        raise InvalidInputError(f"SIFN loss needs step > 0, got step={step}")
 
 
 @MODELS.register_module()
@@ -93,9 +94,11 @@ class FeatureNormLoss(nn.Module):
     def __init__(self, mode: str = "l2", step: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"FeatureNormLoss: expected mode to be one of {MODES}, got {mode!r}")
+            raise InvalidInputError(
+                f"FeatureNormLoss: expected mode to be one of {MODES}, got {mode!r}"
+            )
         if loss_weight < 0:
-            raise ValueError(f"FeatureNormLoss needs loss_weight >= 0, got {loss_weight}")
+            raise InvalidInputError(f"FeatureNormLoss needs loss_weight >= 0, got {loss_weight}")
         _check_step(step)
         self.mode = mode
         self.step = step
@@ -110,7 +113,7 @@ class FeatureNormLoss(nn.Module):
         if self.mode == "sifn":
             losses = sifn_loss(s_emb, self.step)
         elif t_emb is None:
-            raise ValueError("FeatureNormLoss with mode='l2' needs t_emb [N, D], got None")
+            raise InvalidInputError("FeatureNormLoss with mode='l2' needs t_emb [N, D], got None")
         else:
             losses = feature_l2_loss(s_emb, t_emb)
         return self.loss_weight * losses.sum() / max(len(losses), 1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_det.errors import InvalidInputError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._pyramids import check_pyramids
 from kd_det.registry import MODELS
@@ -60,7 +61,9 @@ def hcl_loss(
 
 def _check_normalize(normalize: str | None) -> None:
     if normalize not in NORMALIZE:
-        raise ValueError(f"HCL: expected normalize to be one of {NORMALIZE}, found {normalize!r}")
+        raise InvalidInputError(
+            f"HCL: expected normalize to be one of {NORMALIZE}, found {normalize!r}"
+        )
 
 
 def _standardised(x: Tensor) -> Tensor:
@@ -119,7 +122,7 @@ class HCLLoss(nn.Module):
     def __init__(self, loss_weight: float = 1.0, normalize: str | None = None) -> None:
         super().__init__()
         if loss_weight < 0:
-            raise ValueError(f"HCLLoss needs loss_weight >= 0, got {loss_weight}")
+            raise InvalidInputError(f"HCLLoss needs loss_weight >= 0, got {loss_weight}")
         _check_normalize(normalize)
         self.loss_weight = loss_weight
         self.normalize = normalize

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kd_det.errors import UserError
+
 # What the two parts are called, and where their annotations lie: COCO's own layout, that of
 # digits-coco, plain names, and Roboflow's export.
 NAMES = {"train": ("train2017", "train"), "val": ("val2017", "val", "valid")}
@@ -19,7 +21,7 @@ ANNOTATIONS = (
 IMAGES = ("{}", "images/{}", "images", "")
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Data that cannot be found, or that lacks what training needs."""
 
 

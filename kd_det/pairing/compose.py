@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from kd_det.errors import InvalidInputError
 from kd_det.pairing import methods, report, text
 from kd_det.pairing.data import Data, read_data
 from kd_det.pairing.detectors import Detector, PairingError, read_detector, short_name
@@ -118,7 +119,7 @@ def pair(
     cfg.update(found.settings)
     if batch_size is not None:
         if batch_size < 1:
-            raise ValueError(f"expected a batch size >= 1, found {batch_size}")
+            raise InvalidInputError(f"expected a batch size >= 1, found {batch_size}")
         cfg["train_dataloader"]["batch_size"] = batch_size
     decisions += set_schedule(cfg, ours.cfg, found, epochs)
     decisions += _set_runtime(cfg, ours, theirs)

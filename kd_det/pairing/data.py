@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.registry import DefaultScope
 
-from kd_det import cli
+from kd_det import config_files
 from kd_det.pairing.coco_folder import (
     CocoFolder,
     DataError,
@@ -66,7 +66,7 @@ def _of_folder(folder: CocoFolder, student: Settings, base: Settings) -> Data:
     for name, part in parts.items():
         key = f"{name}_dataloader"
         loader = copy.deepcopy(student.get(key) or base[key])
-        datasets = list(cli.datasets(loader["dataset"]))
+        datasets = list(config_files.datasets(loader["dataset"]))
         if len(datasets) != 1:
             raise DataError(
                 f"the student's {key} joins {len(datasets)} data sets, so nothing says which one "
@@ -152,7 +152,7 @@ def _of_config(cfg: Settings, name: str) -> Data:
     datasets = [
         dataset
         for part in LOADERS
-        for dataset in cli.datasets(settings[f"{part}_dataloader"]["dataset"])
+        for dataset in config_files.datasets(settings[f"{part}_dataloader"]["dataset"])
     ]
     classes = _classes_of(datasets[0], name)
     for dataset in datasets:

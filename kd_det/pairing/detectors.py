@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from kd_det.algorithms import heads
+from kd_det.errors import UnsupportedTypeError, UserError
 from kd_det.pairing.text import read_config
 
 # Of the image on which shapes are read. A multiple of all strides; on the meta device its size
@@ -25,7 +26,7 @@ SIDE = 512
 SMALL_SIDE = 128
 
 
-class PairingError(ValueError):
+class PairingError(UserError, ValueError):
     """Two detectors that cannot be paired."""
 
 
@@ -135,7 +136,7 @@ def _require_two_stage(model_cfg: dict[str, Any], name: str, who: str) -> None:
             "config has to import it (custom_imports)"
         )
     if not issubclass(kind, TwoStageDetector):
-        raise TypeError(
+        raise UnsupportedTypeError(
             f"kd_det pairs two-stage detectors, and the {who} is a {kind.__name__}, which is no "
             "TwoStageDetector"
         )

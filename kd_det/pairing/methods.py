@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kd_det
+from kd_det.errors import InvalidInputError
 
 # Figures stand here where they were read at the source that is named, or in its README.
 IN_PAPER = "see the paper's tables"
@@ -103,6 +104,8 @@ def bases(method: str) -> list[Path]:
         ValueError: For a method that does not exist; lists those that do.
     """
     if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}; expected one of {', '.join(METHODS)}")
+        raise InvalidInputError(
+            f"there is no method {method!r}; expected one of {', '.join(METHODS)}"
+        )
     folder = configs_folder() / "_base_"
     return [folder / "methods" / f"{method}.py", folder / "coco_1x.py"]

@@ -6,6 +6,7 @@ import copy
 import math
 from typing import Any
 
+from kd_det.errors import InvalidInputError
 from kd_det.pairing.data import Data
 
 # Warm-up takes at most this part of training: mmdet's 500 iterations may be all of a small set's.
@@ -32,7 +33,7 @@ def set_schedule(
         ValueError: If ``epochs`` is below 1.
     """
     if epochs is not None and epochs < 1:
-        raise ValueError(f"expected epochs >= 1, found {epochs}")
+        raise InvalidInputError(f"expected epochs >= 1, found {epochs}")
     decisions = []
     loop = student.get("train_cfg") or {}
     owner = "kd_det's 1x for COCO"

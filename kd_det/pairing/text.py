@@ -10,7 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kd_det import cli
+from kd_det import config_files
+from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.files import write_atomically
 
 WIDTH = 100
@@ -29,8 +30,8 @@ def read_config(name: str) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
     """
     if "::" not in name:
-        return cli.read_config(name).to_dict()
-    cli.package_config(name)
+        return config_files.read_config(name).to_dict()
+    config_files.package_config(name)
     # What MMEngine inherits from a package is marked as its; so are kd_det's bases.
     return inherited([name])
 
@@ -78,7 +79,7 @@ def write_config(
     base = inherited(bases)
     lacking = base.keys() - wanted.keys()
     if lacking:
-        raise ValueError(
+        raise InvalidInputError(
             f"keys of the bases cannot be taken away, found none of {', '.join(sorted(lacking))}"
         )
     changes = difference(base, wanted)
@@ -90,7 +91,7 @@ def write_config(
     found = Config.fromfile(path).to_dict()
     if found != wanted:
         other = sorted(k for k in found | dict(wanted) if found.get(k) != wanted.get(k))
-        raise ValueError(
+        raise InvalidInputError(
             f"{path} was written, but read from it is not what was meant: {', '.join(other)}"
         )
 
@@ -124,7 +125,7 @@ def source(value: Any, indent: int = 0, taken: int = 0) -> str:
         return str(value)
     if not isinstance(value, (Mapping, list, tuple)):
         if value is not None and not isinstance(value, (str, int, float, bytes)):
-            raise TypeError(f"a config can hold literals, found {value!r}")
+            raise UnsupportedTypeError(f"a config can hold literals, found {value!r}")
         return _literal(value)
     opening, items, closing = _items(value, indent + 4)
     single = len(value) == 1 and isinstance(value, tuple)

@@ -32,7 +32,7 @@ from test_packaging import declared
 
 import kd_det.registry as registry
 from kd_det.algorithms.speed import Speed
-from kd_det.cli import read_config
+from kd_det.config_files import read_config
 
 REGISTRIES = [each for each in vars(registry).values() if isinstance(each, Registry)]
 LANGUAGES = {"python", "bash", "text", "yaml", "bibtex"}

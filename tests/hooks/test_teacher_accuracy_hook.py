@@ -15,8 +15,9 @@ from mmdet.models import DetDataPreprocessor
 from mmengine.runner import Runner
 from torch import nn
 
-from kd_det import TeacherAccuracyHook, cli
+from kd_det import TeacherAccuracyHook
 from kd_det.algorithms.checkpoint import weights_sha256
+from kd_det.commands import common
 from kd_det.hooks import TeacherAccuracyError
 
 METRIC = "coco/bbox_mAP"
@@ -171,7 +172,7 @@ def test_metrics_of_something_else_do_not_count(run, caplog, change, why):
 def test_bad_teacher_stops_the_run_with_one_message(make):
     run = make("work", asked(floor=0.9))
     with pytest.raises(SystemExit) as stopped:
-        cli.run(run.train)
+        common.run(run.train)
     message = str(stopped.value)
     value = json.loads(kept(run).read_text())["metrics"][METRIC]
     assert message.startswith(

@@ -11,7 +11,7 @@ import pytest
 from command_line import RECIPE, TOOLS, load_tool, run_process, small_options
 from small import digits_config
 
-from kd_det import cli
+from kd_det.commands import common
 
 
 @pytest.fixture
@@ -19,14 +19,12 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``tool("train", *arguments)`` in this process; errors end it with SystemExit."""
     monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.setenv("LOCAL_RANK", "0")  # the tools set it
-    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
-    # As it is where a tool is the program that was started.
-    monkeypatch.setattr(cli, "OWN_CODE", (Path(cli.__file__).parent, TOOLS))
+    monkeypatch.delenv(common.DEBUG_VARIABLE, raising=False)
 
     def run(name: str, *arguments: object) -> None:
         module = load_tool(name)
         monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
-        cli.run(module.main)
+        common.run(module.main)
 
     return run
 

@@ -37,8 +37,8 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize("name", ["config.py", "model.safetensors", "metadata.json", "model.pth"])
 def test_files_of_two_exports_are_found(tmp_path, monkeypatch, name):
-    from kd_det.export import export_student
-    from kd_det.plain_config import plain_config
+    from kd_det.export.plain_config import plain_config
+    from kd_det.export.student import export_student
 
     tool = study(monkeypatch)
     cfg = Config.fromfile(ROOT / "configs/cls/digits/plain.py")

@@ -28,9 +28,9 @@ def test_without_out_it_lies_in_the_distilled_run(tool, trained_runs, capsys):
 
 def test_what_is_not_installed_is_told(refusal, trained_runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "kd_det.visualization.html_report", raising=False)
-    monkeypatch.delitem(sys.modules, "kd_det.visualization.page", raising=False)
-    monkeypatch.delitem(sys.modules, "kd_det.visualization.sections", raising=False)
+    monkeypatch.delitem(sys.modules, "kd_det.report.html_report", raising=False)
+    monkeypatch.delitem(sys.modules, "kd_det.report.page", raising=False)
+    monkeypatch.delitem(sys.modules, "kd_det.report.sections", raising=False)
     assert 'a report needs jinja2; install it with: pip install "kd_det[report]"' in (
         refusal("report", trained_runs["plain"])
     )

@@ -12,9 +12,9 @@ import torch
 from command_line import RECIPE, TOOLS, run_process, small_options
 from small import ROOT
 
-from kd_det import cli
 from kd_det.algorithms import WiringError
 from kd_det.centers import ClassCenters
+from kd_det.commands import common
 
 
 def output_of(process: subprocess.CompletedProcess) -> str:
@@ -99,7 +99,7 @@ def test_missing_images_and_other_datasets_have_their_own_remedy(refusal, config
 
 
 def test_work_directory_that_cannot_be_written_is_told(refusal, config_file, monkeypatch):
-    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)  # the tests may run as root
+    monkeypatch.setattr(common.os, "access", lambda path, mode: False)  # the tests may run as root
     message = refusal("train", config_file(), "--work-dir", "/some/where/else")
     assert "/some/where/else cannot be written, since / is read-only; choose another" in message
 
@@ -240,7 +240,7 @@ def test_config_of_a_package_is_found():
         work_dir=None,
         local_rank=0,
     )
-    cfg = cli.load_config(args)
+    cfg = common.load_config(args)
     assert cfg.model.type == "FasterRCNN"
     assert cfg.work_dir == "work_dirs/faster-rcnn_r50_fpn_1x_coco"
 
@@ -263,22 +263,29 @@ def test_ctrl_c_says_how_to_go_on(capsys):
     def main() -> None:
         raise KeyboardInterrupt
 
-    for stopped in (cli.STARTS_OVER, cli.GOES_ON):
+    for stopped in (common.STARTS_OVER, common.GOES_ON):
         with pytest.raises(SystemExit) as caught:
-            cli.run(main, stopped)
+            common.run(main, stopped)
         assert caught.value.code == 130
         assert capsys.readouterr().err == f"\nstopped; {stopped}\n"
 
 
-def test_both_sides_of_a_fault_are_printed(monkeypatch, tmp_path):
+def test_both_sides_of_a_fault_are_printed():
     def main() -> None:
         error = WiringError("shapes differ")
         error.add_note("loss_nd: s_emb from the student")
         raise error
 
-    monkeypatch.setattr(cli, "_is_for_the_user", lambda error: True)
     with pytest.raises(SystemExit, match=r"shapes differ\n  loss_nd: s_emb from the student"):
-        cli.run(main)
+        common.run(main)
+
+
+def test_a_fault_keeps_its_traceback():
+    def main() -> None:
+        raise KeyError("data_preprocessor")  # raised in our own code, and not for users
+
+    with pytest.raises(KeyError):
+        common.run(main)
 
 
 def test_dataset_elsewhere_gets_a_remedy_of_its_own(refusal, config_file, tmp_path):

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from _bench.timing import Times, ratio
+from kd_det.errors import InvalidInputError
 from kd_det.files import write_atomically
-from kd_det.visualization.machine import processor, software
+from kd_det.report.machine import processor, software
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def show_comparison(first: Path, second: Path) -> None:
     found = {_key(row): row for row in new}
     both = [row for row in old if _key(row) in found]
     if not both:
-        raise ValueError(f"{first} and {second} have no measurement in common")
+        raise InvalidInputError(f"{first} and {second} have no measurement in common")
     headings = ("case", "what", first.stem, second.stem, "second / first")
     for suite, table in _tables(both, headings):
         for row in suite:
@@ -200,4 +201,6 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
         content = json.loads(path.read_text())
         return content["about"], [Row(**row) for row in content["rows"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected a file that --json wrote, found {error!r}") from error
+        raise InvalidInputError(
+            f"{path}: expected a file that --json wrote, found {error!r}"
+        ) from error

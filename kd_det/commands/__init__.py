@@ -1,0 +1,1 @@
+"""The command lines: `kd-det train`, `test`, `distill` and the others."""

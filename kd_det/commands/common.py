@@ -1,0 +1,116 @@
+"""What the command lines share: options, early checks, errors in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from kd_det import config_files
+from kd_det.errors import UserError
+
+DEBUG_VARIABLE = "KD_DET_DEBUG"
+# What becomes of a tool that is stopped by Ctrl-C.
+STARTS_OVER = "the same command starts over"
+GOES_ON = "the same command goes on where it was"
+GOES_ON_WITH_RESUME = (
+    "the same command with --resume goes on from the last checkpoint (from the beginning, if there "
+    "is none yet)"
+)
+
+
+def parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with the options that every tool on a config has."""
+    result = bare_parser(description, example)
+    result.add_argument("config", help="config file, or a config of a package (mmdet::...)")
+    result.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how several processes were started (see tools/dist_train.sh)",
+    )
+    # torchrun of old passes it; new versions set LOCAL_RANK by themselves.
+    result.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return result
+
+
+def bare_parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with the options of a tool that makes a config or reads one."""
+    result = argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override entries of the config: model.teacher_ckpt=t.pth a.b='[1, 2]'",
+    )
+    result.add_argument("--work-dir", help="where logs and results go")
+    return result
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config with what the command line overrides."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = config_files.read_config(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    check_work_dir(Path(cfg.work_dir))
+    return cfg
+
+
+def check_work_dir(folder: Path) -> None:
+    """Raise ``NotADirectoryError`` or ``PermissionError`` if results could not be written there."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(
+                f"the work directory {folder} cannot be made, since {path} is a file; "
+                "choose another with --work-dir"
+            )
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(
+            f"the work directory {folder} cannot be written, since {existing} is read-only; "
+            "choose another with --work-dir"
+        )
+
+
+def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
+    """Run a tool; an error meant for the person at the terminal ends it with one message.
+
+    Those are :class:`kd_det.errors.UserError` and files that cannot be read or written. Anything
+    else is a fault that keeps its traceback. KD_DET_DEBUG=1 shows all tracebacks.
+
+    Args:
+        main: The tool.
+        stopped: What is said after Ctrl-C, which ends it with the shell's exit code for that, 130.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(f"\nstopped; {stopped}", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        # mmcv raises a plain ValueError where it cannot read an image.
+        expected = isinstance(error, (UserError, OSError)) or "failed to load image" in str(error)
+        if os.environ.get(DEBUG_VARIABLE) or not expected:
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        # A worker's error comes with its traceback; the last line is the error.
+        text = str(text).strip().splitlines()[-1] if "failed to load image" in str(text) else text
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        sys.exit(f"error ({type(error).__name__}): {text}{notes}\n"
+                 f"(set {DEBUG_VARIABLE}=1 to see where it was raised)")  # fmt: skip

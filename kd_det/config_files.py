@@ -1,0 +1,133 @@
+"""Read configs by file or package name, and look for the files that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import get_installed_path
+
+from kd_det.errors import InvalidInputError
+
+
+def read_config(name: str) -> Config:
+    """The config of a file, or of a package by a name like ``mmdet::path/name.py``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if "::" in name:
+        return Config.fromfile(package_config(name))
+    remedy = "recipes lie in configs/, those of a package are named like mmdet::path/name.py"
+    require(name, "the config file", remedy)
+    return Config.fromfile(name)
+
+
+def package_config(name: str) -> Path:
+    """The file of a package's config, named like ``mmdet::path/name.py``.
+
+    Raises:
+        FileNotFoundError: If there is none; tells which are called alike.
+    """
+    try:
+        return Path(Config._get_cfg_path(name, "")[0])
+    except (AssertionError, ValueError, ImportError) as error:  # MMEngine's, of wrong names
+        raise FileNotFoundError(f"there is no config {name}: {error}") from error
+    except FileNotFoundError as error:
+        package, _, inside = name.partition("::")
+        folder = Path(get_installed_path(MODULE2PACKAGE[package]), ".mim", "configs")
+        there = [file.relative_to(folder).as_posix() for file in folder.glob("**/*.py")]
+        alike = ", ".join(f"{package}::{each}" for each in get_close_matches(inside, there))
+        found = f"called alike: {alike}" if alike else f"those that there are lie in {folder}"
+        raise FileNotFoundError(f"there is no config {name}; {found}") from error
+
+
+def is_distillation(cfg: Config) -> bool:
+    """Whether the config's model is a student with a teacher."""
+    return "teacher" in cfg.model and "architecture" in cfg.model
+
+
+def model_config(cfg: Config, part: str) -> ConfigDict:
+    """The config of a distillation's ``'student'`` or ``'teacher'`` alone."""
+    model = cfg.model.architecture if part == "student" else cfg.model.teacher
+    if "cfg_path" in model:  # MMRazor's way to name the model of another config
+        from mmengine.hub import get_config
+
+        model = get_config(model.cfg_path).model
+    return model
+
+
+def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
+    """Look for the local files that ``parts`` of the config will read.
+
+    Args:
+        cfg: The config.
+        parts: Any of ``train``, ``val``, ``test`` (their datasets) and ``teacher``.
+
+    Raises:
+        FileNotFoundError: Names what is missing, where, and what to do.
+    """
+    if "teacher" in parts:
+        require(cfg.model.get("teacher_ckpt"), "the teacher's checkpoint", TEACHER_REMEDY)
+    for part in parts:
+        loader = cfg.get(f"{part}_dataloader")
+        if loader is not None:
+            for dataset in datasets(loader.dataset):
+                _check_dataset(dataset, part)
+        evaluator = cfg.get(f"{part}_evaluator")
+        if isinstance(evaluator, dict) and evaluator.get("ann_file"):
+            remedy = f"set {part}_evaluator.ann_file as in {part}_dataloader"
+            require(evaluator["ann_file"], f"the {part} evaluator's annotation file", remedy)
+
+
+TEACHER_REMEDY = "train the teacher first, or set model.teacher_ckpt to its file or URL"
+
+
+def _check_dataset(dataset: ConfigDict, part: str) -> None:
+    if "://" in str(dataset.get("data_root")):
+        return
+    root = Path(dataset.get("data_root") or "")
+    remedy = f"put the dataset there, or set {part}_dataloader.dataset.data_root"
+    if root.name == "digits-coco":
+        remedy = f"run: python tools/make_digits_coco.py --root {root}"
+    if dataset.get("ann_file"):
+        require(root / dataset.ann_file, f"the {part} annotation file", remedy)
+        _check_annotations(root / dataset.ann_file, part)
+    elif dataset.get("data_root"):
+        # What mmpretrain looks for, if it may not download it.
+        unpacked = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
+        folder = unpacked.get(str(dataset.get("type")).split(".")[-1], "")
+        require(root / folder, f"the {part} data", remedy)
+    for prefix in (dataset.get("data_prefix") or {}).values():
+        if isinstance(prefix, str) and prefix:
+            require(root / prefix, f"the {part} image folder", remedy)
+
+
+def _check_annotations(path: Path, part: str) -> None:
+    """Raise ``ValueError`` if a JSON file is empty, or begins as no object does."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if path.suffix == ".json" and not start.startswith(b"{"):
+        raise InvalidInputError(
+            f"the {part} annotation file {path}: expected JSON in COCO format, found "
+            f"{'nothing' if not start else repr(start[:20])}"
+        )
+
+
+def datasets(dataset: Any) -> Iterator[Any]:
+    """The datasets inside wrappers (repeated, concatenated, class-balanced)."""
+    inner = dataset.get("dataset") or dataset.get("datasets")
+    if inner is None:
+        yield dataset
+    for each in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
+        yield from datasets(each)
+
+
+def require(path: str | Path | None, what: str, remedy: str) -> None:
+    """Raise ``FileNotFoundError`` with the remedy unless ``path`` exists (or is None or a URL)."""
+    if path is not None and "://" not in str(path) and not Path(path).exists():
+        raise FileNotFoundError(f"{what} does not exist: {path}; {remedy}")

@@ -1,0 +1,109 @@
+"""Sections of a report on embeddings: norms, directions, class centers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kd_det.centers import ClassCenters
+from kd_det.report import figures
+from kd_det.report.comparison import Comparison
+from kd_det.report.embeddings import class_means, cosines, unit
+from kd_det.report.page import Figure, Section, Table
+from kd_det.report.runs import Run
+
+FILE_NAME = "class_centers.safetensors"
+
+
+def embeddings(comparison: Comparison) -> Section:
+    """Norms, and cosines to the class mean, before and after: arXiv 2305.17007, figure 1."""
+    title = "Norm and direction of embeddings"
+    shown = [run for run in comparison.chosen if len(comparison.evaluations[run.name].labels)]
+    if not shown:
+        return Section(
+            title,
+            "Left out: these models have no layer of class logits whose inputs could be compared "
+            "(a two-stage detector's box head or a classifier's head.fc).",
+        )
+    found = {run.name: comparison.evaluations[run.name] for run in shown}
+    norms = {name: np.linalg.norm(e.embeddings, axis=1) for name, e in found.items()}
+    pictures = [Figure(figures.distributions(norms, comparison.colors, "norm"), "norms")]
+    means, origin = teacher_means(comparison)
+    directions: dict[str, np.ndarray] = {}
+    if means is not None:
+        directions = {
+            name: cosines(e.embeddings, e.labels, means)
+            for name, e in found.items()
+            if e.embeddings.shape[1] == means.shape[1]
+        }
+    if directions:
+        caption = "cosine to the class mean"
+        uri = figures.distributions(directions, comparison.colors, "cosine")
+        pictures.append(Figure(uri, caption))
+    rows = [
+        [run.name, f"{np.median(norms[run.name]):.2f}", _median(directions.get(run.name))]
+        for run in shown
+    ]
+    number = len(next(iter(found.values())).labels)
+    objects = "annotated boxes" if comparison.metric.startswith("coco/") else "images"
+    text = f"Of the same {number} {objects} of the validation data. {origin}"
+    if len(directions) < len(shown):
+        text += " An embedding of another size than the teacher's has no cosine to its means."
+    return Section(title, text, pictures, Table(["median", "norm", "cosine"], rows))
+
+
+def center_similarity(comparison: Comparison) -> Section:
+    """Cosines between class centers."""
+    title = "Similarity of class centers"
+    means, origin = teacher_means(comparison)
+    if means is None:
+        return Section(title, origin)
+    names = comparison.validation.class_names
+    names += ["background"] * (len(means) - len(names))
+    rows = unit(means)
+    uri = figures.similarities(rows @ rows.T, names)
+    return Section(title, origin, [Figure(uri, "cosine between the centers of two classes")])
+
+
+def teacher_means(comparison: Comparison) -> tuple[np.ndarray | None, str]:
+    """The teacher's class means ``[C, D]``, and where they come from or why there are none.
+
+    Those that the distilled student learnt from, or else of the validation data.
+    """
+    teacher, distilled = comparison.best("teacher"), comparison.best("distilled")
+    if teacher is None:
+        return None, "Left out: class means are the teacher's, and no teacher was given."
+    found = comparison.evaluations[teacher.name]
+    if not len(found.labels):
+        return None, "Left out: the teacher has no layer of class logits to take embeddings from."
+    file = _file_of(distilled) if distilled is not None else None
+    if file is not None:
+        centers = ClassCenters.load(file)
+        if centers.embed_dim == found.embeddings.shape[1]:
+            return (
+                centers.means.numpy().astype(np.float64),
+                "Class means: those that the student learnt from, of the teacher on training data.",
+            )
+    classes = max(len(comparison.validation.class_names), int(found.labels.max()) + 1)
+    return (
+        class_means(found.embeddings, found.labels, classes),
+        "Class means: of the teacher on the validation data, since the method has no class "
+        "centers.",
+    )
+
+
+def _file_of(run: Run) -> Path | None:
+    """The file of class centers that a run used."""
+    named = [
+        hook.get("file")
+        for hook in run.cfg.get("custom_hooks") or []
+        if str(hook.get("type")).endswith("ClassCenterHook")
+    ]
+    candidates = [Path(file) for file in named if isinstance(file, str)]
+    candidates.append(run.folder / FILE_NAME)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _median(values: np.ndarray | None) -> str:
+    return "-" if values is None else f"{np.median(values):.3f}"

@@ -1,0 +1,55 @@
+"""The page: sections of text, figures, a table and pictures, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from kd_det.report.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An image as a data URI, and what it shows."""
+
+    uri: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; the first cell of each names it."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page. One that has but a text says why the rest is left out."""
+
+    title: str
+    text: str
+    figures: Sequence[Figure] = ()
+    table: Table | None = None
+    pictures: Sequence[Picture] = ()
+    facts: Sequence[tuple[str, str]] = field(default=())  # a number, and what it is
+
+    @property
+    def left_out(self) -> bool:
+        return not (self.figures or self.table or self.pictures or self.facts)
+
+
+def render(title: str, sections: Sequence[Section], footer: str) -> str:
+    """The HTML, without anything that it would have to load."""
+    environment = Environment(
+        loader=PackageLoader("kd_det.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html.j2")
+    return template.render(title=title, sections=sections, footer=footer)

@@ -1,0 +1,132 @@
+"""Work directories of trainings, and what part each plays in a distillation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from kd_det import config_files
+from kd_det.report.scalars import read_scalars
+
+ROLES = ("teacher", "plain", "distilled")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained model.
+
+    Args:
+        name: How it is called in a report.
+        role: One of :data:`ROLES`.
+        folder: Its work directory; for a teacher that was trained elsewhere, that of its student.
+        cfg: The config that ``folder`` was trained with.
+        checkpoint: File or URL of the weights.
+        trained_here: Whether ``folder`` is this model's own.
+    """
+
+    name: str
+    role: str
+    folder: Path
+    cfg: Config
+    checkpoint: str
+    trained_here: bool = True
+
+    @property
+    def model(self) -> Any:
+        """The model's own config, out of that of a distillation."""
+        part = "student" if self.trained_here else "teacher"
+        return (
+            config_files.model_config(self.cfg, part)
+            if config_files.is_distillation(self.cfg)
+            else self.cfg.model
+        )
+
+    @cached_property
+    def scalars(self) -> dict[str, dict[int, float]]:
+        """What its training logged, by name and step."""
+        return read_scalars(self.folder) if self.trained_here else {}
+
+
+def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None) -> list[Run]:
+    """The trainings in work directories, ordered as :data:`ROLES`.
+
+    A config with teacher and student is that of a distilled run. Of the others, one that a
+    distilled run's ``teacher_ckpt`` lies in is the teacher, the rest is plain. A teacher that is
+    not among them is taken from the distilled run's config.
+
+    Args:
+        folders: Work directories.
+        options: Entries to override in all configs, as ``--cfg-options`` does.
+
+    Raises:
+        FileNotFoundError: If one has no config or no checkpoint.
+    """
+    folders = list(dict.fromkeys(Path(folder) for folder in folders))
+    configs = {folder: _config(folder) for folder in folders}
+    for cfg in configs.values():
+        cfg.merge_from_dict(dict(options or {}))
+    distilled = [folder for folder in folders if config_files.is_distillation(configs[folder])]
+    teachers = {configs[folder].model.get("teacher_ckpt") for folder in distilled} - {None}
+    runs = []
+    for folder, name in zip(folders, _names(folders)):
+        role = "plain"
+        if folder in distilled:
+            role = "distilled"
+        elif any(_lies_in(checkpoint, folder) for checkpoint in teachers):
+            role = "teacher"
+        runs.append(Run(name, role, folder, configs[folder], _checkpoint(folder)))
+    given = [run.folder for run in runs if run.role == "teacher"]
+    for folder in distilled:
+        checkpoint = configs[folder].model.get("teacher_ckpt")
+        if checkpoint in teachers and not any(_lies_in(checkpoint, other) for other in given):
+            remedy = "start where the training was started, or name the teacher's run as well"
+            config_files.require(checkpoint, "the teacher's checkpoint", remedy)
+            name = checkpoint if "teacher" in [run.name for run in runs] else "teacher"
+            runs.append(Run(name, "teacher", folder, configs[folder], checkpoint, False))
+            teachers.discard(checkpoint)  # several students may have the same
+    return sorted(runs, key=lambda run: ROLES.index(run.role))
+
+
+def _config(folder: Path) -> Config:
+    dumped = [*sorted(folder.glob("*/vis_data/config.py")), *sorted(folder.glob("*.py"))]
+    if not dumped:
+        raise FileNotFoundError(
+            f"{folder} is no work directory of a training: expected the config that MMEngine "
+            "writes, <time>/vis_data/config.py, and found none"
+        )
+    # The last start's, if there are any; else the one in the folder.
+    starts = [path for path in dumped if path.parent != folder]
+    return Config.fromfile(starts[-1] if starts else dumped[0])
+
+
+def _checkpoint(folder: Path) -> str:
+    """The last one that was written, also where the folder was moved since."""
+    marker = folder / "last_checkpoint"
+    if marker.is_file():
+        name = Path(marker.read_text().strip()).name
+        if (folder / name).is_file():
+            return str(folder / name)
+    raise FileNotFoundError(
+        f"{folder} has no finished checkpoint: expected a file last_checkpoint that names one"
+    )
+
+
+def _lies_in(checkpoint: str, folder: Path) -> bool:
+    return "://" not in checkpoint and Path(checkpoint).resolve().is_relative_to(folder.resolve())
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Folder names; with more of the path where two are the same."""
+    names = [folder.resolve().name for folder in folders]
+    return [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names)]
+
+
+def settings_text(*settings: Any) -> str:
+    """Configs as text that is the same whenever they are."""
+    return json.dumps(settings, default=repr, sort_keys=True)

@@ -1,0 +1,138 @@
+"""The validation data on which all models of a report are compared, and the models themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.evaluator import Evaluator
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kd_det import config_files
+from kd_det.errors import InvalidInputError
+from kd_det.report.runs import Run, settings_text
+
+
+class Validation:
+    """Validation data and metric of a config, in the order of the data set.
+
+    Args:
+        cfg: The config of the run that the others are compared with.
+
+    Raises:
+        FileNotFoundError: If annotations or images are missing.
+        ValueError: If the config has no validation.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        if not cfg.get("val_dataloader") or not cfg.get("val_evaluator"):
+            raise InvalidInputError(
+                "a report compares on validation data, and the config has no val_*"
+            )
+        config_files.check_files(cfg, ("val",))
+        init_default_scope(cfg.get("default_scope", "mmengine"))
+        self.cfg = cfg
+        self.device = get_device()
+        loader = copy.deepcopy(cfg.val_dataloader)
+        loader.update(
+            sampler=dict(type="DefaultSampler", shuffle=False),
+            persistent_workers=False,
+            drop_last=False,
+        )
+        loader.pop("batch_sampler", None)
+        with quiet():
+            self.loader: DataLoader = Runner.build_dataloader(loader, seed=0)
+        self.dataset: Any = self.loader.dataset
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(map(str, self.dataset.metainfo.get("classes") or []))
+
+    def evaluator(self) -> Evaluator:
+        """The config's metric, by class too where it can do that."""
+        metrics = copy.deepcopy(self.cfg.val_evaluator)
+        for metric in [metrics] if isinstance(metrics, dict) else metrics:
+            if str(metric["type"]).split(".")[-1] == "CocoMetric":
+                metric["classwise"] = True
+                if not isinstance(metric["metric"], str):
+                    # Its results by class have no prefix: those of the last one stay.
+                    metric["metric"] = sorted(metric["metric"], key="bbox".__eq__)
+        with quiet():
+            evaluator = Evaluator(metrics)
+        evaluator.dataset_meta = self.dataset.metainfo
+        return evaluator
+
+    def model(self, run: Run) -> nn.Module:
+        """A run's model in eval mode, with its weights, on the device.
+
+        Raises:
+            kd_det.algorithms.CheckpointError: If the weights do not fit.
+        """
+        from kd_det.algorithms.checkpoint import load_weights
+
+        init_default_scope(self.cfg.get("default_scope", "mmengine"))
+        model = MODELS.build(self._model_config(run))
+        load_weights(model, run.checkpoint, run.role)
+        return model.to(self.device).eval()
+
+    def _model_config(self, run: Run) -> ConfigDict:
+        model = copy.deepcopy(run.model)
+        if run.cfg.get("data_preprocessor") is not None:  # as a Runner does
+            model.setdefault("data_preprocessor", run.cfg.data_preprocessor)
+        return model
+
+    def first_image(self) -> dict[str, Any]:
+        """The first image as a batch, before any model's data preprocessor."""
+        return pseudo_collate([self.dataset[0]])
+
+    def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Annotated boxes ``[n, 4]`` (x1, y1, x2, y2 of the image file) and classes ``[n]``."""
+        found = [
+            (instance["bbox"], instance["bbox_label"])
+            for instance in self.dataset.get_data_info(index).get("instances", [])
+            if not instance.get("ignore_flag")
+        ]
+        boxes = np.array([box for box, _ in found], dtype=np.float32).reshape(-1, 4)
+        return boxes, np.array([label for _, label in found], dtype=np.int64)
+
+    def image_path(self, index: int) -> Path:
+        return Path(self.dataset.get_data_info(index)["img_path"])
+
+    def key(self, run: Run) -> str:
+        """Digest of all that the evaluation of a run depends on."""
+        metrics = self.cfg.val_evaluator
+        files = [run.checkpoint]
+        for metric in [metrics] if isinstance(metrics, dict) else metrics:
+            files.append(metric.get("ann_file") or "")
+        settings = settings_text(
+            self._model_config(run), self.cfg.val_dataloader.dataset, metrics, len(self.dataset)
+        )
+        return _digest(settings, *map(_file_digest, files))
+
+
+def _file_digest(path: str) -> str:
+    """Of a file's content; of the name itself where it is a URL."""
+    if "://" in path or not path:
+        return path
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def quiet() -> contextlib.redirect_stdout:
+    """Keeps what pycocotools prints off the terminal."""
+    return contextlib.redirect_stdout(io.StringIO())

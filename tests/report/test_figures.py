@@ -1,0 +1,60 @@
+"""Figures are SVG that needs nothing else, and the same for the same numbers."""
+
+from __future__ import annotations
+
+import base64
+from xml.etree import ElementTree
+
+import numpy as np
+
+from kd_det.report import figures
+
+COLORS = {"plain": "#d95f02", "distilled": "#1b9e77"}
+
+
+def svg(uri: str) -> str:
+    kind, data = uri.split(",", 1)
+    assert kind == "data:image/svg+xml;base64"
+    text = base64.b64decode(data).decode()
+    assert ElementTree.fromstring(text).tag.endswith("svg")
+    return text
+
+
+def test_all_figures_are_drawn_in_their_colors():
+    rows = np.random.default_rng(0).normal(size=(2, 50))
+    drawn = [
+        figures.curves({"plain": {1: 0.1, 2: 0.2}, "distilled": {1: 0.3}}, COLORS, "epoch", "mAP"),
+        figures.gains(["a", "b"], [0.1, 0.2], [0.3, 0.1], tuple(COLORS.values()), ("p", "d"), "AP"),
+        figures.distributions(dict(zip(COLORS, rows)), COLORS, "norm"),
+    ]
+    for uri in drawn:
+        assert all(color in svg(uri) for color in COLORS.values())
+    again = figures.distributions(dict(zip(COLORS, rows)), COLORS, "norm")
+    assert again == drawn[-1]
+
+
+def test_degenerate_numbers_are_drawn():
+    svg(figures.curves({"plain": {1: float("nan")}}, COLORS, "epoch", "loss", wide=True))
+    svg(figures.curves({"plain": {1: 0.0, 2: 5.0}}, COLORS, "epoch", "loss", wide=True))
+    svg(figures.distributions({"plain": np.zeros(3)}, COLORS, "norm"))
+    svg(figures.similarities(np.eye(1), ["one"]))
+
+
+def test_only_losses_over_decades_are_logarithmic():
+    series = {"plain": {step: 10.0**-step for step in range(4)}}
+    wide = svg(figures.curves(series, COLORS, "epoch", "loss", wide=True))
+    plain = svg(figures.curves(series, COLORS, "epoch", "loss"))
+    assert wide != plain
+
+
+def test_eighty_classes_stay_readable():
+    names = [f"class {i}" for i in range(80)]
+    values = np.linspace(0, 1, 80)
+    few = svg(
+        figures.gains(names[:8], values[:8], values[:8], ("#111111", "#222222"), ("a", "b"), "AP")
+    )
+    many = svg(figures.gains(names, values, values, ("#111111", "#222222"), ("a", "b"), "AP"))
+    height = [float(ElementTree.fromstring(t).get("height")[:-2]) for t in (few, many)]
+    assert height[1] / 80 > 14  # points for each
+    assert height[0] < 250
+    svg(figures.similarities(np.eye(80), names))

@@ -1,0 +1,200 @@
+"""The page as a whole, on small runs; in a browser where there is one."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from small import runner
+from small_cls import CLS
+
+from kd_det.report.html_report import compare, write_report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def comparison(trained_runs):
+    return compare(list(trained_runs.values()))
+
+
+@pytest.fixture(scope="module")
+def page(comparison, tmp_path_factory) -> Path:
+    """A whole report; models of two iterations find little, so some detections are put in."""
+    import numpy as np
+
+    found = comparison.evaluations
+    boxes, labels = comparison.validation.objects(0)
+    added = dict(
+        boxes=boxes,
+        scores=np.full(len(boxes), 0.9),
+        classes=labels,
+        images=np.zeros(len(boxes), int),
+    )
+    evaluations = {**found, "distilled": _replaced(found["distilled"], **added)}
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(_replaced(comparison, evaluations=evaluations), out, images=2)
+    return out
+
+
+def _replaced(value, **changes):
+    from dataclasses import replace
+
+    return replace(value, **changes)
+
+
+class Outline(HTMLParser):
+    """Headings, links and texts of the parts that are left out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.titles: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "srcset", "data") and v]
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2" and data.strip():
+            self.titles.append(data.strip())
+
+
+TITLES = [
+    "Summary",
+    "Learning curves",
+    "Distillation losses",
+    "Embeddings in training",
+    "AP by class",
+    "Norm and direction of embeddings",
+    "Similarity of class centers",
+    "Pictures",
+]
+
+
+def test_all_parts_are_there_and_nothing_is_loaded(page):
+    text = page.read_text()
+    outline = Outline(text)
+    assert outline.titles == TITLES
+    assert 'class="left-out"' not in text and "<script" not in text and "@import" not in text
+    assert all(link.startswith(("data:", "#")) for link in outline.links)
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_numbers_beside_it_are_those_of_the_evaluation(page, comparison):
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    assert [run["role"] for run in numbers] == ["teacher", "plain", "distilled"]
+    for entry in numbers:
+        assert entry["metrics"] == comparison.evaluations[entry["name"]].metrics
+        assert entry["flops"] == comparison.costs[entry["name"]].flops
+        assert entry["latency_seconds"]["median"] > 0
+
+
+def test_a_picture_shows_what_is_right(page):
+    text = page.read_text()
+    assert text.count('class="picture"') in (1, 2)
+    for column in ("ground truth", "teacher", "plain", "distilled"):
+        assert f"<figcaption>{column}" in text
+    assert "distilled, F1 1.00" in text
+    assert 'class="right"><rect' in text
+    # An image is embedded once, for all columns.
+    assert text.count("data:image/jpeg") == text.count('class="picture"')
+    assert text.count('<use href="#picture1"/>') == 3
+
+
+def test_what_is_missing_is_said_in_one_line(trained_runs, tmp_path):
+    """A plain run alone; then a distilled one without a plain student."""
+    write_report(compare([trained_runs["plain"]]), tmp_path / "plain.html")
+    text = html.unescape((tmp_path / "plain.html").read_text())
+    assert text.count('class="left-out"') == 5
+    assert "No run logged distillation losses, since none was distilled." in text
+    assert "no distilled student was given" in text
+    assert "Left out: class means are the teacher's, and no teacher was given." in text
+
+    write_report(compare([trained_runs["distilled"]]), tmp_path / "distilled.html")
+    text = html.unescape((tmp_path / "distilled.html").read_text()).replace("<wbr>", "")
+    assert text.count('class="left-out"') == 2
+    assert text.count("no plain student was given") == 2
+
+
+def test_a_classifier_gets_what_applies(tmp_path):
+    cfg = Config.fromfile(CLS / "digits" / "kd_nd.py")
+    plain = Config.fromfile(CLS / "digits" / "plain.py")
+    teacher = Config.fromfile(CLS / "digits" / "teacher.py")
+    for name, each in (("teacher", teacher), ("plain", plain), ("distilled", cfg)):
+        object.__setattr__(each, "_format_python_code", False)
+        each.train_cfg.update(max_epochs=1, val_interval=1)
+        each.default_hooks.checkpoint.interval = 1
+        each.work_dir = str(tmp_path / name)
+        if name == "distilled":
+            each.model.teacher_ckpt = str(tmp_path / "teacher" / "epoch_1.pth")
+        runner(each).train()
+    comparison = compare([tmp_path / name for name in ("teacher", "plain", "distilled")])
+    write_report(comparison, tmp_path / "report.html")
+    for run in comparison.runs:
+        logged = run.scalars["accuracy/top1"][1]
+        assert comparison.evaluations[run.name].metrics["accuracy/top1"] == pytest.approx(logged)
+    text = html.unescape((tmp_path / "report.html").read_text())
+    assert "Left out: boxes are drawn for detectors alone." in text
+    assert "An embedding of another size than the teacher's has no cosine" in text
+    assert "Accuracy by class" in Outline(text).titles
+
+
+# Around the page: an element of the given width, and what is asked of it.
+FRAME = """<!doctype html><body style="margin:0"><iframe id="f" srcdoc="{page}"
+style="border:0;width:{width}px;height:900px"></iframe><script>
+onload = () => {{
+  const page = document.getElementById("f").contentDocument;
+  const images = [...page.images];
+  document.body.textContent = JSON.stringify({{
+    width: page.documentElement.scrollWidth,
+    images: images.length,
+    broken: images.filter(i => !(i.complete && i.naturalWidth)).length,
+    widest: Math.max(...images.map(i => i.getBoundingClientRect().width)),
+    tables: [...page.querySelectorAll("table")].length,
+    smallest: Math.min(...[...page.querySelectorAll("p, td, figcaption")].map(
+      e => parseFloat(getComputedStyle(e).fontSize))),
+  }});
+}};
+</script>"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_without_scrolling_sideways(page, tmp_path, width):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.format(page=html.escape(page.read_text()), width=width))
+    common = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    common += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1200"]
+    common += ["--host-resolver-rules=MAP * ~NOTFOUND"]
+    done = subprocess.run(
+        [*common, "--virtual-time-budget=5000", "--dump-dom", frame.as_uri()],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found = json.loads(html.unescape(re.search(r"<body[^>]*>(\{.*?\})", done.stdout)[1]))
+    assert found["width"] == width
+    assert found["images"] >= 10 and found["broken"] == 0
+    assert found["widest"] <= width - 2 * 16
+    assert found["tables"] == 3
+    assert found["smallest"] >= 13
+    picture = tmp_path / "page.png"
+    subprocess.run(
+        [*common, f"--screenshot={picture}", page.as_uri()],
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    import cv2
+
+    shown = cv2.imread(str(picture))
+    assert shown.shape == (1200, width, 3)
+    assert len(set(map(tuple, shown.reshape(-1, 3)[::97].tolist()))) > 20

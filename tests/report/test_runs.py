@@ -1,0 +1,58 @@
+"""Which run is what, is read from configs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kd_det.report.runs import read_runs
+
+
+def test_roles_are_found_in_any_order(trained_runs):
+    runs = read_runs([trained_runs[role] for role in ("distilled", "plain", "teacher")])
+    assert [run.role for run in runs] == ["teacher", "plain", "distilled"]
+    assert [run.folder for run in runs] == [trained_runs[run.role] for run in runs]
+    teacher, plain, distilled = runs
+    assert teacher.checkpoint == str(trained_runs["teacher"] / "epoch_1.pth")
+    assert distilled.model == plain.model == distilled.cfg.model.architecture
+    assert set(plain.scalars["loss"]) == {1, 2}
+    assert "distill.loss_nd" in distilled.scalars
+    assert "distill_monitor/nd/agreement" in distilled.scalars
+
+
+def test_a_teacher_that_is_not_given_is_the_distilled_runs(trained_runs):
+    teacher, distilled = read_runs([trained_runs["distilled"]])
+    assert (teacher.role, teacher.trained_here, teacher.scalars) == ("teacher", False, {})
+    assert teacher.name == "teacher"
+    assert teacher.checkpoint == str(trained_runs["teacher"] / "epoch_1.pth")
+    assert teacher.model == distilled.cfg.model.teacher
+
+
+def test_without_a_distilled_run_all_are_plain(trained_runs):
+    runs = read_runs([trained_runs["teacher"], trained_runs["plain"], trained_runs["plain"]])
+    assert [(run.name, run.role) for run in runs] == [("teacher", "plain"), ("plain", "plain")]
+
+
+def test_a_run_that_was_moved_and_one_of_the_same_name(trained_runs, tmp_path):
+    """The file last_checkpoint names the place where the run was."""
+    moved = tmp_path / "plain"
+    shutil.copytree(trained_runs["plain"], moved)
+    runs = read_runs([trained_runs["plain"], moved])
+    assert [run.name for run in runs] == [str(trained_runs["plain"]), str(moved)]
+    assert [run.checkpoint for run in runs] == [f"{run.folder}/epoch_1.pth" for run in runs]
+
+
+def test_options_reach_all_configs(trained_runs):
+    runs = read_runs(trained_runs.values(), {"val_dataloader.dataset.data_root": "elsewhere/"})
+    assert {run.cfg.val_dataloader.dataset.data_root for run in runs} == {"elsewhere/"}
+
+
+def test_a_folder_that_is_no_run_is_told(trained_runs, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no work directory of a training: expected"):
+        read_runs([tmp_path])
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(trained_runs["plain"], unfinished, ignore=shutil.ignore_patterns("*.pth"))
+    with pytest.raises(FileNotFoundError, match="has no finished checkpoint: expected a file"):
+        read_runs([Path(unfinished)])
