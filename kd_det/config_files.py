@@ -11,7 +11,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import get_installed_path
 
+from kd_det import caches
 from kd_det.errors import InvalidInputError
+
+caches.install()
 
 
 def read_config(name: str) -> Config:

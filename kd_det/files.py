@@ -1,5 +1,7 @@
 """Writing files so that a crash leaves the old one or the new one, never half of one."""
 
+from __future__ import annotations
+
 import ctypes
 import glob
 import os

@@ -14,7 +14,7 @@ from typing import Any
 import wrapt
 
 
-def mend() -> None:
+def patch() -> None:
     """Wrap the download function where MMEngine has bound it."""
     wrapt.register_post_import_hook(_weights_only, "mmengine.runner.checkpoint")
 

@@ -29,7 +29,7 @@ import wrapt
 _STATISTICS = ("min", "max", "current", "mean")
 
 
-def mend() -> None:
+def patch() -> None:
     """Allow the contents of MMEngine's checkpoints, once the classes in them are imported."""
     wrapt.register_post_import_hook(_allow_history, "mmengine.logging.history_buffer")
     wrapt.register_post_import_hook(_allow_one_cycle, "mmengine.optim.scheduler.param_scheduler")

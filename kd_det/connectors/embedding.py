@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_det.errors import InvalidInputError
-from kd_det.registry import MODELS
 
 
-@MODELS.register_module()
 class EmbeddingConnector(nn.Module):
     """BatchNorm1d, Dropout, Linear: ``[N, in_features] -> [N, out_features]``.
 

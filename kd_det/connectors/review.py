@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from kd_det.errors import InvalidInputError
-from kd_det.registry import MODELS
 
 Size = int | tuple[int, int]
 
@@ -105,7 +104,6 @@ def _statistics_kept(abf: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-@MODELS.register_module()
 class ReviewFusion(nn.Module):
     """Student pyramid to fused pyramid, each level in the teacher's channels.
 

@@ -30,12 +30,12 @@ torch.load(file)
 }
 
 
-def test_breaks_without_the_mend(unmended):
+def test_breaks_without_the_patch(unpatched):
     """Where `torch.load` takes weights only; before torch 2.6 it executed what it was given."""
     by_default = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
-    assert (unmended["torch_load"] is not None) == by_default
+    assert (unpatched["torch_load"] is not None) == by_default
     if by_default:
-        assert "Weights only load failed" in unmended["torch_load"]
+        assert "Weights only load failed" in unpatched["torch_load"]
 
 
 def loaded(value: object) -> object:
