@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import signal
 import subprocess
@@ -128,7 +129,11 @@ def run(
     command = [sys.executable, "-u", "-m", "kd_det", "train", str(config)]
     command += ["--work-dir", str(folder), "--resume"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     )
     assert process.stdout is not None
     lines: list[str] = []
@@ -173,8 +178,8 @@ def check_files(folder: Path) -> None:
     for export in folder.glob("student*"):
         check_export(export)
     last = folder / "last_checkpoint"
-    if last.exists() and not Path(last.read_text()).is_file():
-        raise FileNotFoundError(f"{last} points at {last.read_text()!r}, which is not there")
+    if last.exists() and not Path(text := os.fsdecode(last.read_bytes())).is_file():
+        raise FileNotFoundError(f"{last} points at {text!r}, which is not there")
 
 
 def check_export(folder: Path) -> None:
@@ -183,9 +188,12 @@ def check_export(folder: Path) -> None:
     if there != {CONFIG, CHECKPOINT, WEIGHTS, METADATA}:
         raise RuntimeError(f"{folder} is not whole: found {sorted(there)}")
     exported = load(folder / CHECKPOINT)
-    metadata = json.loads((folder / METADATA).read_text())
+    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     expected = {WEIGHTS: exported["state_dict"], CONFIG: exported["meta"]["cfg"]}
-    found = {WEIGHTS: load_file(folder / WEIGHTS), CONFIG: (folder / CONFIG).read_text()}
+    found = {
+        WEIGHTS: load_file(folder / WEIGHTS),
+        CONFIG: (folder / CONFIG).read_text(encoding="utf-8"),
+    }
     expected[METADATA] = {key: exported["meta"][key] for key in metadata}
     found[METADATA] = metadata
     checkpoint = folder.parent / metadata["checkpoint"]
@@ -215,7 +223,7 @@ def compare(whole: Path, killed: Path, epochs: int) -> None:
     a, b = (load(folder / "student" / CHECKPOINT) for folder in (whole, killed))
     if not same((a["state_dict"], a["meta"]["cfg"]), (b["state_dict"], b["meta"]["cfg"])):
         raise RuntimeError("the killed run differs in its exported student")
-    if left := sorted(path.name for path in killed.glob(".*")):
+    if left := sorted(path.name for path in killed.glob(".*") if path.suffix != ".lock"):
         raise RuntimeError(f"files under temporary names were left: {left}")
 
 

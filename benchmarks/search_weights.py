@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
 
 def hold_out(data: Data, folder: Path) -> Data:
     """A COCO folder whose validation images are every fifth training image of ``data``."""
-    everything = json.loads(data.annotation_file("train").read_text())
+    everything = json.loads(data.annotation_file("train").read_text(encoding="utf-8"))
     ids = sorted(image["id"] for image in everything["images"])
     held_out = set(ids[::5])
     for split, chosen in (("train", set(ids) - held_out), ("val", held_out)):

@@ -34,7 +34,7 @@ class Watch(Hook):
     ) -> None:
         if runner.iter % self.interval == 0:
             gc.collect()
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
             records = sum(
                 len(recorder.data_buffer)
                 for side in ("student_recorders", "teacher_recorders")

@@ -198,7 +198,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
         ValueError: If the file is something else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return content["about"], [Row(**row) for row in content["rows"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(

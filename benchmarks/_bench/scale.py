@@ -109,7 +109,7 @@ def _ranks(shape: str, budget: Budget) -> list[Row]:
             arguments = (ranks, folder, shape, budget)
             multiprocessing.spawn(_of_rank, arguments, nprocs=ranks)
             files = Path(folder).glob("*.time")
-            medians[ranks] = max(float(file.read_text()) for file in files)
+            medians[ranks] = max(float(file.read_text(encoding="utf-8")) for file in files)
     ratio = medians[2] / medians[1]
     text = "1 rank, one thread each"
     return [
@@ -127,7 +127,9 @@ def _of_rank(rank: int, ranks: int, folder: str, shape: str, budget: Budget) -> 
     step = _distributed_step(pair, MMDistributedDataParallel(pair.model))
     # Together: as many rounds on both.
     times = interleave({"step": step}, dataclasses.replace(budget, seconds=0))
-    (Path(folder) / f"{rank}.time").write_text(str(statistics.median(times["step"])))
+    (Path(folder) / f"{rank}.time").write_text(
+        str(statistics.median(times["step"])), encoding="utf-8"
+    )
     dist.barrier()
     dist.destroy_process_group()
 

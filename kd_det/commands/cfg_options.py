@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +43,10 @@ def read_value(text: str) -> Any:
     """
     if text.startswith(("[", "{", "(", "dict(")):
         try:
-            return read_literal(_bracketed(text))
+            found = read_literal(text)
+            # To MMEngine, (1) is a tuple.
+            if not text.startswith("(") or isinstance(found, tuple):
+                return found
         except (SyntaxError, ValueError) as error:
             if text.startswith(("{", "dict(")) or "dict(" in text:
                 raise ValueError(f"cannot read {text!r} ({error})") from error
@@ -56,14 +58,3 @@ def read_value(text: str) -> Any:
     except (AssertionError, RecursionError) as error:
         raise ValueError(f"cannot read {text!r}, the brackets do not match") from error
     return found.value["key"]
-
-
-def _bracketed(text: str) -> str:
-    """``text``, unless brackets do not enclose it all: ``(1, 2), (3, 4)`` is MMEngine's to read."""
-    node = ast.parse(text.strip(), mode="eval").body
-    first = getattr(node, "elts", [None])[0:1]
-    if text.startswith("(") and not (
-        isinstance(node, ast.Tuple) and not (first and first[0].col_offset == 0)
-    ):
-        raise ValueError("not one tuple")
-    return text

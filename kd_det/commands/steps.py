@@ -168,7 +168,7 @@ def run_all(steps: Sequence[Step], jobs: int) -> None:
 def _commit() -> str:
     """The checked out commit, with a mark if files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     return done.stdout.strip() or "unknown"
 
 
