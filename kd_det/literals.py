@@ -41,8 +41,9 @@ def _value(node: ast.expr) -> Any:
         return {_value(k): _value(v) for k, v in zip(node.keys, node.values) if k is not None}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         keywords = {each.arg: _value(each.value) for each in node.keywords}
-        if node.func.id == "dict" and not node.args and None not in keywords:
-            return keywords
+        # dict({"a.b": 1}, c=2): some keys are no names.
+        if node.func.id == "dict" and len(node.args) < 2 and None not in keywords:
+            return {**(_value(node.args[0]) if node.args else {}), **keywords}
         if node.func.id == "float" and len(node.args) == 1 and not keywords:
             return float(_value(node.args[0]))
         if node.func.id == "set" and not node.args and not keywords:

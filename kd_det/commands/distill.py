@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ def execute(args: argparse.Namespace) -> None:
     # Not in the work directory itself, where a Runner writes the config that it was given.
     path = Path(pairing.cfg.work_dir) / "config" / "distill.py"
     common.check_work_dir(path.parent)
+    if args.resume is not None:  # refused before the config is overwritten
+        training.prepare(copy.deepcopy(pairing.cfg), args)
     pairing.write(path)
     again = shlex.join([*common.invocation("train"), str(path), *_training_options(args)])
     print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}\n", flush=True)
@@ -51,7 +54,7 @@ def execute(args: argparse.Namespace) -> None:
     if not args.dry_run:
         training.train(cfg, args)
         return
-    config_files.check_files(cfg, ("train", "val", "teacher"))
+    training.prepare(cfg, args)
     with Console(stderr=True).status("Building both and running one image through all losses"):
         pairing.check()
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")

@@ -12,6 +12,7 @@ from kd_det.errors import InvalidInputError
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+    from kd_det.commands.resume import Resumed
 
 STOPPED = common.GOES_ON_WITH_RESUME
 
@@ -49,12 +50,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from CHECKPOINT, or from the last one in the work directory",
+        help="go on from CHECKPOINT, or from the last one in the work directory; the schedule may "
+        "have another length",
+    )
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="resume although more of the config differs from that of the checkpoint",
     )
 
 
 def train(cfg: Config, args: argparse.Namespace) -> None:
     """Train a config with the options of :func:`add_options`."""
+    resumed = prepare(cfg, args)
+
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from kd_det.commands.data_check import DataCheck
+    from kd_det.commands.resume import TakeOver
+
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    if resumed is not None and resumed.changes:
+        runner.register_hook(TakeOver(resumed))
+    runner.register_hook(DataCheck())
+    runner.train()
+    runner.logger.info(_outcome(runner, cfg.filename))
+
+
+def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
+    """Write the options of :func:`add_options` into a config, and check what it needs.
+
+    Returns:
+        The checkpoint that is resumed, if there is one.
+
+    Raises:
+        FileNotFoundError: If data or checkpoints are missing.
+        InvalidInputError: If an option does not fit the config, or the config its checkpoint.
+    """
     from kd_det import config_files
 
     config_files.check_files(
@@ -75,13 +108,11 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from = None if args.resume == "auto" else args.resume
         remedy = "--resume alone takes the last one in the work directory"
         config_files.require(cfg.load_from, "the checkpoint to resume", remedy)
+    if not cfg.get("resume"):
+        return None
+    from kd_det.commands.resume import check_resume
 
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
-
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    runner.train()
-    runner.logger.info(_outcome(runner, cfg.filename))
+    return check_resume(cfg, args.allow_changes)
 
 
 def _outcome(runner: Any, config: str) -> str:

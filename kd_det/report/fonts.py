@@ -41,7 +41,13 @@ def fonts_for(texts: Iterable[str]) -> Fonts:
 def _richest(wanted: frozenset[str]) -> tuple[str, frozenset[str]]:
     """The font with most of the characters, and which it has."""
     best = ("", frozenset[str]())
-    for name in sorted({entry.name for entry in fontManager.ttflist}):
+    # Matplotlib complains of families without a regular font.
+    regular = {
+        each.name
+        for each in fontManager.ttflist
+        if {each.style, each.variant, each.stretch} == {"normal"} and each.weight in (400, "normal")
+    }
+    for name in sorted(regular):
         if name.startswith("Last Resort"):  # has a box for every character there is
             continue
         try:
