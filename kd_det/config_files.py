@@ -96,7 +96,7 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
     root = Path(dataset.get("data_root") or "")
     remedy = f"put the dataset there, or set {part}_dataloader.dataset.data_root"
     if root.name == "digits-coco":
-        remedy = f"run: python tools/make_digits_coco.py --root {root}"
+        remedy = f"run: kd-det digits --root {root}"
     if dataset.get("ann_file"):
         require(root / dataset.ann_file, f"the {part} annotation file", remedy)
         _check_annotations(root / dataset.ann_file, part)
