@@ -92,7 +92,9 @@ TEACHER_REMEDY = "train the teacher first, or set model.teacher_ckpt to its file
 
 
 def _check_dataset(dataset: ConfigDict, part: str) -> None:
-    if "://" in str(dataset.get("data_root")):
+    from kd_det.datasets.checks import is_local
+
+    if not is_local(dataset):
         return
     root = Path(dataset.get("data_root") or "")
     remedy = f"put the dataset there, or set {part}_dataloader.dataset.data_root"

@@ -60,6 +60,8 @@ def check_annotations(
     _check_annotation_entries(found, evaluated)
     _require_names(found)
     check_images(found, folders)
+    if evaluated and labelled and not data["annotations"]:
+        found.warnings.append(f"{path} has no objects, so every mAP will be -1")
     return found
 
 

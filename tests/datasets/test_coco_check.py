@@ -206,6 +206,11 @@ def test_an_image_that_is_turned_away_from_its_boxes_is_told(check, tmp_path):
     assert check(name).warnings == []
 
 
+def test_that_there_is_nothing_to_evaluate_on_is_told(check):
+    (warning,) = check(lambda data: data["annotations"].clear(), evaluated=True).warnings
+    assert "has no objects, so every mAP will be -1" in warning
+
+
 def test_another_size_than_the_files_is_told(check):
     (warning,) = check(lambda data: data["images"][1].update(width=640)).warnings
     assert "1 of 2 images have another size" in warning and "2.png" in warning
