@@ -102,9 +102,9 @@ def _check_annotation_entries(found: Annotations, evaluated: bool) -> None:
         known = {entry["id"] for entry in found.data[kind]}
         refuse(
             found, "annotations", [a for a in annotations if a[key] not in known],
-            f"have a {key} that is the id of none of the {kind}",
-            f"mmdet would drop them, and if ids are shifted by one the others are wrong too; "
-            f"correct {key} or remove them",
+            f"have an unknown {key} (no such id in {kind})",
+            "mmdet would drop them, and if ids are shifted by one, the others are wrong too: "
+            f"correct {key}, or remove them",
         )  # fmt: skip
     _remove_repeated(found)
     _number_annotations(found, evaluated)

@@ -144,11 +144,11 @@ def test_backslashes_in_names_are_turned(check, tmp_path):
         # As ids from 0 are, beside categories from 1: a class is lost, the others are shifted.
         (
             each("annotations", lambda a: a.update(category_id=a["category_id"] - 1)),
-            "2 of 4 annotations have a category_id that is the id of none of the categories",
+            "2 of 4 annotations have an unknown category_id",
         ),
         (
             each("annotations", lambda a: a.update(image_id=a["image_id"] - 1)),
-            "2 of 4 annotations have a image_id that is the id of none of the images",
+            "2 of 4 annotations have an unknown image_id",
         ),
         (lambda d: d["images"][1].update(id=1), r"1 of 2 images have an id .*\(id 1\)"),
         (lambda d: d["images"][1].pop("id"), "1 of 2 images have no id"),
@@ -156,7 +156,7 @@ def test_backslashes_in_names_are_turned(check, tmp_path):
         (lambda d: d["categories"][1].pop("name"), "1 of 2 categories have no 'name'"),
         (lambda d: d["categories"][1].update(id=7), "1 of 2 categories have an id"),
         (lambda d: d["categories"][1].update(name="pear"), "found several called pear"),
-        (lambda d: d["images"].clear(), "have a image_id|there are no images in it"),
+        (lambda d: d["images"].clear(), "there are no images in it"),
         (lambda d: d.update(images={}), "with a list of dicts as images"),
         (lambda d: d["annotations"].append(3), "with a list of dicts as annotations"),
         (lambda d: d["images"][1].update(file_name="gone.png"), r"1 of 2 .*photos: gone\.png;"),
