@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ ANNOTATIONS = (
     "annotations/{}.json",
     "{}/_annotations.coco.json",
 )
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES = ("{}", "images/{}", "images", "")
 
 
@@ -91,12 +93,32 @@ def _find_annotations(root: Path, part: str) -> tuple[str, str]:
             f"{root} has several annotation files for {part}: {', '.join(found)}; leave one, or "
             "give a config of mmdet that names it as --data"
         )
-    there = sorted(str(f.relative_to(root)) for f in root.glob("**/*.json")) or ["no .json file"]
+    there = sorted(str(f.relative_to(root)) for f in root.glob("**/*.json"))
+    if not there:
+        raise DataError(
+            f"{root} has no annotation file for {part}, and no .json file at all; {_contents(root)}. "
+            f"Expected COCO format, one of {', '.join(looked)}; convert the annotations, or give a "
+            "config of mmdet as --data"
+        )
     more = f" and {len(there) - 12} more" if len(there) > 12 else ""
     raise DataError(
         f"{root} has no annotation file for {part}: looked for {', '.join(looked)}; found "
         f"{', '.join(there[:12])}{more}. Rename it, or give a config of mmdet as --data"
     )
+
+
+def _contents(root: Path) -> str:
+    """The likely format of a folder without .json files, in words."""
+    counts = Counter(path.suffix.lower() for path in root.rglob("*") if path.is_file())
+    if counts[".yaml"] + counts[".yml"] and counts[".txt"]:
+        return "it looks like YOLO's format (a .yaml file and labels as .txt)"
+    if counts[".xml"]:
+        return f"it looks like Pascal VOC's format ({counts['.xml']} .xml files)"
+    if counts[".zip"] and not sum(counts[suffix] for suffix in IMAGE_SUFFIXES):
+        return "there is a .zip file in it, which has to be unpacked"
+    if number := sum(counts[suffix] for suffix in IMAGE_SUFFIXES):
+        return f"found {number} images without annotations"
+    return f"found {sum(counts.values())} files of other kinds" if counts else "it is empty"
 
 
 def _read(root: Path, part: str, name: str, file: str) -> Part:

@@ -170,3 +170,22 @@ def test_a_file_of_another_format_is_told(tmp_path, text, found):
     (tmp_path / "annotations" / "val.json").write_text(text)
     with pytest.raises(DataError, match=f"val.json: expected JSON in COCO format.* {found}"):
         find_coco_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files,said",
+    [
+        ([], "it is empty"),
+        (["a.jpg", "b.PNG"], "2 images without annotations"),
+        (["data.yaml", "images/a.jpg", "labels/a.txt"], "YOLO"),
+        (["JPEGImages/a.jpg", "Annotations/a.xml"], "Pascal VOC"),
+        (["export.zip"], "unpacked"),
+    ],
+)
+def test_a_folder_without_json_says_what_it_is(tmp_path: Path, files: list[str], said: str):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=said) as caught:
+        find_coco_folder(tmp_path)
+    assert "Rename" not in str(caught.value)
