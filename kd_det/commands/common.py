@@ -63,6 +63,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = config_files.read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    config_files.drop_hooks_of_none(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -162,7 +162,7 @@ def test_steps_that_the_scaler_of_mixed_precision_leaves_out_are_reported(tmp_pa
     wrapper = dict(type="ScaledOptimWrapper")
     hook = dict(FINITE, policy="skip", limit=1)
     run = run_of(tmp_path, hook, {1, 3}, optim_wrapper=wrapper)
-    with pytest.raises(NonFiniteLossError, match="not finite in iteration 4 .*stops after 1 step"):
+    with pytest.raises(NonFiniteLossError, match=r"not finite in iteration 4 .*stops after 1 step"):
         run.train()
     assert (tmp_path / "nonfinite_iter_2_rank_0.safetensors").is_file()
     assert all(value.isfinite().all() for value in weights(run).values())
