@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
 
+# What MMRazor's algorithms put before the names of the distiller's losses.
+DISTILL_PREFIX = "distill."
+
 
 def unwrapped(runner: Runner) -> Any:
     """The runner's model, out of its wrapper for several processes."""

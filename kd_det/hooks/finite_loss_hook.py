@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kd_det.errors import InvalidInputError, UnsupportedTypeError, UserError
 from kd_det.files import write_atomically
 from kd_det.hooks._distillation import require_alone, unwrapped
+from kd_det.hooks._loss_transforms import Stage, transform_losses
 from kd_det.registry import HOOKS
 
 POLICIES = ("stop", "skip")
@@ -39,7 +40,8 @@ class FiniteLossHook(Hook):
     directory keeps the batch: images, boxes, labels.
 
     For any model of MMEngine's, with accumulated gradients, mixed precision and several processes.
-    A forward hook on the model asks whether the losses are finite, on all ranks together; a
+    What the model returns is looked at after all that other hooks do to its losses, on all ranks
+    together; a
     pre-hook of the optimizer's step takes all gradients away if they are not, so that the step
     changes nothing; after the iteration it is reported. The answer is copied from a GPU while the
     backward pass is queued and read before the step, so that nothing should have to wait for it
@@ -84,15 +86,14 @@ class FiniteLossHook(Hook):
         self._remove_handles()
         self._since_step.clear()
 
-        def look(module: nn.Module, inputs: Any, losses: Any) -> None:
-            if not torch.is_grad_enabled() or not isinstance(losses, dict):  # predictions
-                return
+        def look(losses: dict[str, Any]) -> dict[str, Any]:
             with torch.no_grad():
                 total, terms = model.parse_losses(losses)
                 answer = _Answer(total.isfinite().all())
             self._since_step.append(_Iteration(runner.iter + 1, self._batch, terms, answer))
             if not can_skip and not answer.get():
                 self._handle(runner, self._since_step.pop())
+            return losses
 
         def guard(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
             if any(not iteration.finite.get() for iteration in self._since_step):
@@ -102,7 +103,7 @@ class FiniteLossHook(Hook):
                     for parameter in group["params"]:
                         parameter.grad = None
 
-        self._handles.append(model.register_forward_hook(look))
+        self._handles.append(transform_losses(model, Stage.CHECK, look))
         if can_skip:
             self._handles += [each.register_step_pre_hook(guard) for each in optimizers]
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmdet.models import DetDataPreprocessor
 from mmengine.runner import Runner
+from small import ROOT
 from torch import nn
 
 from kd_det import TeacherAccuracyHook
@@ -290,3 +291,17 @@ def test_teacher_without_masks_is_evaluated_by_its_boxes(run, caplog):
     # The student's own evaluator is as it was.
     assert run.val_loop.evaluator.metrics == [metric]
     assert metric.metrics == ["bbox", "segm"] and metric.results == []
+
+
+def test_none_removes_the_hook_of_a_recipe(tmp_path):
+    """MMEngine knows None for its own default hooks alone, and stops at others."""
+    config = tmp_path / "own.py"
+    config.write_text(
+        f"_base_ = {str(ROOT / 'configs/digits/review_nd_kd.py')!r}\n"
+        f"work_dir = {str(tmp_path / 'work')!r}\n"
+        "default_hooks = dict(timer=None, student_export=None, finite_loss=None)\n"
+    )
+    parsed = common.parser("", "").parse_args([str(config)])
+    hooks = common.load_config(parsed).default_hooks
+    assert not {"student_export", "finite_loss"} & hooks.keys()
+    assert hooks.timer is None  # without the entry, MMEngine adds its own
