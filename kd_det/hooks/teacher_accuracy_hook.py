@@ -154,7 +154,7 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
     if not path.exists():
         return None
     try:
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_text(encoding="utf-8"))
         metrics = dict(kept["metrics"])
         other = [f"{key} {value}, found {kept.get(key)}" for key, value in origin.items()
                  if kept.get(key) != value]  # fmt: skip

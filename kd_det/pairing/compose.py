@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from kd_det.config_options import merge_options
 from kd_det.errors import InvalidInputError
 from kd_det.pairing import methods, report, text
 from kd_det.pairing.data import Data, read_data
@@ -128,7 +129,7 @@ def pair(
     )
     result = Config(cfg)
     if cfg_options:
-        result.merge_from_dict(dict(cfg_options))
+        merge_options(result, cfg_options)
         decisions.append(f"changed by cfg_options, whatever stands above: {', '.join(cfg_options)}")
     return Pairing(result, method, ours, theirs, decisions)
 
