@@ -119,6 +119,7 @@ class ClassCenterHook(Hook):
         with own_random_numbers():
             centers = prepass.run()
         for source, path in _paths(out, centers).items():
+            centers[source].require_finite()  # on all ranks, so that none goes on alone
             if is_main_process():
                 centers[source].save(path)
             runner.logger.info(f"Class centers written to {path}")

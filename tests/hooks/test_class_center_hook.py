@@ -951,3 +951,13 @@ def test_no_hook_stays_on_a_teacher(images, tmp_path):
     first, second = (ClassCenterHook().collect(run)["head.fc"] for _ in range(2))
     assert hooks() == before
     assert torch.equal(first.means, second.means) and first.counts.sum() == 12
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_all_ranks_stop_for_embeddings_that_are_nan(copied, monkeypatch, is_main):
+    run = runner(copied)
+    with torch.no_grad():
+        run.model.teacher.roi_head.bbox_head.shared_fcs[1].bias.fill_(float("nan"))
+    monkeypatch.setattr(sys.modules[ClassCenterHook.__module__], "is_main_process", lambda: is_main)
+    with pytest.raises(ClassCentersError, match="are not finite: the teacher gave embeddings"):
+        collect(run, rois="gt")
