@@ -119,6 +119,15 @@ class ClassCenters:
         """Mean embedding of each class, float32 ``[C, D]``; zero for a class never seen."""
         return (self._sums / self._counts.clamp(min=1).unsqueeze(1)).float()
 
+    def require_finite(self) -> None:
+        """Raise :class:`ClassCentersError` if a mean is not finite; names the classes."""
+        broken = (~self.means.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if broken:
+            raise ClassCentersError(
+                f"the centers of classes {broken} are not finite: the teacher gave embeddings "
+                "with inf or NaN"
+            )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file under a temporary name, then rename it; needs ``safetensors``.
 
@@ -127,13 +136,8 @@ class ClassCenters:
         """
         from safetensors.torch import save
 
+        self.require_finite()
         means = self.means.cpu()
-        broken = (~means.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        if broken:
-            raise ClassCentersError(
-                f"the centers of classes {broken} are not finite: the teacher gave embeddings "
-                "with inf or NaN"
-            )
         counts = self._counts.cpu()
         checksum = _checksum(means, counts)
         metadata = {**self.metadata, "format_version": FORMAT_VERSION, "checksum": checksum}

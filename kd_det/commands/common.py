@@ -90,6 +90,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = config_files.read_config(args.config)
     merge_options(cfg, args.cfg_options)
+    config_files.drop_hooks_of_none(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

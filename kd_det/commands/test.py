@@ -56,6 +56,7 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
 
     from kd_det import config_files
     from kd_det.algorithms.checkpoint import load_weights
+    from kd_det.evaluation import fit_evaluator
 
     cfg = common.load_config(args)
     checkpoint = args.checkpoint
@@ -75,4 +76,5 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
     runner = Runner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, checkpoint, which)
+    fit_evaluator(runner.test_loop, model, f"the {which}")
     return {key: float(value) for key, value in runner.test().items()}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kd_det.centers import ClassCenters
 from kd_det.errors import InvalidInputError, UserError
+from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import mean_over, unit_rows
 
 
@@ -155,6 +156,13 @@ class ClassMeanLoss(nn.Module, ABC):
         takes_part = known & (self.counts[torch.where(known, labels, 0)] > 0)
         # The others are computed against a class that was seen, and then left out.
         return takes_part, torch.where(takes_part, labels, self.counts.argmax())
+
+    def mean_cosine(self, emb: Tensor, labels: Tensor) -> Tensor:
+        """Mean cosine of embeddings ``[N, D]`` to their class means, of the samples with a part."""
+        takes_part, rows = self.choose(labels)
+        emb = at_least_float32(emb)
+        cosines = (unit_rows(emb) * directions(self.centers.to(emb.dtype), rows)).sum(dim=1)
+        return mean_over(cosines, takes_part)
 
     @abstractmethod
     def sample_losses(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
