@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from kd_det.algorithms.checkpoint import CheckpointError, read_weights
 from kd_det.export.plain_config import PlainConfig
-from kd_det.files import write_folder_atomically
+from kd_det.files import file_sha256, write_folder_atomically
 
 CONFIG, CHECKPOINT, WEIGHTS, METADATA = (
     "config.py", "model.pth", "model.safetensors", "metadata.json",
@@ -156,8 +155,7 @@ def _file_sha256(path: str | None) -> str | None:
         file = Path(torch.hub.get_dir(), "checkpoints", path.rsplit("/", 1)[-1])
     if not file.is_file():
         return None
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return file_sha256(file)
 
 
 def _versions() -> dict[str, str]:

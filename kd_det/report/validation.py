@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from kd_det import config_files
 from kd_det.errors import InvalidInputError
+from kd_det.files import file_sha256
 from kd_det.report.runs import Run, settings_text
 
 
@@ -125,8 +126,7 @@ def _file_digest(path: str) -> str:
     """Of a file's content; of the name itself where it is a URL."""
     if "://" in path or not path:
         return path
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _digest(*texts: str) -> str:
