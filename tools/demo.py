@@ -12,7 +12,7 @@ from _runs import CONFIGS, recipes
 from _steps import Step
 from mmengine.config import Config
 
-import kd_det  # noqa: F401  (mends the stack)
+import kd_det  # noqa: F401  (patches the stack)
 from kd_det.commands import common
 
 DATA = Path("data/digits-coco")

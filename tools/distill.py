@@ -11,7 +11,7 @@ from typing import Any
 import train as training  # tools/train.py
 from rich.console import Console
 
-import kd_det  # noqa: F401  (mends the stack before anything else is imported)
+import kd_det  # noqa: F401  (patches the stack before anything else is imported)
 from kd_det import config_files
 from kd_det.commands import common
 

@@ -7,7 +7,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import kd_det  # noqa: F401  (mends the stack before anything else is imported)
+import kd_det  # noqa: F401  (patches the stack before anything else is imported)
 from kd_det import config_files
 from kd_det.commands import common
 from kd_det.errors import InvalidInputError

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-import kd_det  # noqa: F401  (mends the stack before anything else is imported)
+import kd_det  # noqa: F401  (patches the stack before anything else is imported)
 from kd_det import config_files
 from kd_det.commands import common
 from kd_det.errors import InvalidInputError
