@@ -189,7 +189,8 @@ class FixedTeacherDistill(SingleTeacherDistill):
             return self.distiller.compute_distill_losses()
         except Exception as error:
             for name in self.distiller.loss_forward_mappings:
-                error.add_note(f"{name}: {wiring.describe(self.distiller, name)}")
+                if hasattr(error, "add_note"):  # new in Python 3.11
+                    error.add_note(f"{name}: {wiring.describe(self.distiller, name)}")
             raise
 
     def _forget_records(self) -> None:

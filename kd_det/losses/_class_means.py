@@ -1,4 +1,4 @@
-"""What losses against the teacher's class means have in common."""
+"""Base of the losses against the teacher's class means."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_shapes(
 
 
 def directions(centers: Tensor, labels: Tensor) -> Tensor:
-    """Unit class mean of each sample, ``[N, D]``; for shares of classes, of their mixed means."""
+    """Compute each sample's unit class mean ``[N, D]``; for shares, the unit of the mixed mean."""
     if labels.dim() == 1:
         # Rows of samples, not of classes: it costs the same however many classes there are.
         rows = centers[labels]
@@ -102,7 +102,7 @@ class ClassMeanLoss(nn.Module, ABC):
         return bool(self.counts.any())
 
     def set_centers(self, centers: ClassCenters) -> None:
-        """Take over the class means of ``centers``.
+        """Copy the class means and counts of ``centers``.
 
         Args:
             centers: Means ``[C, embed_dim]``, with C the rows of this loss, or one more: a
@@ -149,7 +149,7 @@ class ClassMeanLoss(nn.Module, ABC):
         return self.loss_weight * mean_over(losses, takes_part)
 
     def choose(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Which samples take part, bool ``[N]``, and labels that are finite for all."""
+        """Return which samples take part, bool ``[N]``, and labels that are valid for all."""
         if labels.dim() == 2:
             return ~((labels > 0) & (self.counts == 0)).any(dim=1), labels
         known = (labels >= 0) & (labels < len(self.counts))
