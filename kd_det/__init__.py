@@ -11,7 +11,7 @@ from kd_det import compat
 from kd_det.version import __version__
 
 if TYPE_CHECKING:
-    from kd_det.algorithms import FixedTeacherDistill, RoITeacherDistill
+    from kd_det.algorithms import FixedTeacherDistill, RoITeacherDistill, TeacherDistill
     from kd_det.hooks import (
         ClassCenterHook,
         EmbeddingMonitorHook,
@@ -33,6 +33,7 @@ __all__ = [
     "RoITeacherDistill",
     "StudentExportHook",
     "TeacherAccuracyHook",
+    "TeacherDistill",
     "__version__",
     "distill_config",
 ]
@@ -40,6 +41,7 @@ __all__ = [
 _LAZY = {
     "FixedTeacherDistill": "kd_det.algorithms",
     "RoITeacherDistill": "kd_det.algorithms",
+    "TeacherDistill": "kd_det.algorithms",
     "ClassCenterHook": "kd_det.hooks",
     "EmbeddingMonitorHook": "kd_det.hooks",
     "LossBalanceHook": "kd_det.hooks",
