@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -241,9 +240,8 @@ class TeacherDistill(SingleTeacherDistill):
 
     def _forget_records(self) -> None:
         # Feature maps would otherwise stay in memory until the next step.
-        for recorder in (
-            *self._recorders("student"), *self._recorders("teacher"), *self.probe.student_recorders
-        ):  # fmt: skip
+        of_both = [*self._recorders("student"), *self._recorders("teacher")]
+        for recorder in (*of_both, *self.probe.student_recorders):
             recorder.reset_data_buffer()
         for delivery in self.distiller.deliveries.deliveries.values():
             delivery.data_queue.clear()
@@ -283,7 +281,8 @@ class TeacherDistill(SingleTeacherDistill):
         Raises:
             kd_det.algorithms.WiringError: If a loss does not fit images of any size.
         """
-        state, training = copy.deepcopy(self.state_dict()), self.training
+        buffers = {name: buffer.clone() for name, buffer in self.named_buffers()}
+        training = self.training
         self.eval()
         # Detectors with denoising queries ask the detector; layers stay in eval mode.
         self.student.training = True
@@ -299,7 +298,8 @@ class TeacherDistill(SingleTeacherDistill):
                         self._forget_records()
         finally:
             heads.forget_history(self.student)
-            self.load_state_dict(state)
+            for name, buffer in self.named_buffers():
+                buffer.copy_(buffers[name])
             self.train(training)
         for error in failed:
             if isinstance(error, wiring.WiringError):

@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.detectors import (
+    DetectionTransformer,
+    SingleStageDetector,
+    TwoStageDetector,
+)
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor, nn
 
@@ -63,10 +67,19 @@ class DenseProbe(Probe):
     name = "dense"
 
     def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
-        """Run the detector as ``mode='tensor'`` does, but for proposals and RoIs."""
+        """Run the detector as ``mode='tensor'`` does, but for proposals and RoIs.
+
+        Heads are called as modules, which ``mode='tensor'`` does not, so that recorders see them.
+        """
+        data_samples = _of_size(data_samples, inputs)
         if isinstance(teacher, TwoStageDetector):
             return teacher.rpn_head(teacher.extract_feat(inputs))
-        return teacher(inputs, _of_size(data_samples, inputs), mode="tensor")
+        if isinstance(teacher, SingleStageDetector):
+            return teacher.bbox_head(teacher.extract_feat(inputs))
+        if isinstance(teacher, DetectionTransformer):
+            feats = teacher.extract_feat(inputs)
+            return teacher.bbox_head(**teacher.forward_transformer(feats, data_samples))
+        return teacher(inputs, data_samples, mode="tensor")
 
 
 class ImageProbe(Probe):
