@@ -301,9 +301,9 @@ class TeacherDistill(SingleTeacherDistill):
             for name, buffer in self.named_buffers():
                 buffer.copy_(buffers[name])
             self.train(training)
-        for error in failed:
-            if isinstance(error, wiring.WiringError):
-                raise error
+        for found in failed:
+            if isinstance(found, wiring.WiringError):
+                raise found
         text = f"not checked, since a model does not run on a blank image: {failed[0]!r}"
         print_log(f"Losses and connectors were {text}", logger="current", level=30)
         return {}, text

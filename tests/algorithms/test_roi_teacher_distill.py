@@ -259,9 +259,8 @@ def test_teacher_runs_ahead_and_scores_when_the_student_is_done(model, batch):
     for who in ("teacher", "student"):
         side = getattr(model, who)
         for name in ("neck", "roi_head.bbox_roi_extractor", "roi_head.bbox_head.loss_cls"):
-            side.get_submodule(name).register_forward_hook(
-                lambda *_, text=f"{who} {name.rpartition('.')[2]}": order.append(text)
-            )
+            text = f"{who} {name.rpartition('.')[2]}"
+            side.get_submodule(name).register_forward_hook(lambda *_, text=text: order.append(text))
     step(model, batch)
     assert order == [
         "teacher neck",

@@ -12,7 +12,7 @@ from mmdet.models.detectors import (
     TwoStageDetector,
 )
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Probe:
