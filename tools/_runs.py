@@ -12,6 +12,7 @@ from _trainings import checkpoint, final, training, write_config
 from mmengine.config import Config
 
 from kd_det.pairing.coco_folder import read_annotations
+from kd_det.recipes import load_named, methods_of
 
 CONFIGS = Path("configs/digits")
 Change = Callable[[Config], None]
@@ -60,13 +61,13 @@ class Data:
 
 
 def recipes() -> list[str]:
-    """The recipes that teach the student of ``plain.py``."""
-    return sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("teacher", "plain"))
+    """The methods that teach the student of ``plain.py``."""
+    return methods_of(CONFIGS / "frcnn_r50_r18.py")
 
 
 def adapted(recipe: str, data: Data, seed: int, epochs: int) -> Config:
     """A recipe of configs/digits for other data and another length."""
-    cfg = Config.fromfile(CONFIGS / f"{recipe}.py")
+    cfg = load_named(CONFIGS / f"{recipe}.py")
     for part, split in (("train", "train"), ("val", data.judge), ("test", data.judge)):
         # Batches are made by the process that uses them: there is a run on every core.
         loader = cfg[f"{part}_dataloader"]
@@ -128,7 +129,7 @@ class Study:
         """The training of a student.
 
         Args:
-            recipe: Name of a file in configs/digits.
+            recipe: A method, or the name of a file in configs/digits.
             seed: Of weights and batches.
             epochs: Length; None for the data's own.
             change: What is different from the recipe.

@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 import kd_det  # noqa: F401  (mends the stack)
 from kd_det.commands import common
+from kd_det.recipes import load_recipe, locate
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
@@ -46,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         "--method",
         choices=recipes(),
         default="robust",
-        help="recipe of configs/digits (default: %(default)s)",
+        help="of configs/_base_/methods (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of both students (default: 0)")
     parser.add_argument("--root", default="work_dirs/demo", help="default: %(default)s")
@@ -77,17 +78,19 @@ def student_steps(
 ) -> tuple[Step, Step]:
     """The same student with the same budget and seed, without and with the teacher."""
     plain = _train("plain", CONFIGS / "plain.py", root / f"plain_seed{seed}", seed, teacher.inputs)
-    config = CONFIGS / f"{method}.py"
+    config, chosen = locate(CONFIGS / f"{method}.py")
     options = [f"model.teacher_ckpt={checkpoint(teacher)}"]
     inputs = [teacher]
     if any(
         hook.type == "kd_det.ClassCenterHook"
-        for hook in Config.fromfile(config).get("custom_hooks", [])
+        for hook in load_recipe(config, chosen).get("custom_hooks", [])
     ):
         options.append(f"custom_hooks.0.file={centers.folder / 'class_centers.safetensors'}")
         inputs.append(centers)
-    folder = root / f"{method}_seed{seed}"
-    return plain, _train("distilled", config, folder, seed, inputs, options)
+    distilled = _train("distilled", config, root / f"{method}_seed{seed}", seed, inputs, options)
+    if chosen is not None:
+        distilled.command[2:2] = ["--method", chosen]
+    return plain, distilled
 
 
 def _train(

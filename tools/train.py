@@ -12,6 +12,7 @@ import kd_det  # noqa: F401  (mends the stack before anything else is imported)
 from kd_det import config_files
 from kd_det.commands import common
 from kd_det.errors import InvalidInputError
+from kd_det.recipes import method_option
 
 
 def main() -> None:
@@ -71,10 +72,10 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
 
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     runner.train()
-    runner.logger.info(_outcome(runner, cfg.filename))
+    runner.logger.info(_outcome(runner, cfg))
 
 
-def _outcome(runner: Any, config: str) -> str:
+def _outcome(runner: Any, cfg: Config) -> str:
     """What came out, where it lies, and what to do next."""
     from mmengine.runner import find_latest_checkpoint
 
@@ -87,7 +88,7 @@ def _outcome(runner: Any, config: str) -> str:
     checkpoint = find_latest_checkpoint(runner.work_dir)
     if checkpoint is None:
         return text
-    test = shlex.join(["python", "tools/test.py", config, checkpoint])
+    test = shlex.join(["python", "tools/test.py", cfg.filename, checkpoint, *method_option(cfg)])
     report = shlex.join(["python", "tools/report.py", runner.work_dir])
     return f"{text}. Next: {test}; to compare: {report} [FOLDERS OF OTHER RUNS]"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from kd_det import config_files
+from kd_det import config_files, recipes
 from kd_det.errors import UserError
 
 DEBUG_VARIABLE = "KD_DET_DEBUG"
@@ -28,6 +28,10 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     """A parser with the options that every tool on a config has."""
     result = bare_parser(description, example)
     result.add_argument("config", help="config file, or a config of a package (mmdet::...)")
+    result.add_argument(
+        "--method",
+        help="method by which a pair's config teaches, such as kd_nd (default: the config's own)",
+    )
     result.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
@@ -60,14 +64,14 @@ def bare_parser(description: str, example: str) -> argparse.ArgumentParser:
 def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line overrides."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = config_files.read_config(args.config)
+    cfg = config_files.read_config(args.config, getattr(args, "method", None))
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+        cfg.work_dir = str(Path("work_dirs") / recipes.run_name(args.config, cfg))
     check_work_dir(Path(cfg.work_dir))
     return cfg
 
