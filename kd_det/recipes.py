@@ -50,7 +50,7 @@ def load_recipe(path: str | Path, method: str | None = None) -> Config:
         moved = moved_to(missing)
         if moved is None:
             raise
-        raise FileNotFoundError(f"the config {missing} does not exist; {moved}") from error
+        raise FileNotFoundError(f"the config does not exist: {missing}; {moved}") from error
     if method is not None and cfg.get("method") != method:
         raise InvalidInputError(
             f"{path} is a recipe for one method, so --method {method} cannot change it; --method "
@@ -94,7 +94,7 @@ def locate(path: Path) -> tuple[Path, str | None]:
         for method in methods:
             if path.stem == f"{pair.stem}_{method}" or (path.stem == method and len(pairs) == 1):
                 return pair, method
-    raise FileNotFoundError(f"there is no recipe {path}")
+    raise FileNotFoundError(f"the recipe does not exist: {path}")
 
 
 def load_named(path: Path) -> Config:

@@ -18,7 +18,9 @@ parts = dict(distill_losses=losses, connectors=dict())
 if "loss_review" in losses:
     parts["student_recorders"] = _base_.stages_of.r18
     parts["teacher_recorders"] = _base_.stages_of.r34
-    parts["connectors"]["review"] = dict(**_base_.fusion, out_channels=[64, 128, 256, 512, 512])
+    parts["connectors"]["review"] = dict(
+        type="kd_det.ReviewFusion", **_base_.fusion, out_channels=[64, 128, 256, 512, 512]
+    )
 
 model = dict(
     architecture=_base_.student,

@@ -18,7 +18,9 @@ parts = dict(distill_losses=losses, connectors=dict())
 if "loss_review" in losses:
     parts["student_recorders"] = _base_.stages_of.r18
     parts["teacher_recorders"] = _base_.stages_of.r50
-    parts["connectors"]["review"] = dict(**_base_.fusion, out_channels=[256, 512, 1024, 2048, 2048])
+    parts["connectors"]["review"] = dict(
+        type="kd_det.ReviewFusion", **_base_.fusion, out_channels=[256, 512, 1024, 2048, 2048]
+    )
 if "loss_nd" in losses:
     parts["connectors"]["embedding"] = dict(
         type="kd_det.EmbeddingConnector", in_features=512, out_features=2048
