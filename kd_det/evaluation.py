@@ -15,6 +15,8 @@ from mmengine.model import BaseModel
 @torch.no_grad()
 def fit_evaluator(loop: Any, model: BaseModel, who: str) -> None:
     """Let a validation or test loop evaluate by what ``model`` predicts for its first image."""
+    if not any(_asks_for_masks(metric) for metric in loop.evaluator.metrics):
+        return
     loader = loop.dataloader
     predictions = model.eval().test_step(loader.collate_fn([loader.dataset[0]]))
     loop.evaluator = fitting_evaluator(loop.evaluator, predictions, who)
@@ -37,14 +39,18 @@ def fitting_evaluator(evaluator: Evaluator, predictions: Sequence[Any], who: str
     boxes_alone = bool(predictions) and all(_has_boxes_alone(each) for each in predictions)
     for metric in fitting.metrics:
         metric.results = []
-        asked = getattr(metric, "metrics", None)
-        if boxes_alone and isinstance(asked, list) and "segm" in asked:
-            metric.metrics = [name for name in asked if name != "segm"] or ["bbox"]
+        if boxes_alone and _asks_for_masks(metric):
+            metric.metrics = [name for name in metric.metrics if name != "segm"] or ["bbox"]
             print_log(
                 f"{who} predicts no masks, so it is evaluated by {', '.join(metric.metrics)}",
                 logger="current",
             )
     return fitting
+
+
+def _asks_for_masks(metric: Any) -> bool:
+    asked = getattr(metric, "metrics", None)
+    return isinstance(asked, list) and "segm" in asked
 
 
 def _has_boxes_alone(sample: Any) -> bool:

@@ -105,7 +105,7 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     detector = model.module if args.tta else model
     load_weights(detector, checkpoint, which)
-    fit_evaluator(runner.test_loop, detector, f"the {which}")
+    fit_evaluator(runner.test_loop, model, f"the {which}")
     if args.out and Path(args.out).suffix in PICKLES:
         runner.test_evaluator.metrics.append(_dump(cfg, args.out))
     return {key: float(value) for key, value in runner.test().items()}
