@@ -42,7 +42,12 @@ def main() -> None:
     common.check_work_dir(path.parent)
     pairing.write(path)
     again = " ".join(["python tools/train.py", shlex.quote(str(path)), *_training_options(args)])
-    print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}\n", flush=True)
+    print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}", flush=True)
+    alone = path.with_name("alone.py")
+    training_alone = " ".join(
+        ["python tools/train.py", shlex.quote(str(alone)), *_training_options(args)]
+    )
+    print(f"The same training without the teacher, to compare with:\n  {training_alone}\n")
     cfg = common.load_config(
         argparse.Namespace(
             config=str(path), cfg_options=None, work_dir=None, launcher="none", local_rank=0
@@ -52,7 +57,7 @@ def main() -> None:
         training.train(cfg, args)
         return
     config_files.check_files(cfg, ("train", "val", "teacher"))
-    with Console(stderr=True).status("Building both and running one image through all losses"):
+    with Console(stderr=True).status("Building all that a training builds"):
         pairing.check()
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
 
