@@ -6,7 +6,7 @@ PY := .venv/bin/python
 .PHONY: demo test lint docs env clean
 
 demo: env
-	$(PY) tools/demo.py $(if $(METHOD),--method $(METHOD))
+	$(PY) -m kd_det demo $(if $(METHOD),--method $(METHOD))
 
 # Two processes of one thread each: most tests are too small to gain from threads.
 test: lint

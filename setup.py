@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-VERSION = (HERE / "kd_det" / "version.py").read_text().split('"')[-2]
+VERSION = (HERE / "kd_det" / "version.py").read_text(encoding="utf-8").split('"')[-2]
 
 
 class WithConfigs(build_py):
@@ -37,6 +37,7 @@ setup(
     cmdclass={"build_py": WithConfigs},
     packages=find_packages(include=["kd_det", "kd_det.*"]),
     package_data={"kd_det.report": ["*.j2"]},
+    entry_points={"console_scripts": ["kd-det = kd_det.commands:main"]},
     python_requires=">=3.11",
     # Lower bounds are the oldest versions that the tests were run with.
     install_requires=[
@@ -45,6 +46,7 @@ setup(
         "mmengine>=0.10.7,<0.11",
         "mmdet>=3.3.0,<3.4",
         "mmrazor>=1.0.0,<1.1",
+        "filelock>=3.20",
         "joblib>=1.6",  # mmrazor imports it without declaring it
         "numpy>=2.4",
         "opencv-python>=5.0",

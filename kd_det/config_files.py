@@ -11,7 +11,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import get_installed_path
 
+from kd_det import caches
 from kd_det.errors import InvalidInputError
+
+caches.install()
 
 
 def read_config(name: str) -> Config:
@@ -107,7 +110,7 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
     root = Path(dataset.get("data_root") or "")
     remedy = f"put the dataset there, or set {part}_dataloader.dataset.data_root"
     if root.name == "digits-coco":
-        remedy = f"run: python tools/make_digits_coco.py --root {root}"
+        remedy = f"run: kd-det digits --root {root}"
     if dataset.get("ann_file"):
         require(root / dataset.ann_file, f"the {part} annotation file", remedy)
         _check_annotations(root / dataset.ann_file, part)

@@ -1,12 +1,16 @@
 """Writing files so that a crash leaves the old one or the new one, never half of one."""
 
-import ctypes
+from __future__ import annotations
+
 import glob
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from filelock import FileLock
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -34,8 +38,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_folder_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files that belong together: ``folder`` has all of the old ones or all of the new ones.
 
-    They are written into a folder of a temporary name, which then takes the place of ``folder`` in
-    one step (where the file system cannot do that, in two, and a kill in between leaves none).
+    They are written into a folder of a temporary name, which then takes the place of ``folder`` by
+    two renames. A kill between them leaves no ``folder``; the next call puts the old one back
+    before it does anything else. Processes that write the same folder wait for each other, by the
+    file ``.<name>.lock`` beside it, which stays.
 
     Args:
         folder: What holds no others than ``files`` (of an earlier call), or is not there yet.
@@ -45,30 +51,51 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
         FileExistsError: If there are other files in ``folder``; they would be lost.
         OSError: If it cannot be written. What stood there before is left.
     """
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if others := sorted(there - set(files)):
-        raise FileExistsError(
-            f"{folder} is replaced as a whole: expected nothing there but {sorted(files)}, "
-            f"found {others}"
-        )
+    folder = folder.resolve()  # behind a link, the folder is replaced and the link stays
     folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}.new-"
-    for left in folder.parent.glob(f"{glob.escape(prefix)}*"):  # by a kill
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        old = folder.with_name(f".{folder.name}.old")
+        _repair(folder, old)
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        if others := sorted(there - set(files)):
+            raise FileExistsError(
+                f"{folder} is replaced as a whole: expected nothing there but {sorted(files)}, "
+                f"found {others}"
+            )
+        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
+        try:
+            new.chmod(0o755)
+            for name, data in files.items():
+                write_atomically(new / name, data)
+            _flush(new)
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(new, folder)
+            _flush(folder.parent)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            _repair(folder, old)
+
+
+def _prefix(folder: Path) -> str:
+    return f".{folder.name}.new-"
+
+
+def _repair(folder: Path, old: Path) -> None:
+    """Put back or remove what a call that ended too early has left."""
+    if old.exists():
+        if not folder.exists():
+            os.rename(old, folder)
+        else:
+            shutil.rmtree(old)
+    for left in folder.parent.glob(f"{glob.escape(_prefix(folder))}*"):
         shutil.rmtree(left)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
-    try:
-        temporary.chmod(0o755)
-        for name, data in files.items():
-            write_atomically(temporary / name, data)
-        _flush(temporary)
-        _replace(temporary, folder)
-        _flush(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:
-    """Let the names in a folder reach the disk."""
+    """Let the names in a folder reach the disk, where the system can be asked to."""
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -76,24 +103,10 @@ def _flush(folder: Path) -> None:
         os.close(handle)
 
 
-def _replace(new: Path, folder: Path) -> None:
-    """Rename ``new`` to ``folder``; what stood there has the name ``new`` then, or is gone."""
-    if not folder.exists():
-        os.rename(new, folder)
-    elif not _exchange(new, folder):
-        aside = Path(f"{new}-old")
-        os.rename(folder, aside)
-        os.rename(new, folder)
-        shutil.rmtree(aside)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Let two folders change names in one step; False where that cannot be done."""
-    # Linux has it as renameat2, which Python does not offer: linux/fs.h, linux/fcntl.h.
-    rename_exchange, at_fdcwd = 2, -100
-    try:
-        renameat2 = ctypes.CDLL(None).renameat2
-    except (AttributeError, TypeError):
-        return False
-    names = (os.fsencode(a), os.fsencode(b))
-    return renameat2(at_fdcwd, names[0], at_fdcwd, names[1], rename_exchange) == 0
+def sha256_of_file(path: Path) -> str:
+    """Digest of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

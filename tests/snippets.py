@@ -15,7 +15,9 @@ PAGES = [
 ]
 FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$", re.M | re.S)
 # A command inside a sentence.
-INLINE = re.compile(r"(?<!`)`((?:python tools/|tools/dist_train\.sh |make )[^`]+)`(?!`)")
+INLINE = re.compile(
+    r"(?<!`)`((?:python (?:tools|benchmarks)/|kd-det |tools/dist_train\.sh |make )[^`]+)`(?!`)"
+)
 
 
 class Block(NamedTuple):
@@ -61,7 +63,7 @@ def workspace(folder: Path, page: Path, digits: Path, teacher_ckpt: Path) -> Non
     Those are the repository's files, a teacher's weights, a set of data, two small detectors, and
     the configs that the page writes down itself.
     """
-    for name in ("configs", "tools", "requirements", "Makefile"):
+    for name in ("configs", "tools", "benchmarks", "requirements", "Makefile"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "data").mkdir()
     (folder / "data" / "fruit").symlink_to(digits)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kd_det import files
 from kd_det.files import write_atomically, write_folder_atomically
 
 
@@ -42,15 +43,25 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_a_folder_is_replaced_as_a_whole(tmp_path: Path, monkeypatch, exchange):
-    if not exchange:  # what another system or file system answers
-        monkeypatch.setattr(files, "_exchange", lambda a, b: False)
+def entries(folder: Path) -> list[str]:
+    """Names in a folder, but for locks."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path):
     folder = tmp_path / "deep" / "folder"
     for each in (OLD, NEW):
         write_folder_atomically(folder, each)
         assert content(folder) == each
-        assert list(folder.parent.iterdir()) == [folder]
+        assert entries(folder.parent) == ["folder"]
+
+
+def test_behind_a_link_the_folder_is_replaced(tmp_path: Path):
+    write_folder_atomically(tmp_path / "real", OLD)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_folder_atomically(tmp_path / "link", NEW)
+    assert (tmp_path / "link").is_symlink()
+    assert content(tmp_path / "real") == NEW and entries(tmp_path) == ["link", "real"]
 
 
 def test_the_old_folder_survives_a_failure_at_any_step(tmp_path: Path, monkeypatch):
@@ -70,15 +81,59 @@ def test_the_old_folder_survives_a_failure_at_any_step(tmp_path: Path, monkeypat
             patch.setattr(os, "fsync", fail)
             with pytest.raises(OSError, match="no space left"):
                 write_folder_atomically(folder, NEW)
-        assert content(folder) == OLD and list(tmp_path.iterdir()) == [folder]
+        assert content(folder) == OLD and entries(tmp_path) == ["folder"]
 
 
-def test_two_folders_change_names_in_one_step(tmp_path: Path):
-    a, b = tmp_path / "a", tmp_path / "b"
-    write_folder_atomically(a, OLD), write_folder_atomically(b, NEW)
-    assert files._exchange(a, b)  # on Linux; the fallback has its own test
-    assert content(a) == NEW and content(b) == OLD
-    assert not files._exchange(a, tmp_path / "none")
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_old_folder_survives_a_failed_rename(tmp_path: Path, monkeypatch, failing):
+    folder = tmp_path / "folder"
+    write_folder_atomically(folder, OLD)
+    real, calls = os.rename, []
+
+    def fail(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == failing + 1:
+            raise OSError(13, "permission denied")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fail)
+        with pytest.raises(OSError, match="permission denied"):
+            write_folder_atomically(folder, NEW)
+    assert content(folder) == OLD and entries(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("at", ["between the renames", "after them"])
+def test_a_kill_is_healed_by_the_next_call(tmp_path: Path, at):
+    folder, old = tmp_path / "folder", tmp_path / ".folder.old"
+    write_folder_atomically(old, OLD)
+    new = folder if at == "after them" else tmp_path / ".folder.new-12345678"
+    write_folder_atomically(new, NEW)
+    with pytest.raises(FileExistsError):  # before it finds that it has nothing to do here
+        write_folder_atomically(folder, {})
+    assert content(folder) == (NEW if at == "after them" else OLD)
+    assert entries(tmp_path) == ["folder"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from kd_det.files import write_folder_atomically
+mark = sys.argv[2].encode()
+for _ in range(40):
+    write_folder_atomically(Path(sys.argv[1]), {name: mark * 100000 for name in "abcd"})
+"""
+
+
+def test_two_processes_at_once_leave_one_whole_folder(tmp_path: Path):
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "folder"), mark])
+        for mark in "12"
+    ]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    found = content(tmp_path / "folder")
+    assert found.keys() == set("abcd") and len(set(found.values())) == 1
+    assert entries(tmp_path) == ["folder"]
 
 
 def test_what_a_kill_left_is_removed_and_other_files_are_not_lost(tmp_path: Path):
@@ -86,7 +141,7 @@ def test_what_a_kill_left_is_removed_and_other_files_are_not_lost(tmp_path: Path
     (tmp_path / ".folder.new-12345678").mkdir()
     (tmp_path / ".folder.mine").mkdir()
     write_folder_atomically(folder, OLD)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".folder.mine", "folder"]
+    assert entries(tmp_path) == [".folder.mine", "folder"]
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"nothing there but .*found \['notes.txt'\]"):
         write_folder_atomically(folder, NEW)

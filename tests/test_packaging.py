@@ -45,10 +45,10 @@ def module_of(requirement: str) -> str:
 
 @cache
 def imported() -> dict[str, set[str]]:
-    """Top-level modules that kd_det/ and tools/ import, and the files that do."""
+    """Top-level modules that kd_det/ and benchmarks/ import, and the files that do."""
     found: dict[str, set[str]] = {}
-    own = {p.stem for p in (ROOT / "tools").iterdir()} | {"kd_det"}
-    for path in [*(ROOT / "kd_det").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
+    own = {p.stem for p in (ROOT / "benchmarks").iterdir()} | {"kd_det"}
+    for path in [*(ROOT / "kd_det").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
             if isinstance(node, ast.Import):
@@ -75,7 +75,7 @@ def test_imports_of_the_core_are_always_installed():
         "mmcv": "",  # either mmcv-lite or a compiled mmcv, which pip cannot express
         "mmpretrain": "",
         "sklearn": "kd_det/datasets/",
-        "matplotlib": ("tools/", "kd_det/report/"),
+        "matplotlib": ("benchmarks/", "kd_det/report/"),
         "jinja2": "kd_det/report/",
     }
     unexpected = {
@@ -100,7 +100,7 @@ def test_torch_is_pinned_in_one_place():
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.splitlines()
     # Unpacked without git, there is nothing but the project's own files in these folders.
-    folders = ("kd_det", "configs", "tools", "tests", "requirements")
+    folders = ("kd_det", "configs", "tools", "benchmarks", "tests", "requirements")
     found = [str(p) for folder in folders for p in (ROOT / folder).rglob("*.*")]
     for name in tracked or [*found, "Makefile", "README.md", "setup.py", "pyproject.toml"]:
         path = ROOT / name

@@ -1,45 +1,6 @@
-"""Make a teacher of configs/cls/ from one that mdistiller publishes for CIFAR-100."""
+"""The same as ``kd-det convert_mdistiller``, for people who work in a clone."""
 
-from __future__ import annotations
-
-import argparse
-import io
-from pathlib import Path
-
-import torch
-
-from kd_det import config_files
-from kd_det.backbones.mdistiller import from_mdistiller
-from kd_det.commands import common
-from kd_det.errors import InvalidInputError
-from kd_det.files import write_atomically
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example:\n  python tools/convert_mdistiller.py cifar_teachers/resnet56_vanilla/"
-        "ckpt_epoch_240.pth checkpoints/cifar100_r56.pth\n\nThe files are those of "
-        "github.com/megvii-research/mdistiller/releases (cifar_teachers.tar).",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("checkpoint", type=Path, help="mdistiller's file, ckpt_epoch_240.pth")
-    parser.add_argument("out", type=Path, help="the file that a recipe's teacher_ckpt names")
-    args = parser.parse_args()
-    config_files.require(
-        args.checkpoint, "mdistiller's checkpoint", "unpack its cifar_teachers.tar"
-    )
-    content = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise InvalidInputError(
-            f"{args.checkpoint}: expected a dict with the weights under 'model'"
-        )
-    weights = from_mdistiller(content["model"])
-    file = io.BytesIO()
-    torch.save({"state_dict": weights}, file)
-    write_atomically(args.out, file.getvalue())
-    print(f"{len(weights)} tensors written to {args.out}")
-
+from kd_det.commands import run
 
 if __name__ == "__main__":
-    common.run(main)
+    run("convert_mdistiller", prog="python tools/convert_mdistiller.py")

@@ -1,55 +1,6 @@
-"""Make the built-in sample data: handwritten digits as a small COCO detection set."""
+"""The same as ``kd-det digits``, for people who work in a clone."""
 
-from __future__ import annotations
-
-import argparse
-import sys
-
-from kd_det.commands import common
-
-EXAMPLE = """example:
-  python tools/make_digits_coco.py --root data/digits-coco
-
-makes 1000 images to train on and 200 to validate on in some seconds, and does nothing if they are
-there already. Needs scikit-learn: pip install "kd_det[demo]"
-"""
-
-
-def main() -> None:
-    options = parse_args()
-    # After parsing, so that --help does not wait for mmdet.
-    from kd_det.datasets import make_digits_coco
-    from kd_det.hooks._progress import progress
-
-    made = make_digits_coco(
-        options.root,
-        image_size=options.image_size,
-        train_images=options.train_images,
-        val_images=options.val_images,
-        seed=options.seed,
-        force=options.force,
-        track=progress if sys.stdout.isatty() else None,
-    )
-    print(
-        f"{made.root}: {'made' if made.created else 'up to date'}; images in train/ "
-        f"({options.train_images}) and val/ ({options.val_images}), boxes in "
-        f"annotations/{made.train_ann.name} and {made.val_ann.name}"
-    )
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--root", default="data/digits-coco", help="folder of the set (default: %(default)s)")
-    add("--image-size", type=int, default=128, help="side in pixels (default: %(default)s)")
-    add("--train-images", type=int, default=1000, help="default: %(default)s")
-    add("--val-images", type=int, default=200, help="default: %(default)s")
-    add("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")
-    add("--force", action="store_true", help="replace a digits-coco set that is there")
-    return parser.parse_args()
-
+from kd_det.commands import run
 
 if __name__ == "__main__":
-    common.run(main)
+    run("digits", prog="python tools/make_digits_coco.py")

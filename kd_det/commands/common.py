@@ -7,26 +7,33 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config, DictAction
+from kd_det.commands.cfg_options import CfgOptions
+from kd_det.errors import InvalidInputError, UserError
 
-from kd_det import config_files
-from kd_det.errors import UserError
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 DEBUG_VARIABLE = "KD_DET_DEBUG"
-# What becomes of a tool that is stopped by Ctrl-C.
+# What becomes of a command that is stopped by Ctrl-C.
 STARTS_OVER = "the same command starts over"
 GOES_ON = "the same command goes on where it was"
 GOES_ON_WITH_RESUME = (
     "the same command with --resume goes on from the last checkpoint (from the beginning, if there "
     "is none yet)"
 )
+# The files in tools/ that do not have their command's name.
+SCRIPTS = {
+    "centers": "collect_centers",
+    "export": "export_student",
+    "digits": "make_digits_coco",
+}
 
 
-def parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with the options that every tool on a config has."""
-    result = bare_parser(description, example)
+def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with the options that every command on a config has."""
+    result = bare_parser(prog, description, example)
     result.add_argument("config", help="config file, or a config of a package (mmdet::...)")
     result.add_argument(
         "--launcher",
@@ -39,30 +46,50 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     return result
 
 
-def bare_parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with the options of a tool that makes a config or reads one."""
+def bare_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with the options of a command that makes a config or reads one.
+
+    Args:
+        prog: The words that call it.
+        description: What it does.
+        example: Commands; ``%(prog)s`` stands for ``prog``.
+    """
     result = argparse.ArgumentParser(
+        prog=prog,
         description=description,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override entries of the config: model.teacher_ckpt=t.pth a.b='[1, 2]'",
-    )
+    add_cfg_options(result, "override entries of the config: model.teacher_ckpt=t.pth a.b='[1, 2]'")
     result.add_argument("--work-dir", help="where logs and results go")
     return result
 
 
+def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--cfg-options``, explained by ``text``."""
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help=text
+    )
+
+
+def invocation(command: str) -> list[str]:
+    """The words that call another command in the way that this one was called."""
+    script = Path(sys.argv[0])
+    if script.parent.name == "tools":
+        return ["python", f"tools/{SCRIPTS.get(command, command)}.py"]
+    if script.name == "__main__.py":
+        return ["python", "-m", "kd_det", command]
+    return ["kd-det", command]
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line overrides."""
+    from kd_det import config_files
+    from kd_det.config_options import merge_options
+
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = config_files.read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -89,16 +116,24 @@ def check_work_dir(folder: Path) -> None:
 
 
 def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
-    """Run a tool; an error meant for the person at the terminal ends it with one message.
+    """Run a command; an error meant for the person at the terminal ends it with one message.
 
     Those are :class:`kd_det.errors.UserError` and files that cannot be read or written. Anything
     else is a fault that keeps its traceback. KD_DET_DEBUG=1 shows all tracebacks.
 
     Args:
-        main: The tool.
+        main: The command.
         stopped: What is said after Ctrl-C, which ends it with the shell's exit code for that, 130.
     """
+    from kd_det import compat  # after parsing: it waits for torch
+
+    for stream in (sys.stdout, sys.stderr):
+        # A class name that the locale's encoding lacks must not end a training.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        _check_arguments()
+        compat.activate()
         main()
     except KeyboardInterrupt:
         print(f"\nstopped; {stopped}", file=sys.stderr)
@@ -108,9 +143,22 @@ def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
         expected = isinstance(error, (UserError, OSError)) or "failed to load image" in str(error)
         if os.environ.get(DEBUG_VARIABLE) or not expected:
             raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
         # A worker's error comes with its traceback; the last line is the error.
-        text = str(text).strip().splitlines()[-1] if "failed to load image" in str(text) else text
+        text = str(error).strip()
+        text = text.splitlines()[-1] if "failed to load image" in text else text
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
         sys.exit(f"error ({type(error).__name__}): {text}{notes}\n"
                  f"(set {DEBUG_VARIABLE}=1 to see where it was raised)")  # fmt: skip
+
+
+def _check_arguments() -> None:
+    """Raise ``InvalidInputError`` for an argument that the locale's encoding cannot express."""
+    for word in sys.argv[1:]:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(word).decode(errors="replace")
+            raise InvalidInputError(
+                f"{shown} cannot be written in the encoding of this locale, "
+                f"{sys.getfilesystemencoding()}; set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+            ) from error

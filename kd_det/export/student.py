@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from kd_det.algorithms.checkpoint import CheckpointError, read_weights
 from kd_det.export.plain_config import PlainConfig
-from kd_det.files import write_folder_atomically
+from kd_det.files import sha256_of_file, write_folder_atomically
 
 CONFIG, CHECKPOINT, WEIGHTS, METADATA = (
     "config.py", "model.pth", "model.safetensors", "metadata.json",
@@ -127,7 +126,7 @@ def logged_metrics(logs: Path, step: int) -> dict[str, float] | None:
     """
     found = None
     for file in sorted(logs.glob("*/vis_data/scalars.json")):
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             # A line that a kill left unfinished is of no evaluation.
             entry = json.loads(line) if line.endswith("}") else {}
             # Those of training have the learning rate and the like, under "iter".
@@ -156,8 +155,7 @@ def _file_sha256(path: str | None) -> str | None:
         file = Path(torch.hub.get_dir(), "checkpoints", path.rsplit("/", 1)[-1])
     if not file.is_file():
         return None
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return sha256_of_file(file)
 
 
 def _versions() -> dict[str, str]:

@@ -155,7 +155,7 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
     if not path.exists():
         return None
     try:
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_text(encoding="utf-8"))
         metrics = dict(kept["metrics"])
         other = [f"{key} {value}, found {kept[key]}" for key, value in origin.items()
                  if kept[key] != value]  # fmt: skip

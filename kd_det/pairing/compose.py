@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from kd_det.config_options import merge_options
 from kd_det.errors import UnsupportedTypeError
 from kd_det.pairing import methods, report, text
 from kd_det.pairing.alone import add_imports, student_alone
@@ -30,9 +31,6 @@ INSTEAD = (
     "For one-stage detectors derive from configs/retinanet_r101_r50_review.py; docs/mixing.md says "
     "how to build other pairs"
 )
-
-
-ALONE = "alone.py"
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,12 @@ class Pairing:
         comments += [f"- {decision}" for decision in self.decisions]
         text.write_config(path, methods.bases(self.method)[:1], self.cfg.to_dict(), comments)
         comments = [f"The training of {path.name} without its teacher, to compare with."]
-        text.write_config(path.with_name(ALONE), [], self.alone.to_dict(), comments)
+        text.write_config(self.alone_path(path), [], self.alone.to_dict(), comments)
+
+    @staticmethod
+    def alone_path(path: Path) -> Path:
+        """Where :meth:`write` puts the student's training without the teacher."""
+        return path.with_name("alone.py")
 
     def check(self) -> None:
         """Build all that a training builds, without training; see :mod:`kd_det.pairing.dry_run`.
@@ -138,8 +141,8 @@ def pair(
     alone["work_dir"] = f"{cfg['work_dir'].rstrip('/')}_alone"
     result, plain = Config(cfg), Config(alone)
     if cfg_options:
-        result.merge_from_dict(dict(cfg_options))
-        plain.merge_from_dict(_of_student(cfg_options))
+        merge_options(result, cfg_options)
+        merge_options(plain, _of_student(cfg_options))
         decisions.append(f"changed by cfg_options, whatever stands above: {', '.join(cfg_options)}")
     return Pairing(result, plain, method, ours, theirs, decisions)
 

@@ -55,7 +55,7 @@ def measure(runs: Sequence[Run], validation: Validation) -> list[Cost]:
     path = runs[-1].folder / FILE_NAME
     key = [processor(), *(validation.key(run) for run in runs)]
     try:
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key:
             return [Cost(**cost) for cost in kept["costs"]]
     except (OSError, ValueError, KeyError, TypeError):

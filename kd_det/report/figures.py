@@ -15,6 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kd_det.report.fonts import fonts_for
+
 WIDTH, HEIGHT = 5.0, 3.1  # inches
 STYLE: dict[Any, Any] = {
     "font.size": 10.5,
@@ -37,19 +39,20 @@ def curves(
     wide: bool = False,
 ) -> str:
     """Lines over steps; with ``wide``, logarithmic where values span more than 30 times."""
-    with matplotlib.rc_context(STYLE):
+    fonts = fonts_for([*series, x_label, y_label])
+    with matplotlib.rc_context({**STYLE, "font.family": fonts.families}):
         figure, axes = _figure()
         for name, points in series.items():
             marker = "o" if len(points) < 15 else None
             axes.plot(
-                list(points), list(points.values()), color=colors[name], label=name, marker=marker,
-                markersize=3.5, linewidth=1.6,
+                list(points), list(points.values()), color=colors[name], label=fonts.show(name),
+                marker=marker, markersize=3.5, linewidth=1.6,
             )  # fmt: skip
         values = np.array([v for points in series.values() for v in points.values()])
         if wide and values.min() > 0 and values.max() / values.min() > 30:
             axes.set_yscale("log")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set_xlabel(fonts.show(x_label))
+        axes.set_ylabel(fonts.show(y_label))
         if len(series) > 1:
             axes.legend()
         return _uri(figure)
@@ -64,22 +67,24 @@ def gains(
     x_label: str,
 ) -> str:
     """Two values for each name and a line between them, the first name on top."""
-    with matplotlib.rc_context(STYLE):
+    fonts = fonts_for([*names, *labels, x_label])
+    with matplotlib.rc_context({**STYLE, "font.family": fonts.families}):
         figure, axes = _figure(max(HEIGHT, 0.7 + 0.21 * len(names)))
         rows = np.arange(len(names))
         axes.hlines(rows, before, after, color="#bbbbbb", linewidth=3)
         for values, color, label in zip((before, after), colors, labels):
-            axes.plot(values, rows, "o", color=color, label=label, markersize=5)
-        axes.set_yticks(rows, names)
+            axes.plot(values, rows, "o", color=color, label=fonts.show(label), markersize=5)
+        axes.set_yticks(rows, [*map(fonts.show, names)])
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlabel(x_label)
+        axes.set_xlabel(fonts.show(x_label))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=-1.8)
         return _uri(figure)
 
 
 def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str) -> str:
     """Densities of several sets of numbers, on the same bins."""
-    with matplotlib.rc_context(STYLE):
+    fonts = fonts_for([*values, x_label])
+    with matplotlib.rc_context({**STYLE, "font.family": fonts.families}):
         figure, axes = _figure()
         together = np.concatenate(list(values.values()))
         # Without the outermost, which would squeeze the rest.
@@ -91,9 +96,9 @@ def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x
             )
             axes.hist(
                 numbers, bins, density=True, histtype="step", linewidth=1.6, color=colors[name],
-                label=name,
+                label=fonts.show(name),
             )  # fmt: skip
-        axes.set_xlabel(x_label)
+        axes.set_xlabel(fonts.show(x_label))
         axes.set_yticks([])
         axes.legend()
         return _uri(figure)
@@ -101,14 +106,16 @@ def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x
 
 def similarities(matrix: np.ndarray, names: Sequence[str]) -> str:
     """A square matrix of cosines ``[C, C]``; names where there is room for them."""
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+    fonts = fonts_for(names)
+    shown = [*map(fonts.show, names)]
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "font.family": fonts.families}):
         figure, axes = _figure(WIDTH * 0.86)
         lowest = min(0.0, float(matrix.min()))
         image = axes.imshow(matrix, vmin=lowest, vmax=1, cmap="viridis")
         figure.colorbar(image, ax=axes, shrink=0.8, label="cosine")
         if len(names) <= 25:
-            axes.set_xticks(range(len(names)), names, rotation=90)
-            axes.set_yticks(range(len(names)), names)
+            axes.set_xticks(range(len(names)), shown, rotation=90)
+            axes.set_yticks(range(len(names)), shown)
         return _uri(figure)
 
 

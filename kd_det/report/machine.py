@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from mmengine.device import get_device
 
+CPU_INFO = Path("/proc/cpuinfo")
+
 
 def processor(device: str | None = None) -> str:
     """What models run on here: the GPU's name, or the CPU's with torch's number of threads."""
     if (device or get_device()) == "cuda":
         return torch.cuda.get_device_name()
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(encoding="utf-8"), re.M)
     except OSError:
         found = None
     name = found[1].strip() if found else platform.processor() or platform.machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from kd_det import config_files
+from kd_det.config_options import merge_options
 from kd_det.report.scalars import read_scalars
 
 ROLES = ("teacher", "plain", "distilled")
@@ -70,7 +72,7 @@ def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None)
     folders = list(dict.fromkeys(Path(folder) for folder in folders))
     configs = {folder: _config(folder) for folder in folders}
     for cfg in configs.values():
-        cfg.merge_from_dict(dict(options or {}))
+        merge_options(cfg, options)
     distilled = [folder for folder in folders if config_files.is_distillation(configs[folder])]
     teachers = {configs[folder].model.get("teacher_ckpt") for folder in distilled} - {None}
     runs = []
@@ -109,7 +111,7 @@ def _checkpoint(folder: Path) -> str:
     """The last one that was written, also where the folder was moved since."""
     marker = folder / "last_checkpoint"
     if marker.is_file():
-        name = Path(marker.read_text().strip()).name
+        name = Path(os.fsdecode(marker.read_bytes()).strip()).name
         if (folder / name).is_file():
             return str(folder / name)
     raise FileNotFoundError(

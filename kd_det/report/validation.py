@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from kd_det import config_files
 from kd_det.errors import InvalidInputError
+from kd_det.files import sha256_of_file
 from kd_det.report.runs import Run, settings_text
 
 
@@ -123,10 +124,7 @@ class Validation:
 
 def _file_digest(path: str) -> str:
     """Of a file's content; of the name itself where it is a URL."""
-    if "://" in path or not path:
-        return path
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path if "://" in path or not path else sha256_of_file(Path(path))
 
 
 def _digest(*texts: str) -> str:

@@ -52,7 +52,7 @@ def place(
 ) -> Path:
     workspace(tmp_path, request.param, digits, teacher_ckpt)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.setenv("LOCAL_RANK", "0")
     return request.param
 
@@ -159,6 +159,8 @@ def check_command(words: list[str]) -> None:
             check_pip(rest)
         case "python" | ".venv/bin/python" if rest[:2] == ["-m", "pip"]:
             check_pip(rest[2:])
+        case "kd-det":
+            check_tool(str(ROOT / "kd_det" / "__main__.py"), rest)
         case "python" | ".venv/bin/python" if rest[0] == "-m":
             __import__(rest[1])
         case "python" | ".venv/bin/python":

@@ -23,7 +23,7 @@ TRANSLATIONS = [
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_it_names_are_there(page: Path):
     text = page.read_text(encoding="utf-8")
-    named = r"(?<![\w/.-])(?:configs|tools|requirements|kd_det|docs|tests)/[\w./-]+\w"
+    named = r"(?<![\w/.-])(?:configs|tools|benchmarks|requirements|kd_det|docs|tests)/[\w./-]+\w"
     for path in re.findall(named, text):
         assert (ROOT / path).exists(), path
     for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", text):

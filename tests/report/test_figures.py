@@ -6,8 +6,9 @@ import base64
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
-from kd_det.report import figures
+from kd_det.report import figures, fonts
 
 COLORS = {"plain": "#d95f02", "distilled": "#1b9e77"}
 
@@ -58,3 +59,30 @@ def test_eighty_classes_stay_readable():
     assert height[1] / 80 > 14  # points for each
     assert height[0] < 250
     svg(figures.similarities(np.eye(80), names))
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_are_drawn_or_escaped(monkeypatch):
+    """Whatever fonts are installed, without a warning; a dollar begins no formula."""
+    names = ["苹果", "кот", "price $x^2$", "\U0010fffd"]
+    series = {name: {1: 0.1, 2: 0.2} for name in names}
+    colors = dict.fromkeys(names, "#111111")
+    for installed in (fonts.fontManager.ttflist, []):
+        monkeypatch.setattr(fonts.fontManager, "ttflist", installed)
+        svg(figures.similarities(np.eye(4), names))
+        svg(figures.curves(series, colors, names[0], names[2]))
+        svg(figures.distributions(dict.fromkeys(names, np.arange(3.0)), colors, names[0]))
+        svg(figures.gains(names, [0.1] * 4, [0.2] * 4, ("#111111", "#222222"), ("苹", "b"), "m"))
+
+
+def test_a_font_with_the_characters_is_taken():
+    """STIXGeneral comes with Matplotlib and has some that its first font lacks."""
+    characters = [
+        fonts._characters(fonts.findfont(fonts.FontProperties(family=[name])))
+        for name in ("STIXGeneral", "DejaVu Sans")
+    ]
+    lacking = min(characters[0] - characters[1])
+    found = fonts.fonts_for(["a", lacking])
+    assert len(found.families) == 2 and not found.lacking and found.show(lacking) == lacking
+    nowhere = fonts.fonts_for(["a\U0010fffdb\n"])
+    assert nowhere.show("a\U0010fffd\n") == "a\\u10fffd\n" and len(nowhere.families) == 1

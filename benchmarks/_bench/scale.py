@@ -1,0 +1,143 @@
+"""How the time of a step grows with images, batch, RoIs, classes and ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from torch import multiprocessing
+
+from _bench.pairs import SHAPES, Pair, Shape, build_pair, recipe
+from _bench.report import Row
+from _bench.timing import Budget, interleave
+from kd_det.losses import nd_loss
+
+METHOD = "review_nd"
+SIDES = (128, 256, 512)
+BATCHES = (2, 4, 8, 16)
+ROIS = (32, 64, 128, 256)
+CLASSES = (80, 365, 1203)
+
+
+def measure(budget: Budget, shape: str) -> list[Row]:
+    """Rows of this suite."""
+    base = SHAPES[shape]
+    sizes: dict[str, dict[int, Callable[[], object]]] = {
+        "pixels": {
+            side * side: _step(dataclasses.replace(base, image=(side, side)), budget)
+            for side in SIDES
+        },
+        "images a batch": {n: _step(dataclasses.replace(base, batch=n), budget) for n in BATCHES},
+        "RoIs an image": {n: _step(base, budget, _with_rois(n)) for n in ROIS},
+        "classes, nd_loss": {n: _nd(n, budget) for n in CLASSES},
+    }
+    rows: list[Row] = []
+    for what, steps in sizes.items():
+        target = 0.1 if what.startswith("classes") else 1.0
+        rows += _fitted(shape, what, steps, budget, target)
+    return rows + _ranks(shape, budget)
+
+
+def _fitted(
+    shape: str, what: str, steps: dict[int, Callable[[], object]], budget: Budget, target: float
+) -> list[Row]:
+    """A row for each size, and one of the exponent that fits them."""
+    times = interleave({str(size): step for size, step in steps.items()}, budget)
+    medians = {size: 1000 * statistics.median(times[str(size)]) for size in steps}
+    rows = [Row("scale", shape, f"{size} {what}", ms) for size, ms in medians.items()]
+    fitted = exponent(medians)
+    text = "fitted exponent"
+    return [*rows, Row("scale", shape, f"time over {what}", fitted, "", None, text, fitted, target)]
+
+
+def exponent(values: dict[int, float]) -> float:
+    """The ``k`` for which ``size ** k`` fits the values best, by least squares of logarithms."""
+    return float(np.polyfit(np.log(list(values)), np.log(list(values.values())), 1)[0])
+
+
+def _step(
+    shape: Shape, budget: Budget, change: Callable[[Config], None] | None = None
+) -> Callable[[], object]:
+    cfg = recipe(shape, METHOD)
+    if change is not None:
+        change(cfg)
+    return build_pair(cfg, shape, budget.device).step
+
+
+def _with_rois(number: int) -> Callable[[Config], None]:
+    def change(cfg: Config) -> None:
+        for detector in (cfg.model.architecture, cfg.model.teacher):
+            detector.train_cfg.rcnn.sampler.num = number
+            # Enough proposals to fill them.
+            detector.train_cfg.rpn_proposal.update(nms_pre=1000, max_per_img=500)
+
+    return change
+
+
+def _nd(classes: int, budget: Budget) -> Callable[[], object]:
+    torch.manual_seed(0)
+    s, t = (torch.randn(1024, 1024, device=budget.device) for _ in range(2))
+    s.requires_grad_()
+    centers = torch.randn(classes, 1024, device=budget.device)
+    labels = torch.randint(0, classes, (1024,), device=budget.device)
+
+    def both() -> None:
+        s.grad = None
+        nd_loss(s, t, centers, labels).mean().backward()
+
+    return both
+
+
+# Ranks
+
+
+def _ranks(shape: str, budget: Budget) -> list[Row]:
+    """One process and two on gloo, one thread each, the same images for each process."""
+    if budget.device.type != "cpu":
+        return []
+    medians = {}
+    for ranks in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = (ranks, folder, shape, budget)
+            multiprocessing.spawn(_of_rank, arguments, nprocs=ranks)
+            files = Path(folder).glob("*.time")
+            medians[ranks] = max(float(file.read_text(encoding="utf-8")) for file in files)
+    ratio = medians[2] / medians[1]
+    text = "1 rank, one thread each"
+    return [
+        Row("scale", shape, "1 rank", 1000 * medians[1]),
+        Row("scale", shape, "2 ranks", 1000 * medians[2], against=text, ratio=ratio),
+    ]
+
+
+def _of_rank(rank: int, ranks: int, folder: str, shape: str, budget: Budget) -> None:
+    from mmengine.model import MMDistributedDataParallel
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
+    pair = build_pair(recipe(SHAPES[shape], METHOD), SHAPES[shape], budget.device)
+    step = _distributed_step(pair, MMDistributedDataParallel(pair.model))
+    # Together: as many rounds on both.
+    times = interleave({"step": step}, dataclasses.replace(budget, seconds=0))
+    (Path(folder) / f"{rank}.time").write_text(
+        str(statistics.median(times["step"])), encoding="utf-8"
+    )
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _distributed_step(pair: Pair, wrapped: Any) -> Callable[[], None]:
+    def step() -> None:
+        with pair.step_of(pair.optimizer):
+            losses = wrapped(pair.inputs, pair.samples, mode="loss")
+            pair.total(losses).backward()
+
+    return step

@@ -1,0 +1,47 @@
+"""Trainings as steps, and what they logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from kd_det.commands.steps import Step
+from kd_det.files import write_atomically
+from kd_det.report.scalars import read_scalars
+
+
+def training(root: Path, name: str, cfg: Config, inputs: list[Step]) -> Step:
+    """The training of a config, written to ``root``; all epochs of it can be resumed."""
+    folder = root / name
+    config = write_config(root, name, cfg)
+    command = ["-m", "kd_det", "train", str(config), "--work-dir", str(folder)]
+    step = Step(name, command, folder, str(config), inputs, resume="--resume")
+    step.results = [folder / f"epoch_{cfg.train_cfg.max_epochs}.pth"]
+    return step
+
+
+def write_config(root: Path, name: str, cfg: Config) -> Path:
+    path = root / "configs" / f"{name}.py"
+    # Not cfg.dump(): formatting the text takes seconds, and there are many.
+    lines = [f"{key} = {value!r}\n" for key, value in cfg.to_dict().items()]
+    write_atomically(path, "".join(lines).encode())
+    return path
+
+
+def checkpoint(step: Step) -> Path:
+    """The last checkpoint of a training."""
+    return step.results[0]
+
+
+def curve(step: Step, metric: str) -> dict[int, float]:
+    """The metric after each epoch that was evaluated, over all interruptions of a training."""
+    return read_scalars(step.folder).get(metric, {})
+
+
+def final(step: Step, metric: str) -> float:
+    """The metric that a training logged last."""
+    found = curve(step, metric)
+    if not found:
+        raise RuntimeError(f"no evaluation was logged in {step.folder}")
+    return found[max(found)]

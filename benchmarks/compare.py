@@ -1,0 +1,149 @@
+"""Methods side by side: the same student, budget and seeds, each taught by another recipe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from _runs import Data, Study, adapted, final_map
+from _tables import method_table, provenance
+from mmengine.config import Config
+
+from kd_det.commands import common
+from kd_det.commands.demo import recipes
+from kd_det.commands.steps import Step
+from kd_det.files import write_atomically
+
+DIGITS = Path("data/digits-coco")
+
+
+def main() -> None:
+    args = parse_args()
+    study = Study(args.root, data_of(args))
+    runs = {
+        (method, seed): student(study, method, seed, args.inherit)
+        for seed in args.seeds
+        for method in ("plain", *args.methods)
+    }
+    try:
+        study.run(runs.values(), args.jobs)
+    finally:
+        done = {key: final_map(step) for key, step in runs.items() if step.done}
+        if done:
+            text = report(args, study.data, final_map(study.teacher), done, runs.values())
+            write_atomically(args.out, text.encode())
+            print(f"\n{text}\nTable written to {args.out}")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="examples:\n  python benchmarks/compare.py --jobs 2\n"
+        "  python benchmarks/compare.py --data data/bccd --scale 160 120 --epochs 4 "
+        "--teacher-epochs 30 --jobs 2\n\n"
+        "Stopped at any time, the same command goes on where it was; the table holds what is done.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--methods", nargs="+", choices=recipes(), default=recipes(), metavar="METHOD",
+        help=f"of {', '.join(recipes())}; default: all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--judge", default="val", metavar="SPLIT", help="split that judges; default: %(default)s"
+    )
+    parser.add_argument(
+        "--inherit",
+        action="store_true",
+        help="let the students of all methods start with the teacher's rpn_head and roi_head",
+    )
+    return with_places(parser.parse_args(), "compare")
+
+
+def student(study: Study, method: str, seed: int, inherit: bool) -> Step:
+    """A method's run; with ``inherit`` from a student that starts with the teacher's heads."""
+    if (
+        not inherit
+        or method == "plain"
+        or adapted(method, study.data, seed, 1).model.get("inherit")
+    ):
+        return study.student(method, seed)
+    return study.student(method, seed, change=start_from_heads, name=f"{method}_inherit")
+
+
+def start_from_heads(cfg: Config) -> None:
+    cfg.model.inherit = ["rpn_head", "roi_head"]
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data", type=Path, default=DIGITS, help="COCO folder; default: %(default)s")
+    add(
+        "--scale", type=int, nargs=2, default=[128, 128], metavar=("W", "H"),
+        help="pixels that images are fitted into; default: 128 128",
+    )  # fmt: skip
+    add("--epochs", type=int, default=4, help="of students; default: %(default)s")
+    add("--teacher-epochs", type=int, default=6, help="of the teacher; default: %(default)s")
+    add(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2],
+        help="of the students' weights and batches; default: 0 1 2",
+    )  # fmt: skip
+    add("--jobs", type=int, default=1, help="runs side by side; default: 1")
+    add(
+        "--root", type=Path,
+        help="folder of the runs; default: one in work_dirs for each data, scale and teacher",
+    )  # fmt: skip
+    add("--out", type=Path, help="table; default: one in docs for each data and --epochs")
+
+
+def with_places(args: argparse.Namespace, table: str, part: str = "") -> argparse.Namespace:
+    """Where runs and table go if nobody said so: apart, where they have nothing in common."""
+    name = args.data.name + part + (f"_{args.judge}" if args.judge != "val" else "")
+    width, height = args.scale
+    teacher = f"{width}x{height}_teacher_e{args.teacher_epochs}"
+    args.root = args.root or Path("work_dirs") / f"{name}_{teacher}"
+    args.out = args.out or Path("docs/results") / f"{table}_{name}_e{args.epochs}.md"
+    return args
+
+
+def data_of(args: argparse.Namespace) -> Data:
+    if args.data == DIGITS and not args.data.exists():
+        from kd_det.datasets import make_digits_coco
+
+        make_digits_coco(args.data)
+    return Data(args.data, tuple(args.scale), args.epochs, args.teacher_epochs, args.judge)
+
+
+def report(
+    args: argparse.Namespace,
+    data: Data,
+    teacher: float,
+    results: dict[tuple[str, int], float],
+    runs: Iterable[Step],
+) -> str:
+    """Mean, spread and share of the gap for each method, in Markdown."""
+    seeds = " ".join(map(str, args.seeds))
+    start = (
+        "the teacher's heads, plain from scratch"
+        if args.inherit
+        else "scratch, robust ones from the teacher's heads"
+    )
+    return "\n".join(
+        [
+            f"COCO mAP on the {data.judge} images of `{data.root.name}` at {data.scale[0]} x "
+            f"{data.scale[1]} pixels, {data.epochs} epochs, seeds {seeds}. All students have "
+            f"the same architecture, schedule and batches; they start from {start}. What ND adds "
+            "is the mean difference to the same method and seeds without it.",
+            f"Teacher: {teacher:.3f} ({data.teacher_epochs} epochs, one seed).",
+            "",
+            method_table(args.methods, results, teacher, "mAP"),
+            "",
+            provenance(runs),
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    common.run(main, common.GOES_ON)

@@ -1,0 +1,114 @@
+"""Classification methods side by side, on scikit-learn's digits: minutes on two CPU cores."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from _tables import method_table, provenance
+from _trainings import checkpoint, final, training
+from mmengine.config import Config
+
+from kd_det.commands import common
+from kd_det.commands.steps import Step, run_all
+from kd_det.files import write_atomically
+
+CONFIGS = Path("configs/cls/digits")
+METHODS = ("kd", "kd_nd", "review", "review_nd", "dkd_nd", "dist_nd")
+METRIC = "accuracy/top1"
+
+
+def main() -> None:
+    args = parse_args()
+    teacher = training(args.root, "teacher", config("teacher", args), [])
+    runs = {
+        (method, seed): student(method, seed, teacher, args)
+        for seed in args.seeds
+        for method in ("plain", *args.methods)
+    }
+    teacher.run()
+    try:
+        run_all(list(runs.values()), args.jobs)
+    finally:
+        done = {key: final(step, METRIC) for key, step in runs.items() if step.done}
+        if done:
+            text = report(args, final(teacher, METRIC), done, list(runs.values()))
+            write_atomically(args.out, text.encode())
+            print(f"\n{text}\nTable written to {args.out}")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example:\n  python benchmarks/compare_cls.py --jobs 2\n\n"
+        "Stopped at any time, the same command goes on where it was; the table holds what is done.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD",
+        help=f"of {', '.join(METHODS)}; default: all",
+    )  # fmt: skip
+    add(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2],
+        help="of the students' weights and batches; default: 0 1 2",
+    )  # fmt: skip
+    add("--epochs", type=int, default=60, help="of teacher and students; default: %(default)s")
+    add("--jobs", type=int, default=2, help="runs side by side; default: %(default)s")
+    add("--root", type=Path, help="folder of the runs; default: one in work_dirs for --epochs")
+    add(
+        "--out",
+        type=Path,
+        help="table; default: in docs if all methods and seeds run, else in root",
+    )
+    args = parser.parse_args()
+    args.root = args.root or Path(f"work_dirs/cls_digits_e{args.epochs}")
+    whole = set(args.methods) == set(METHODS) and len(args.seeds) >= 3
+    folder = Path("docs/results") if whole else args.root
+    args.out = args.out or folder / f"compare_cls_digits_e{args.epochs}.md"
+    return args
+
+
+def config(recipe: str, args: argparse.Namespace, seed: int = 0) -> Config:
+    cfg = Config.fromfile(CONFIGS / f"{recipe}.py")
+    cfg.train_cfg.update(max_epochs=args.epochs, val_interval=args.epochs)
+    cfg.param_scheduler.T_max = args.epochs
+    cfg.default_hooks.checkpoint.interval = args.epochs
+    cfg.randomness = dict(seed=seed)
+    return cfg
+
+
+def student(method: str, seed: int, teacher: Step, args: argparse.Namespace) -> Step:
+    cfg = config(method, args, seed)
+    inputs = []
+    if "teacher" in cfg.model:
+        cfg.model.teacher_ckpt = str(checkpoint(teacher))
+        inputs = [teacher]
+    return training(args.root, f"{method}_s{seed}", cfg, inputs)
+
+
+def report(
+    args: argparse.Namespace,
+    teacher: float,
+    results: dict[tuple[str, int], float],
+    runs: list[Step],
+) -> str:
+    seeds = " ".join(map(str, args.seeds))
+    return "\n".join(
+        [
+            "Top-1 accuracy on the test images of scikit-learn's digits, 20 images of each class "
+            f"for training, {args.epochs} epochs, seeds {seeds}. All students have the same "
+            "architecture, schedule and batches. What ND adds is the mean difference to the same "
+            "method and seeds without it.",
+            f"Teacher: {teacher:.2f} (one seed).",
+            "",
+            method_table(args.methods, results, teacher, "accuracy", decimals=2),
+            "",
+            provenance([*runs]),
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    common.run(main, common.GOES_ON)

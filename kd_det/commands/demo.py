@@ -1,0 +1,154 @@
+"""From nothing to a distilled detector, on a laptop: data, teacher, two students, a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from kd_det.commands import common
+from kd_det.commands.steps import Step
+from kd_det.pairing.methods import configs_folder
+
+DATA = Path("data/digits-coco")
+TEACHER_SEED = 0
+COMMAND = ("-m", "kd_det")
+STOPPED = common.GOES_ON
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Run all steps that are not done yet."""
+    print("Each step prints the command that it runs; all of them can be run by hand.")
+    root = Path(args.root)
+    teacher, centers = teacher_steps(root)
+    plain, distilled = student_steps(root, args.method, args.seed, teacher, centers)
+    for step in (*teacher.inputs, *distilled.inputs, plain, distilled):
+        step.run()
+    report = report_step(root, [teacher, plain, distilled])
+    report.run()
+    page, numbers = report.results
+    print_table(metrics_by_role(numbers))
+    print(f"\nThe distilled student is {checkpoint(distilled)}. Next: README.md, 'Your own data'.")
+    print(f"Report: {page}, its numbers: {numbers}")
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        epilog="example:\n  %(prog)s\n\nStop it at any time: the same command goes "
+        "on where it was.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--method",
+        choices=recipes(),
+        default="robust",
+        help="recipe of configs/digits (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of both students (default: 0)")
+    parser.add_argument("--root", default="work_dirs/demo", help="default: %(default)s")
+    return parser
+
+
+def recipes() -> list[str]:
+    """The recipes of configs/digits that teach the student of ``plain.py``."""
+    files = (configs_folder() / "digits").glob("*.py")
+    return sorted(p.stem for p in files if p.stem not in ("teacher", "plain"))
+
+
+def _recipe(name: str) -> Path:
+    """A file of configs/digits, by the shorter path where commands are run from a clone."""
+    path = configs_folder() / "digits" / f"{name}.py"
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def teacher_steps(root: Path) -> tuple[Step, Step]:
+    """The trained teacher, with the data as its input, and its class centers."""
+    data = Step("data", [*COMMAND, "digits", "--root", str(DATA)], root / "data")
+    data.results = [DATA / "annotations" / f"instances_{part}.json" for part in ("train", "val")]
+    teacher = _train("teacher", _recipe("teacher"), root / "teacher", TEACHER_SEED, [data])
+    config = _recipe("review_nd_kd")
+    folder = root / "centers"
+    centers = Step(
+        "centers",
+        [*COMMAND, "centers", str(config), "--work-dir", str(folder)]
+        + ["--cfg-options", f"model.teacher_ckpt={checkpoint(teacher)}"],
+        folder,
+        str(config),
+        [teacher],
+        results=[folder / "class_centers.safetensors"],
+    )
+    return teacher, centers
+
+
+def student_steps(
+    root: Path, method: str, seed: int, teacher: Step, centers: Step
+) -> tuple[Step, Step]:
+    """The same student with the same budget and seed, without and with the teacher."""
+    plain = _train("plain", _recipe("plain"), root / f"plain_seed{seed}", seed, teacher.inputs)
+    config = _recipe(method)
+    options = [f"model.teacher_ckpt={checkpoint(teacher)}"]
+    inputs = [teacher]
+    from mmengine.config import Config
+
+    if any(
+        hook.type == "kd_det.ClassCenterHook"
+        for hook in Config.fromfile(config).get("custom_hooks", [])
+    ):
+        options.append(f"custom_hooks.0.file={centers.folder / 'class_centers.safetensors'}")
+        inputs.append(centers)
+    folder = root / f"{method}_seed{seed}"
+    return plain, _train("distilled", config, folder, seed, inputs, options)
+
+
+def _train(
+    name: str,
+    config: Path,
+    folder: Path,
+    seed: int,
+    inputs: list[Step],
+    options: Sequence[str] = (),
+) -> Step:
+    command = [*COMMAND, "train", str(config), "--work-dir", str(folder), "--cfg-options"]
+    command += [f"randomness.seed={seed}", *options]
+    step = Step(name, command, folder, str(config), inputs, resume="--resume")
+    step.results = [checkpoint(step)]
+    return step
+
+
+def checkpoint(step: Step) -> Path:
+    """The last checkpoint of a training step."""
+    from mmengine.config import Config
+
+    return step.folder / f"epoch_{Config.fromfile(step.config).train_cfg.max_epochs}.pth"
+
+
+def report_step(root: Path, runs: list[Step]) -> Step:
+    """The page on all runs; evaluates their models."""
+    page = root / "report.html"
+    command = [*COMMAND, "report", *(str(run.folder) for run in runs), "--out", str(page)]
+    results = [page, page.with_suffix(".json")]
+    return Step("report", command, root / "report", inputs=runs, results=results)
+
+
+def metrics_by_role(numbers: Path) -> dict[str, dict[str, float]]:
+    """COCO metrics in a report's numbers, without the metric's prefix."""
+    return {
+        run["role"]: {k.removeprefix("coco/"): v for k, v in run["metrics"].items()}
+        for run in json.loads(numbers.read_text(encoding="utf-8"))
+    }
+
+
+def print_table(result: dict[str, dict[str, float]]) -> None:
+    columns = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75")
+    # A model that finds nothing has no metrics.
+    result = {name: {c: metrics.get(c, 0.0) for c in columns} for name, metrics in result.items()}
+    print(f"\n{'':<10}" + "".join(f"{c:>13}" for c in columns))
+    for name, metrics in result.items():
+        print(f"{name:<10}" + "".join(f"{metrics[c]:>13.3f}" for c in columns))
+    gain = result["distilled"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
+    gap = result["teacher"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
+    print(f"{'gain':<10}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else ""))

@@ -1,0 +1,126 @@
+"""Let one detector teach another: makes the config for any two, and trains it."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_det.commands import common
+from kd_det.commands import train as training
+
+STOPPED = common.GOES_ON_WITH_RESUME
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Make the config that the command line asks for, and train it."""
+    from rich.console import Console
+
+    from kd_det import config_files
+    from kd_det.pairing.compose import pair
+
+    if args.work_dir is not None:
+        common.check_work_dir(Path(args.work_dir))
+    config_files.require(args.teacher_ckpt, "the teacher's checkpoint", "give its file or URL")
+    with Console(stderr=True).status("Reading both detectors and the data"):
+        pairing = pair(
+            args.student,
+            args.teacher,
+            args.method,
+            teacher_ckpt=args.teacher_ckpt,
+            data=args.data,
+            work_dir=args.work_dir,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            cfg_options=args.cfg_options,
+        )
+    print(pairing.describe())
+    # Not in the work directory itself, where a Runner writes the config that it was given.
+    path = Path(pairing.cfg.work_dir) / "config" / "distill.py"
+    common.check_work_dir(path.parent)
+    if args.resume is not None:  # refused before the config is overwritten
+        training.prepare(copy.deepcopy(pairing.cfg), args)
+    pairing.write(path)
+    again = shlex.join([*common.invocation("train"), str(path), *_training_options(args)])
+    print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}")
+    alone = [str(pairing.alone_path(path)), *_training_options(args)]
+    print(
+        "The same training without the teacher, to compare with:\n"
+        f"  {shlex.join([*common.invocation('train'), *alone])}\n",
+        flush=True,
+    )
+    cfg = common.load_config(
+        argparse.Namespace(
+            config=str(path), cfg_options=None, work_dir=None, launcher="none", local_rank=0
+        )
+    )
+    if not args.dry_run:
+        training.train(cfg, args)
+        return
+    training.prepare(cfg, args)
+    with Console(stderr=True).status("Building all that a training builds"):
+        pairing.check()
+    print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line's options."""
+    parser = common.bare_parser(
+        prog,
+        "Distil any two-stage detector of mmdet into another. Reads both configs, finds out what "
+        "fits to what,\nwrites the config that it made into the work directory, and trains it. For "
+        "several GPUs: --dry-run first,\nthen tools/dist_train.sh with that config.",
+        "%(prog)s mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py \\\n"
+        "      mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py \\\n"
+        "      --teacher-ckpt teacher.pth --data data/fruit\n"
+        "  %(prog)s --method list",
+    )
+    a_config = "config file, or a config of a package (mmdet::...)"
+    parser.add_argument("student", help=f"who learns: {a_config}")
+    parser.add_argument("teacher", help=f"who teaches: {a_config}")
+    parser.add_argument(
+        "--teacher-ckpt", required=True, help="file or URL of the teacher's weights"
+    )
+    parser.add_argument(
+        "--data",
+        help="folder in COCO format (annotations and images are found by their names), or a config "
+        "of mmdet with data loaders (default: the data that the student's config names)",
+    )
+    parser.add_argument(
+        "--method",
+        action=_Method,
+        default="robust",
+        help="how it is taught (default: %(default)s); 'list' explains all methods",
+    )
+    parser.add_argument("--epochs", type=int, help="length (default: that of the student's config)")
+    parser.add_argument("--batch-size", type=int, help="images of a step (default: the student's)")
+    parser.add_argument("--dry-run", action="store_true", help="stop before training")
+    training.add_options(parser)
+    return parser
+
+
+class _Method(argparse.Action):
+    """A method's name, or ``list``."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if values == "list":
+            from kd_det.pairing.methods import describe_methods
+
+            print(describe_methods())
+            parser.exit()
+        setattr(namespace, self.dest, values)
+
+
+def _training_options(args: argparse.Namespace) -> list[str]:
+    """What of the command line belongs to training and not to the config."""
+    flags = {"--amp": args.amp, "--auto-scale-lr": args.auto_scale_lr}
+    return [flag for flag, given in flags.items() if given]

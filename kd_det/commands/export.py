@@ -1,0 +1,125 @@
+"""Export the student of a run: config and weights for MMDetection (or MMPretrain) alone."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kd_det.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from kd_det.export.plain_config import PlainConfig
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        epilog="example:\n  %(prog)s work_dirs/frcnn_r101_r18_review_nd --checkpoint best",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="work directory of a training")
+    parser.add_argument(
+        "--checkpoint",
+        default="last",
+        metavar="best|last|FILE",
+        help="which of the run's checkpoints (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder to write, replacing an earlier export (default: student, student_best or "
+        "student_FILE in the work directory)",
+    )
+    return parser
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Export as the command line says."""
+    from kd_det import config_files
+
+    config_files.require(args.run, "the work directory", "give that of a training")
+    checkpoint = find_checkpoint(args.run, args.checkpoint)
+    suffix = {"last": "", "best": "_best"}.get(args.checkpoint, f"_{checkpoint.stem}")
+    folder = args.out or args.run / f"student{suffix}"
+
+    from kd_det.export.plain_config import plain_config
+    from kd_det.export.student import export_student
+
+    cfg = find_config(args.run, checkpoint)
+    plain = plain_config(cfg)
+    for part in plain.left_out:
+        print(f"the exported config is without {part}")
+    if plain.requires:
+        print(f"the student has modules of {', '.join(plain.requires)}, and needs that package")
+    check_weights(plain, checkpoint)
+    metadata = export_student(checkpoint, cfg, plain, folder, args.run)
+    metrics = ", ".join(f"{name} {value}" for name, value in (metadata["metrics"] or {}).items())
+    print(f"{metadata['model']} of {checkpoint} ({metrics or 'no metrics logged'}) is in {folder}")
+
+
+def find_checkpoint(run: Path, which: str) -> Path:
+    """The best or last checkpoint of a run, or the one named."""
+    from kd_det import config_files
+
+    if which not in ("best", "last"):
+        config_files.require(which, "the checkpoint", "--checkpoint takes best, last or a file")
+        return Path(which)
+    if which == "best":
+        found = sorted(run.glob("best_*.pth"))
+        if len(found) != 1:
+            raise FileNotFoundError(
+                f"expected one best_*.pth in {run} (CheckpointHook's save_best writes it), found "
+                f"{[path.name for path in found] or 'none'}; name one with --checkpoint"
+            )
+        return found[0]
+    pointer = run / "last_checkpoint"
+    config_files.require(
+        pointer, "the run's pointer to its last checkpoint", "name a file by --checkpoint"
+    )
+    last = Path(os.fsdecode(pointer.read_bytes()).strip())
+    # The work directory may be a copy, or moved, and the name another run's.
+    last = run / last.name if (run / last.name).exists() else last
+    config_files.require(
+        last, f"the checkpoint that {pointer} names", "name another with --checkpoint"
+    )
+    return last
+
+
+def find_config(run: Path, checkpoint: Path) -> Config:
+    """The config that a Runner wrote into the work directory, for this very checkpoint."""
+    from mmengine.config import Config
+
+    from kd_det.algorithms.checkpoint import read_weights
+
+    found = sorted(run.glob("*.py"))
+    if not found:
+        raise FileNotFoundError(f"expected the run's config, a .py file, in {run}, found none")
+    text = read_weights(checkpoint, "student")[1].get("cfg")
+    same = [path for path in found if path.read_text(encoding="utf-8") == text]
+    if not same and len(found) > 1:
+        raise InvalidInputError(
+            f"expected one of {[path.name for path in found]} in {run} to be the config that "
+            f"{checkpoint.name} was made with, found that none is"
+        )
+    if not same:
+        print(f"warning: {found[0]} differs from the config that {checkpoint} was made with")
+    return Config.fromfile((same or found)[0])
+
+
+def check_weights(plain: PlainConfig, checkpoint: Path) -> None:
+    """Raise ``CheckpointError`` unless the weights fit the model of the exported config."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    from kd_det.algorithms.checkpoint import load_weights
+
+    init_default_scope(plain.cfg.default_scope)
+    # Detectors write into the config that they are built from.
+    model = MODELS.build(copy.deepcopy(plain.cfg.model))
+    load_weights(model, str(checkpoint), "student")

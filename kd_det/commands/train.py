@@ -1,0 +1,145 @@
+"""Train a detector, distilled or plain, from a config."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from kd_det.commands import common
+from kd_det.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from kd_det.commands.resume import Resumed
+
+STOPPED = common.GOES_ON_WITH_RESUME
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line's options."""
+    parser = common.parser(
+        prog,
+        "Train a model from a config: a student with its teacher, or any mmdet model.",
+        "%(prog)s configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
+    )
+    add_options(parser)
+    return parser
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Train as the command line says."""
+    train(common.load_config(args), args)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How to train, beside what a config says."""
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="train with automatic mixed precision (float16 on a GPU, bfloat16 on a CPU)",
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the batch size (auto_scale_lr in the config)",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from CHECKPOINT, or from the last one in the work directory; the schedule may "
+        "have another length",
+    )
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="resume although more of the config differs from that of the checkpoint",
+    )
+
+
+def train(cfg: Config, args: argparse.Namespace) -> None:
+    """Train a config with the options of :func:`add_options`."""
+    resumed = prepare(cfg, args)
+
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from kd_det.commands.data_check import DataCheck
+    from kd_det.commands.resume import TakeOver
+
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    if resumed is not None and resumed.changes:
+        runner.register_hook(TakeOver(resumed))
+    runner.register_hook(DataCheck())
+    runner.train()
+    runner.logger.info(_outcome(runner, cfg.filename))
+
+
+def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
+    """Write the options of :func:`add_options` into a config, and check what it needs.
+
+    Returns:
+        The checkpoint that is resumed, if there is one.
+
+    Raises:
+        FileNotFoundError: If data or checkpoints are missing.
+        InvalidInputError: If an option does not fit the config, or the config its checkpoint.
+    """
+    from kd_det import config_files
+
+    config_files.check_files(
+        cfg, ("train", "val", *(["teacher"] if config_files.is_distillation(cfg) else []))
+    )
+
+    # A config that asks for float16 would stop on a CPU.
+    if args.amp or cfg.optim_wrapper.get("type") == "AmpOptimWrapper":
+        _mix_precision(cfg.optim_wrapper)
+    if args.auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise InvalidInputError(
+                "--auto-scale-lr needs auto_scale_lr.base_batch_size in the config"
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+        remedy = "--resume alone takes the last one in the work directory"
+        config_files.require(cfg.load_from, "the checkpoint to resume", remedy)
+    if not cfg.get("resume"):
+        return None
+    from kd_det.commands.resume import check_resume
+
+    return check_resume(cfg, args.allow_changes)
+
+
+def _outcome(runner: Any, config: str) -> str:
+    """What came out, where it lies, and what to do next."""
+    from mmengine.runner import find_latest_checkpoint
+
+    scalars = runner.message_hub.log_scalars
+    measured = [name for name in scalars if name.startswith("val/") and "time" not in name]
+    # An evaluator names its main metric first.
+    result = [f"{m.removeprefix('val/')} {scalars[m].current():.4f}" for m in measured[:1]]
+    text = f"{': '.join(['Training is done', *result])}. "
+    text += f"Checkpoints and logs lie in {runner.work_dir}"
+    checkpoint = find_latest_checkpoint(runner.work_dir)
+    if checkpoint is None:
+        return text
+    test = shlex.join([*common.invocation("test"), config, checkpoint])
+    report = shlex.join([*common.invocation("report"), runner.work_dir])
+    return f"{text}. Next: {test}; to compare: {report} [FOLDERS OF OTHER RUNS]"
+
+
+def _mix_precision(optim_wrapper: Any) -> None:
+    from mmengine.device import get_device
+
+    if get_device() == "cpu":
+        optim_wrapper.type = "kd_det.Bfloat16OptimWrapper"
+        for option in ("loss_scale", "dtype"):  # of float16
+            optim_wrapper.pop(option, None)
+        return
+    optim_wrapper.type = "AmpOptimWrapper"
+    optim_wrapper.setdefault("loss_scale", "dynamic")

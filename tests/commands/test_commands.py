@@ -1,0 +1,116 @@
+"""``kd-det COMMAND``: the list, each help, and the same by tools/ and ``python -m kd_det``."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+from command_line import TOOLS
+from small import ROOT
+
+from kd_det import commands
+from kd_det.commands import COMMANDS, common
+from kd_det.version import __version__
+
+# What --help must not wait for; kd_det itself may import torch to repair it.
+HELP = """
+import sys, types
+compat = types.ModuleType("kd_det.compat")
+compat.activate = lambda: None
+sys.modules["kd_det.compat"] = compat
+from kd_det.commands import main
+for words in ([], *([name] for name in sys.argv[1:])):
+    try:
+        main([*words, "--help"])
+    except SystemExit as stopped:
+        assert stopped.code == 0
+heavy = {"torch", "mmengine", "mmdet", "mmcv", "mmrazor", "cv2", "numpy", "rich"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+"""
+
+
+def test_the_list_names_every_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        commands.main(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    for name, does in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(does)}$", out, re.M)
+
+
+@pytest.mark.parametrize("arguments", [[], ["teach"], ["--teach"]])
+def test_an_unknown_command_gets_the_list(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        commands.main(arguments)
+    assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit):
+        commands.main(["--version"])
+    assert capsys.readouterr().out == f"kd_det {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_an_example(capsys, name):
+    with pytest.raises(SystemExit) as caught:
+        commands.main([name, "--help"])
+    assert caught.value.code == 0
+    assert re.search(rf"examples?:\n  kd-det {name}\b", capsys.readouterr().out)
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *COMMANDS],
+        cwd=ROOT, capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_tool(capsys, monkeypatch, name):
+    script = f"tools/{common.SCRIPTS.get(name, name)}.py"
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert caught.value.code == 0
+    assert re.search(rf"examples?:\n  python {script}\b", capsys.readouterr().out)
+
+
+def test_there_are_no_other_tools():
+    known = {f"{common.SCRIPTS.get(name, name)}.py" for name in COMMANDS}
+    assert {path.name for path in TOOLS.glob("*.py")} == known
+
+
+@pytest.mark.parametrize(
+    ("started", "words"),
+    [
+        ("tools/train.py", ["python", "tools/export_student.py"]),
+        ("/usr/bin/kd-det", ["kd-det", "export"]),
+        ("/x/kd_det/__main__.py", ["python", "-m", "kd_det", "export"]),
+    ],
+)
+def test_the_next_command_is_called_as_this_one_was(monkeypatch, started, words):
+    monkeypatch.setattr(sys, "argv", [started])
+    assert common.invocation("export") == words
+
+
+def test_no_other_room_imports_the_commands():
+    package = ROOT / "kd_det"
+    for path in package.rglob("*.py"):
+        if path.parent.name == "commands" or path.name == "__main__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            assert not any(name.startswith("kd_det.commands") for name in names), path

@@ -1,0 +1,93 @@
+"""kd-det distill: one command from two configs, weights and data to a trained student."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from small import IMAGE_SIZE, ROOT
+
+PLAIN, TEACHER = (str(ROOT / "configs" / "digits" / f"{name}.py") for name in ("plain", "teacher"))
+SMALL = [
+    f"{part}_dataloader.{option}"
+    for part in ("train", "val", "test")
+    for option in (
+        "num_workers=0",
+        "persistent_workers=False",
+        f"dataset.pipeline.2.scale=({IMAGE_SIZE},{IMAGE_SIZE})",
+    )
+]
+
+
+@pytest.fixture
+def arguments(digits, teacher_ckpt, tmp_path):
+    """Of a short run, with further ones."""
+
+    def together(*more: object) -> list[object]:
+        options = [*SMALL, "train_dataloader.dataset.indices=8"]
+        given = [PLAIN, TEACHER, "--teacher-ckpt", teacher_ckpt, "--data", digits]
+        length = ["--work-dir", tmp_path / "work", "--epochs", 1, "--batch-size", 4]
+        return [*given, *length, *more, "--cfg-options", *options]
+
+    return together
+
+
+def test_trains_and_says_how_to_do_it_again(tool, arguments, tmp_path, capsys):
+    tool("distill", *arguments("--method", "robust_nd_kd"))
+    output = capsys.readouterr().out
+    path = tmp_path / "work" / "config" / "distill.py"
+    assert f"kd-det train {path}\n" in output
+    assert "Decided, for the method robust_nd_kd:" in output
+    assert "Epoch(train) [1][2/2]" in output and "coco/bbox_mAP:" in output
+    # The last line: what came out, where it lies, what to do next.
+    last = output.strip().splitlines()[-1]
+    assert re.search(
+        r"Training is done: coco/bbox_mAP -?\d\.\d{4}\. Checkpoints and logs lie", last
+    )
+    assert f"kd-det test {path} {tmp_path}/work/epoch_1.pth" in last
+    assert f"kd-det report {tmp_path}/work " in last
+    saved = torch.load(tmp_path / "work" / "epoch_1.pth", weights_only=True)
+    assert "architecture.roi_head.bbox_head.fc_cls.weight" in saved["state_dict"]
+    # What a Runner keeps of its config is that of the file, and the file is left as it was.
+    kept = Config.fromfile(tmp_path / "work" / "distill.py")
+    written = Config.fromfile(path)
+    assert "_base_ = [" in path.read_text()
+    for key in ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg"):
+        assert kept[key] == written[key], key
+
+
+def test_a_dry_run_stops_before_training(tool, arguments, tmp_path, capsys):
+    tool("distill", *arguments("--method", "review_nd", "--dry-run", "--amp"))
+    path = tmp_path / "work" / "config" / "distill.py"
+    out = capsys.readouterr().out
+    assert f"kd-det train {path} --amp\n" in out
+    last = out.strip().splitlines()[-1]
+    assert last.endswith(f"Config: {path}. Next: kd-det train {path} --amp")
+    assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["config"]
+
+
+def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "kd_det.pairing.compose", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        tool("distill", "--method", "list")
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "\nrobust " in out and "arXiv 2104.09044" in out
+    # Nobody waits for mmdet to read a list.
+    assert "kd_det.pairing.compose" not in sys.modules
+
+
+def test_wrong_input_is_one_sentence(refusal, arguments, tmp_path):
+    assert "there is no method 'nothing'; expected one of robust, " in refusal(
+        "distill", *arguments("--method", "nothing")
+    )
+    assert "found no " in refusal("distill", *arguments("--data", tmp_path / "no"))
+    message = refusal("distill", *arguments("--teacher-ckpt", tmp_path / "no.pth"))
+    assert f"the teacher's checkpoint does not exist: {tmp_path}/no.pth; " in message
+    message = refusal("distill", "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", *arguments()[1:])
+    assert "PairingError" in message and "configs/retinanet_r101_r50_review.py" in message
+    (tmp_path / "work").write_text("")
+    assert "work is a file; choose another" in refusal("distill", *arguments())

@@ -1,0 +1,144 @@
+"""kd-det test: student and teacher, each without the other, by the config's metric."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from small import runner
+
+KEPT_PER_IMAGE = 3
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained) -> Path:
+    """The checkpoint of a distillation run."""
+    return trained[0] / "epoch_1.pth"
+
+
+@pytest.fixture
+def easy(config_file: Callable[..., Path], checkpoint: Path, digits: Path, tmp_path: Path) -> Path:
+    """A config whose annotations are the student's own best boxes: metrics are not all zero."""
+    thresholds = {
+        f"model.{side}.test_cfg.rcnn.score_thr": 0.0 for side in ("architecture", "teacher")
+    }
+    cfg = Config.fromfile(config_file(**thresholds))
+    cfg.test_evaluator.outfile_prefix = str(tmp_path / "found")
+    cfg.load_from = str(checkpoint)
+    runner(cfg).test()
+    answers = json.loads((tmp_path / "found.bbox.json").read_text())
+    annotations = json.loads((digits / "annotations" / "instances_val.json").read_text())
+    annotations["annotations"] = []
+    for image in annotations["images"]:
+        boxes = [a for a in answers if a["image_id"] == image["id"]]
+        for box in sorted(boxes, key=lambda a: -a["score"])[:KEPT_PER_IMAGE]:
+            annotations["annotations"].append(
+                dict(
+                    id=len(annotations["annotations"]) + 1,
+                    image_id=image["id"],
+                    category_id=box["category_id"],
+                    bbox=box["bbox"],
+                    area=box["bbox"][2] * box["bbox"][3],
+                    iscrowd=0,
+                )
+            )
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(annotations))
+    return config_file(
+        **thresholds,
+        **{"test_dataloader.dataset.ann_file": str(file), "test_evaluator.ann_file": str(file)},
+    )
+
+
+def reference(config: Path, checkpoint: Path, side: str | None = None) -> dict[str, float]:
+    """Metrics by MMEngine's own Runner: of the whole model, or of one side built alone."""
+    cfg = Config.fromfile(config)
+    if side is not None:
+        cfg.model = cfg.model[side]
+        cfg.custom_hooks = []
+    cfg.load_from = str(checkpoint)
+    return runner(cfg).test()
+
+
+def test_student_and_teacher_score_as_with_mmengine(
+    tool, easy, checkpoint, teacher_ckpt, tmp_path, capsys
+):
+    tool("test", easy, checkpoint, "--model", "both", "--out", tmp_path / "both.json")
+    both = json.loads((tmp_path / "both.json").read_text())
+    assert both["student"] == reference(easy, checkpoint)
+    assert both["teacher"] == reference(easy, teacher_ckpt, "teacher")
+    assert both["student"]["coco/bbox_mAP"] > 0.5 > both["teacher"]["coco/bbox_mAP"]
+    printed = capsys.readouterr().out
+    assert json.dumps(both, indent=2) in printed
+    assert f"Metrics written to {tmp_path / 'both.json'}" in printed
+
+
+def test_student_needs_no_teacher_file_and_the_teacher_no_student(
+    tool, config_file, checkpoint, tmp_path
+):
+    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "nowhere.pth")})
+    tool("test", config, checkpoint, "--out", tmp_path / "student.json")
+    assert "coco/bbox_mAP" in json.loads((tmp_path / "student.json").read_text())
+    tool("test", config_file(), "--model", "teacher", "--out", tmp_path / "teacher.json")
+    assert "coco/bbox_mAP" in json.loads((tmp_path / "teacher.json").read_text())
+
+
+def test_checkpoint_that_does_not_fit_is_refused(refusal, config_file, checkpoint, tmp_path):
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    del state["architecture.neck.fpn_convs.3.conv.weight"]
+    torch.save({"state_dict": state}, tmp_path / "incomplete.pth")
+    message = refusal("test", config_file(), tmp_path / "incomplete.pth")
+    assert f"the student's checkpoint {tmp_path}/incomplete.pth does not fit the student" in message
+    assert "1 missing: neck.fpn_convs.3.conv.weight." in message
+
+
+def test_checkpoint_of_the_teacher_is_no_student(refusal, config_file, teacher_ckpt):
+    message = refusal("test", config_file(), teacher_ckpt)
+    assert "does not fit the student" in message
+    assert (
+        "of another shape: backbone.conv1.weight (expected [8, 3, 7, 7], found [16, 3, 7, 7])"
+        in (message)
+    )
+
+
+def test_teacher_may_be_the_model_of_another_config(refusal, config_file, teacher_ckpt, tmp_path):
+    """As MMRazor's registry allows; here it is built, and does not fit this checkpoint."""
+    cfg = Config.fromfile(config_file())
+    cfg.model.teacher = dict(cfg_path="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
+    cfg.dump(tmp_path / "named.py")
+    message = refusal("test", tmp_path / "named.py", "--model", "teacher")
+    assert f"the teacher's checkpoint {teacher_ckpt} does not fit the teacher" in message
+
+
+def test_what_is_missing_is_one_sentence(refusal, config_file, checkpoint, tmp_path):
+    assert "checkpoint to evaluate is missing on the command line" in (
+        refusal("test", config_file())
+    )
+    assert f"the student's checkpoint {tmp_path}/no.pth does not exist" in (
+        refusal("test", config_file(), tmp_path / "no.pth")
+    )
+    assert "has no model.teacher; use --model student" in (
+        refusal("test", config_file("plain"), checkpoint, "--model", "teacher")
+    )
+    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "nowhere.pth")})
+    assert f"the teacher's checkpoint does not exist: {tmp_path}/nowhere.pth; " in (
+        refusal("test", config, "--model", "teacher")
+    )
+    config = config_file(**{"test_dataloader.dataset.data_root": str(tmp_path / "set")})
+    assert f"the test annotation file does not exist: {tmp_path}/set/" in (
+        refusal("test", config, checkpoint)
+    )
+
+
+def test_nothing_but_the_named_weights_is_evaluated(tool, easy, checkpoint, teacher_ckpt, tmp_path):
+    """A config may say load_from or resume for training."""
+    tool("test", easy, checkpoint, "--out", tmp_path / "named.json")
+    cfg = Config.fromfile(easy)
+    cfg.update(load_from=str(teacher_ckpt), resume=True)
+    cfg.dump(tmp_path / "more.py")
+    tool("test", tmp_path / "more.py", checkpoint, "--out", tmp_path / "more.json")
+    assert (tmp_path / "more.json").read_text() == (tmp_path / "named.json").read_text()

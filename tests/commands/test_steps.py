@@ -1,0 +1,230 @@
+"""A step runs a command once, again when something changed, and goes on after a stop.
+
+Of ``kd-det demo``: which step depends on which, the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small import ROOT
+
+from kd_det.commands import demo, steps
+
+# Notes its arguments; fails while there is a file `fail`.
+SCRIPT = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+with (folder / "runs.txt").open("a") as file:
+    file.write(" ".join(sys.argv[2:]) + "\\n")
+print("Gathering of everything")
+for i in range(20):
+    print("detail", i)
+if (folder.parent / "fail").exists():
+    sys.exit("Error: no luck today")
+(folder / "result.txt").write_text("made")
+"""
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Callable:
+    """Makes a step that notes its arguments in ``<name>/runs.txt``."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def make(name: str = "one", *options: str, **kwargs: object):
+        folder = tmp_path / name
+        return steps.Step(name, [str(script), str(folder), *options], folder, **kwargs)
+
+    return make
+
+
+def runs(step) -> list[str]:
+    """Options of each run whose results are in the step's folder."""
+    return (step.folder / "runs.txt").read_text().splitlines()
+
+
+def test_runs_once_and_prints_what_can_be_run_by_hand(step, capsys):
+    one = step("one", "--seed", "3")
+    one.run()
+    first = capsys.readouterr().out
+    assert f"[one] python {' '.join(one.command)}" in first
+    assert "  one: Gathering of everything" in first and "detail" not in first
+    assert "detail 19" in (one.folder / "console.log").read_text()
+    step("one", "--seed", "3").run()
+    assert "[one] done already in" in capsys.readouterr().out
+    assert runs(one) == ["--seed 3"]
+
+
+def test_other_command_runs_anew_in_an_empty_folder(step, capsys):
+    step("one", "--seed", "3").run()
+    (step().folder / "leftover.pth").write_text("")
+    changed = step("one", "--seed", "4")
+    changed.run()
+    assert runs(changed) == ["--seed 4"]
+    assert not (changed.folder / "leftover.pth").exists()
+    assert "settings changed" in capsys.readouterr().out
+
+
+def test_changed_config_runs_anew_even_where_only_its_base_changed(step, tmp_path):
+    base, config = tmp_path / "base.py", tmp_path / "config.py"
+    base.write_text("lr = 1\n")
+    config.write_text('_base_ = "./base.py"\n')
+    one = step(config=str(config))
+    one.run()
+    config.write_text('# A comment changes nothing.\n_base_ = "./base.py"\n')
+    step(config=str(config)).run()
+    (one.folder / "kept").write_text("")
+    step(config=str(config)).run()
+    assert (one.folder / "kept").exists() and len(runs(one)) == 1
+    base.write_text("lr = 2\n")
+    step(config=str(config)).run()
+    assert not (one.folder / "kept").exists()
+
+
+def test_changed_input_runs_anew(step):
+    def chain(option: str) -> list:
+        first = step("first", option)
+        second = step("second", inputs=[first])
+        return [first, second, step("third", inputs=[second])]
+
+    for each in chain("a"):
+        each.run()
+        (each.folder / "kept").write_text("")
+    for each in chain("a"):
+        each.run()
+        assert (each.folder / "kept").exists()
+    for each in chain("b"):
+        each.run()
+        assert not (each.folder / "kept").exists()
+
+
+def test_failure_shows_the_end_and_the_next_run_resumes(step, tmp_path):
+    (tmp_path / "fail").write_text("")
+    one = step(resume="--resume")
+    with pytest.raises(RuntimeError, match="step 'one' failed with exit code 1") as caught:
+        one.run()
+    shown = str(caught.value)
+    assert "Error: no luck today" in shown and "detail 19" in shown and "detail 2\n" not in shown
+    assert str(one.folder / "console.log") in shown
+    (tmp_path / "fail").unlink()
+    one.run()
+    assert runs(one) == ["", "--resume"]
+    assert (one.folder / "result.txt").exists()
+    step(resume="--resume").run()
+    assert len(runs(one)) == 2
+
+
+def test_failed_step_without_a_resume_option_runs_as_before(step, tmp_path):
+    (tmp_path / "fail").write_text("")
+    one = step()
+    with pytest.raises(RuntimeError):
+        one.run()
+    (tmp_path / "fail").unlink()
+    one.run()
+    assert runs(one) == ["", ""]
+
+
+def test_failed_step_is_not_resumed_with_other_settings(step, tmp_path):
+    (tmp_path / "fail").write_text("")
+    with pytest.raises(RuntimeError):
+        step("one", "--seed", "3", resume="--resume").run()
+    (tmp_path / "fail").unlink()
+    changed = step("one", "--seed", "4", resume="--resume")
+    changed.run()
+    assert runs(changed) == ["--seed 4"]
+
+
+def test_folder_of_somebody_else_is_refused_and_stays(step):
+    one = step()
+    one.folder.mkdir()
+    (one.folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(RuntimeError, match=r"holds files that this tool did not make.*--root"):
+        one.run()
+    assert [p.name for p in one.folder.iterdir()] == ["thesis.txt"]
+    (one.folder / "thesis.txt").unlink()
+    one.run()  # an empty folder is nobody's
+    assert runs(one) == [""]
+
+
+@pytest.mark.parametrize("counters", ["Epoch(train)  [3][ 25/125]", "Epoch(train) [10][  5/125]"])
+def test_log_lines_are_shortened(counters):
+    line = (
+        f"11/22 04:55:30 - mmengine - INFO - {counters}  lr: 1.0000e-03  eta: 0:01:40  "
+        "time: 0.1000  data_time: 0.0010  loss: 1.2500  student.loss_cls: 0.5000\n"
+    )
+    assert steps._shortened(line) == (
+        f"{counters}  lr: 1.0000e-03  eta: 0:01:40  time: 0.1000  loss: 1.2500"
+    )
+
+
+def test_validation_and_other_lines_are_shortened():
+    line = "11/22 04:55:30 - mmengine - INFO - Epoch(val) [8][25/25]    coco/bbox_mAP: 0.2500"
+    assert steps._shortened(f"{line}  coco/bbox_mAP_s: 0.1000  data_time: 0.0010\n") == (
+        "Epoch(val) [8][25/25]  coco/bbox_mAP: 0.2500"
+    )
+    assert steps._shortened("WARNING: two  spaces\n") == "WARNING: two  spaces"
+
+
+# The demo
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_students_differ_in_nothing_but_the_teacher(tmp_path):
+    teacher, centers = demo.teacher_steps(tmp_path)
+    plain, distilled = demo.student_steps(tmp_path, "review_nd_kd", 7, teacher, centers)
+    assert [step.name for step in teacher.inputs] == ["data"]
+    assert plain.inputs == teacher.inputs
+    assert distilled.inputs == [teacher, centers]
+    assert centers.inputs == [teacher]
+    assert "randomness.seed=7" in plain.command and "randomness.seed=7" in distilled.command
+    assert f"model.teacher_ckpt={demo.checkpoint(teacher)}" in distilled.command
+    assert f"custom_hooks.0.file={centers.folder}/class_centers.safetensors" in distilled.command
+    assert plain.folder != distilled.folder
+    from mmengine.config import Config
+
+    configs = [Config.fromfile(step.config) for step in (plain, distilled)]
+    # The plain student has no connectors to which this could apply.
+    own = configs[1].optim_wrapper.pop("paramwise_cfg")
+    assert own == dict(custom_keys={"distiller.connectors": dict(lr_mult=10)})
+    del configs[1].optim_wrapper["constructor"]
+    for key in ("train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg", "test_cfg"):
+        assert configs[0][key] == configs[1][key]
+    assert configs[1].model.architecture == configs[0].model
+
+
+def test_table_shows_gain_and_gap(capsys):
+    metrics = {"teacher": 0.5, "plain": 0.1, "distilled": 0.2}
+    names = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75")
+    demo.print_table({name: dict.fromkeys(names, value) for name, value in metrics.items()})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["teacher", "0.500", "0.500", "0.500"]
+    assert lines[-1].split() == ["gain", "+0.100", "25%", "of", "the", "gap"]
+
+
+def test_it_ends_with_a_report_of_all_runs(tmp_path):
+    teacher, centers = demo.teacher_steps(tmp_path)
+    runs = [teacher, *demo.student_steps(tmp_path, "robust", 0, teacher, centers)]
+    report = demo.report_step(tmp_path, runs)
+    assert report.inputs == runs
+    assert report.command[3:6] == [str(run.folder) for run in runs]
+    assert report.results == [tmp_path / "report.html", tmp_path / "report.json"]
+    entry = {"role": "plain", "name": "plain_seed0", "metrics": {"coco/bbox_mAP": 0.1}}
+    report.results[1].write_text(json.dumps([entry]))
+    assert demo.metrics_by_role(report.results[1]) == {"plain": {"bbox_mAP": 0.1}}
+
+
+def test_runs_again_when_its_result_is_gone(step, tmp_path):
+    one = step("one", results=[tmp_path / "one" / "result.txt"])
+    one.run()
+    (tmp_path / "one" / "result.txt").unlink()
+    one.run()
+    assert len(runs(one)) == 2
+    assert (tmp_path / "one" / "result.txt").exists()

@@ -1,0 +1,283 @@
+"""kd-det train trains, resumes, and refuses in one sentence what cannot go well."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+
+import pytest
+import torch
+from command_line import RECIPE, run_process, small_options
+from small import ROOT
+
+from kd_det.algorithms import WiringError
+from kd_det.centers import ClassCenters
+from kd_det.commands import common
+
+
+def output_of(process: subprocess.CompletedProcess) -> str:
+    output = process.stdout + process.stderr
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    return output
+
+
+def test_trains_the_recipe_and_says_where_the_results_lie(trained):
+    work_dir, process = trained
+    output = output_of(process)
+    assert "Epoch(train) [1][2/2]" in output and "coco/bbox_mAP:" in output
+    assert f"Checkpoints and logs lie in {work_dir}" in output
+    assert (work_dir / "epoch_1.pth").is_file()
+    assert int(ClassCenters.load(work_dir / "class_centers.safetensors").counts.sum()) == 8 * 64
+    saved = torch.load(work_dir / "epoch_1.pth", map_location="cpu", weights_only=True)
+    parts = {key.split(".")[0] for key in saved["state_dict"]}
+    assert parts == {"architecture", "distiller"}
+
+
+def test_resume_goes_on_at_the_next_epoch(trained, digits, teacher_ckpt, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "work")
+    options = [*small_options(digits, teacher_ckpt), "train_cfg.max_epochs=2"]
+    output = output_of(
+        run_process(
+            "train", RECIPE, "--work-dir", tmp_path / "work", "--resume", "--cfg-options", *options
+        )
+    )
+    assert "Epoch(train) [2][2/2]" in output and "Epoch(train) [1]" not in output
+    assert "Class centers are those of the checkpoint" in output and "Gathering" not in output
+    assert "resumed epoch: 1, iter: 2" in output
+    # The checkpoint holds no teacher, and resuming knows that.
+    for complaint in ("missing keys", "unexpected key", "do not match", "teacher.backbone"):
+        assert complaint not in output
+    first, second = (
+        torch.load(folder / name, map_location="cpu", weights_only=True)["state_dict"]
+        for folder, name in ((trained[0], "epoch_1.pth"), (tmp_path / "work", "epoch_2.pth"))
+    )
+    assert first.keys() == second.keys()
+    key = "distiller.distill_losses.loss_nd.centers"
+    assert torch.equal(first[key], second[key])
+    key = "architecture.roi_head.bbox_head.fc_cls.weight"
+    assert not torch.equal(first[key], second[key])
+
+
+def test_trains_a_plain_detector_in_process(tool, config_file, tmp_path):
+    tool("train", config_file("plain"), "--work-dir", tmp_path / "plain")
+    saved = torch.load(tmp_path / "plain" / "epoch_1.pth", map_location="cpu", weights_only=True)
+    assert "roi_head.bbox_head.fc_cls.weight" in saved["state_dict"]
+
+
+def test_missing_dataset_is_one_sentence(digits, teacher_ckpt, tmp_path):
+    # Once as a user sees it, with the exit code.
+    options = [
+        *small_options(digits, teacher_ckpt),
+        f"train_dataloader.dataset.data_root={tmp_path}/digits-coco",
+    ]
+    process = run_process(
+        "train", RECIPE, "--work-dir", tmp_path / "work", "--cfg-options", *options
+    )
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    # What imports warn of comes before.
+    message, hint = process.stderr.splitlines()[-2:]
+    assert message == (
+        "error (FileNotFoundError): the train annotation file does not exist: "
+        f"{tmp_path}/digits-coco/annotations/instances_train.json; "
+        f"run: kd-det digits --root {tmp_path}/digits-coco"
+    )
+    assert "KD_DET_DEBUG=1" in hint
+    assert not (tmp_path / "work").exists()
+
+
+def test_missing_images_and_other_datasets_have_their_own_remedy(refusal, config_file, tmp_path):
+    (tmp_path / "mine" / "annotations").mkdir(parents=True)
+    (tmp_path / "mine" / "annotations" / "instances_train.json").write_text("{}")
+    config = config_file(**{"train_dataloader.dataset.data_root": str(tmp_path / "mine")})
+    message = refusal("train", config)
+    assert f"the train image folder does not exist: {tmp_path}/mine/train; " in message
+    assert "set train_dataloader.dataset.data_root" in message
+
+
+def test_work_directory_that_cannot_be_written_is_told(refusal, config_file, monkeypatch):
+    monkeypatch.setattr(common.os, "access", lambda path, mode: False)  # the tests may run as root
+    message = refusal("train", config_file(), "--work-dir", "/some/where/else")
+    assert "/some/where/else cannot be written, since / is read-only; choose another" in message
+
+
+@pytest.mark.parametrize("text, found", [("", "nothing"), ("<html>no</html>", "b'<html>no")])
+def test_annotations_that_are_none_are_told(refusal, config_file, digits, tmp_path, text, found):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    (data / "annotations" / "instances_train.json").write_text(text)
+    config = config_file(**{"train_dataloader.dataset.data_root": str(data)})
+    message = refusal("train", config)
+    assert "the train annotation file" in message
+    assert f"expected JSON in COCO format, found {found}" in message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(refusal, config_file, digits, tmp_path, workers):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    for path in (data / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:20])
+    options = {
+        "train_dataloader.dataset.data_root": str(data),
+        "train_dataloader.num_workers": workers,
+    }
+    message = refusal("train", config_file(**options))
+    assert "failed to load image" in message and str(data / "train") in message
+
+
+def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / "configs" / "cls" / "cifar100_r56_r20_kd.py"
+    message = refusal("train", config, "--cfg-options", "model.teacher_ckpt=https://x/t.pth")
+    assert (
+        "the train data does not exist: data/cifar100/cifar-100-python; put the dataset there"
+        in message
+    )
+
+
+def test_missing_teacher_file_is_one_sentence(refusal, config_file, tmp_path):
+    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "teacher.pth")})
+    assert refusal("train", config) == (
+        f"error (FileNotFoundError): the teacher's checkpoint does not exist: {tmp_path}/teacher."
+        "pth; train the teacher first, or set model.teacher_ckpt to its file or URL"
+    )
+
+
+def test_file_that_is_no_checkpoint_is_named(refusal, config_file, tmp_path):
+    (tmp_path / "teacher.pth").write_bytes(b"nothing of the kind")
+    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "teacher.pth")})
+    assert str(tmp_path / "teacher.pth") in refusal("train", config)
+
+
+def test_missing_config_is_one_sentence(refusal):
+    message = refusal("train", "configs/no.py")
+    assert "the config file does not exist: configs/no.py; recipes lie in configs/" in message
+
+
+@pytest.mark.parametrize("below", ["", "/run"])
+def test_work_directory_that_is_a_file_is_one_sentence(refusal, config_file, tmp_path, below):
+    (tmp_path / "file").write_text("")
+    message = refusal("train", config_file(), "--work-dir", f"{tmp_path}/file{below}")
+    assert f"{tmp_path}/file is a file" in message and "--work-dir" in message
+
+
+def test_missing_checkpoint_to_resume_is_one_sentence(refusal, config_file, tmp_path):
+    message = refusal("train", config_file(), "--resume", tmp_path / "epoch_9.pth")
+    assert f"does not exist: {tmp_path}/epoch_9.pth; " in message and "--resume" in message
+
+
+def test_auto_scale_lr_without_a_base_is_one_sentence(refusal, config_file):
+    message = refusal("train", config_file(), "--auto-scale-lr")
+    assert "--auto-scale-lr needs auto_scale_lr.base_batch_size" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--amp"], {}),
+        ([], {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.loss_scale": "dynamic"}),
+    ],
+    ids=["asked for", "in the config"],
+)
+def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch, arguments, options):
+    """All parts of a step compute in it, and all losses are finite numbers."""
+    import json
+
+    import torch
+    from torch.nn import functional as F
+
+    seen = set()
+    linear = F.linear
+
+    def watched(x: torch.Tensor, *args: torch.Tensor) -> torch.Tensor:
+        result = linear(x, *args)
+        seen.add(result.dtype)
+        return result
+
+    monkeypatch.setattr(F, "linear", watched)
+    tool("train", config_file(**options), *arguments, "--work-dir", tmp_path / "amp")
+    assert torch.bfloat16 in seen
+    (log,) = (tmp_path / "amp").glob("*/vis_data/scalars.json")
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    losses = [e[k] for e in entries for k in e if k.startswith("distill.")]
+    assert losses and all(value == value and 0 < value < 1e3 for value in losses)
+    state = torch.load(tmp_path / "amp" / "epoch_1.pth", weights_only=False)["state_dict"]
+    assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float32}
+
+
+def test_help_of_the_launcher_shows_an_example():
+    done = subprocess.run(
+        ["bash", ROOT / "tools" / "dist_train.sh", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "example:\n  tools/dist_train.sh" in done.stdout
+    wrong = subprocess.run(
+        ["bash", ROOT / "tools" / "dist_train.sh", str(RECIPE)], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2 and "usage: " in wrong.stderr
+
+
+def test_config_of_a_package_is_found():
+    args = argparse.Namespace(
+        config="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+        cfg_options=None,
+        launcher="none",
+        work_dir=None,
+        local_rank=0,
+    )
+    cfg = common.load_config(args)
+    assert cfg.model.type == "FasterRCNN"
+    assert cfg.work_dir == "work_dirs/faster-rcnn_r50_fpn_1x_coco"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mmdet::faster_rcnn/faster-rcnn_r50_fpn_coco.py", "faster-rcnn_r50_fpn_1x_coco.py"),
+        ("mmdett::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "mmdett"),
+        ("mmdet::faster", "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"),
+        ("mmcls::nothing/zzz.py", "mmpretrain/.mim/configs"),
+    ],
+)
+def test_a_config_that_no_package_has_is_one_sentence(refusal, name, told):
+    message = refusal("train", name)
+    assert name in message and told in message
+
+
+def test_ctrl_c_says_how_to_go_on(capsys):
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    for stopped in (common.STARTS_OVER, common.GOES_ON):
+        with pytest.raises(SystemExit) as caught:
+            common.run(main, stopped)
+        assert caught.value.code == 130
+        assert capsys.readouterr().err == f"\nstopped; {stopped}\n"
+
+
+def test_both_sides_of_a_fault_are_printed():
+    def main() -> None:
+        error = WiringError("shapes differ")
+        error.add_note("loss_nd: s_emb from the student")
+        raise error
+
+    with pytest.raises(SystemExit, match=r"shapes differ\n  loss_nd: s_emb from the student"):
+        common.run(main)
+
+
+def test_a_fault_keeps_its_traceback():
+    def main() -> None:
+        raise KeyError("data_preprocessor")  # raised in our own code, and not for users
+
+    with pytest.raises(KeyError):
+        common.run(main)
+
+
+def test_dataset_elsewhere_gets_a_remedy_of_its_own(refusal, config_file, tmp_path):
+    options = {"train_dataloader.dataset.data_root": str(tmp_path / "my-digits")}
+    message = refusal("train", config_file(**options))
+    assert "put the dataset there" in message and "make_digits_coco" not in message
