@@ -110,24 +110,25 @@ def _of_one_model(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _require_checkpoint(path: Path, who: str) -> None:
     """Refuse a local path whose kind is known from its first bytes."""
-    what = f"the {who}'s checkpoint {path}"
     if path.is_dir():
         inside = sorted(file.name for file in path.glob("*.pth"))
         hint = f"one of {', '.join(inside[:SHOWN_KEYS])}" if inside else "there is no .pth in it"
-        raise CheckpointError(f"{what} cannot be read: it is a folder; give the file ({hint})")
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path} cannot be read: it is a folder; give the file ({hint})"
+        )
     if not path.is_file():
-        raise FileNotFoundError(f"{what} does not exist")
+        raise FileNotFoundError(f"the {who}'s checkpoint {path} does not exist")
     with path.open("rb") as file:
         head = file.read(256).lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(
-            f"{what} cannot be read: it is a git-lfs pointer, not the file itself; run 'git lfs "
-            "pull' in its repository"
+            f"the {who}'s checkpoint {path} cannot be read: it is a git-lfs pointer, not the file "
+            "itself; run 'git lfs pull' in its repository"
         )
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError(
-            f"{what} cannot be read: it is a web page, as a download leaves it that needs a log-in "
-            "or another link; download the file itself"
+            f"the {who}'s checkpoint {path} cannot be read: it is a web page, as a download leaves "
+            "it that needs a log-in or another link; download the file itself"
         )
 
 

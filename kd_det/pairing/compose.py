@@ -259,6 +259,8 @@ def _same_padding(ours: Detector, theirs: Detector) -> list[str]:
     if common == divisors[0] == divisors[1]:
         return []
     for side in (ours, theirs):
-        side.model_cfg["data_preprocessor"]["pad_size_divisor"] = common
+        # One without a preprocessor pads nothing, and its images come from the other's.
+        if side.model_cfg.get("data_preprocessor"):
+            side.model_cfg["data_preprocessor"]["pad_size_divisor"] = common
     return [f"images are padded to multiples of {common}, of the student's {divisors[0]} and the "
             f"teacher's {divisors[1]}"]  # fmt: skip

@@ -163,6 +163,42 @@ def test_a_constructor_that_wants_a_detector_gets_the_student(tmp_path):
     assert made.alone.optim_wrapper.paramwise_cfg == optimizer["paramwise_cfg"]
 
 
+NEW_STYLE = """from mmdet.models import FasterRCNN
+from mmengine.config import read_base
+from mmengine.hooks import EMAHook
+from mmengine.model.weight_init import PretrainedInit
+from mmengine.optim import LinearLR
+
+with read_base():
+    from .old import *
+
+model.update(type=FasterRCNN)
+model["backbone"].update(init_cfg=dict(type=PretrainedInit, checkpoint="torchvision://resnet18"))
+param_scheduler = [dict(type=LinearLR, start_factor=0.001, by_epoch=False, begin=0, end=500)]
+custom_hooks = [dict(type=EMAHook)]
+"""
+
+
+def test_a_config_in_the_new_style_is_kept_too(tmp_path, digits):
+    plain = without_scopes(Config.fromfile(PLAIN).to_dict())
+    lines = [f"{key} = {value!r}\n" for key, value in plain.items() if key != "default_scope"]
+    (tmp_path / "old.py").write_text("".join(lines))
+    (tmp_path / "new.py").write_text(NEW_STYLE)
+    made = pair(str(tmp_path / "new.py"), TEACHER, "kd", data=str(digits), epochs=1)
+    assert made.cfg.param_scheduler[0].end == 2  # six iterations in all
+    assert "hooks of the student's config are kept: EMAHook" in made.decisions
+    assert "torchvision://resnet18" in made.describe()
+    made.write(tmp_path / "config" / "distill.py")
+    build(Config.fromfile(tmp_path / "config" / "alone.py").model)
+
+
+def without_scopes(value: object) -> object:
+    """A config's value as somebody writes it in one file."""
+    if isinstance(value, dict):
+        return {key: without_scopes(each) for key, each in value.items() if key != "_scope_"}
+    return [*map(without_scopes, value)] if isinstance(value, list) else value
+
+
 def test_a_student_that_loads_weights_does_so_alone_too(tmp_path, digits):
     state = build(Config.fromfile(PLAIN).model).state_dict()
     torch.save(dict(model=state), tmp_path / "start.pth")
