@@ -3,55 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
+from kd_det.pairing.schedulers import INF, Length, is_warm_up, scale_schedulers, scaled, schedulers
 
-# Warm-up takes at most this part of training: mmdet's 500 iterations may be all of a small set's.
-WARM_UP = 0.1
-# MMEngine's ramps of less than two steps stay at the rate where they begin.
-SHORTEST = 2
-# Of schedulers, what is counted in epochs or, with by_epoch=False, in iterations.
-COUNTS = ("begin", "end", "T_max", "milestones", "step_size", "total_steps", "periods")
 # Of hooks, what is counted in epochs, and in iterations.
 HOOK_EPOCHS = ("switch_epoch", "num_last_epochs", "begin_epoch")
 HOOK_ITERATIONS = ("begin_iter",)
-# MMEngine's for "until the end".
-INF = 10**9
-# Curves that their length defines, so that MMEngine may follow them by iterations.
-CURVE = re.compile(
-    "(Linear|Constant|CosineAnnealing|Poly|OneCycle|QuadraticWarmup)(LR|Momentum|ParamScheduler)"
-)
-
-
-@dataclass
-class Length:
-    """How long a training is now and was before.
-
-    Args:
-        unit: ``'epochs'`` or ``'iterations'``, which the loop counts.
-        new: The loop's length now.
-        epochs: By how much what is counted in epochs is multiplied.
-        iterations: Likewise in iterations; None if that is not known.
-        per_epoch: Iterations of an epoch now; None if that is not known.
-    """
-
-    unit: str
-    new: int
-    epochs: float = 1.0
-    iterations: float | None = 1.0
-    per_epoch: int | None = None
-
-    @property
-    def total(self) -> int | None:
-        """Iterations of the training; None if that is not known."""
-        if self.unit == "iterations":
-            return self.new
-        return None if self.per_epoch is None else self.per_epoch * self.new
 
 
 def set_length(
@@ -93,11 +54,7 @@ def set_length(
     if length.epochs != 1:
         _scale_loop(cfg, length)
         _scale_hooks(cfg, length, decisions)
-    _scale_schedulers(cfg, length, decisions)
-    _shorten_warm_up(cfg, length, decisions)
-    for scheduler in schedulers(cfg):
-        if scheduler.get("end", INF) <= scheduler.get("begin", 0):
-            scheduler["end"] = scheduler["begin"] + 1
+    decisions += scale_schedulers(cfg, length)
     return [_described(cfg), *decisions]
 
 
@@ -136,7 +93,7 @@ def _iterations_factor(
     made_for = [
         end
         for scheduler in schedulers(cfg)
-        if not scheduler.get("by_epoch", True) and not _is_warm_up(scheduler)
+        if not scheduler.get("by_epoch", True) and not is_warm_up(scheduler)
         for end in (
             scheduler.get("end", INF),
             scheduler.get("begin", 0) + scheduler.get("T_max", INF),
@@ -149,49 +106,24 @@ def _iterations_factor(
     return length.total / max(made_for)
 
 
-def schedulers(cfg: dict[str, Any]) -> list[dict[str, Any]]:
-    """The config's parameter schedulers."""
-    found = cfg.get("param_scheduler") or []
-    return found if isinstance(found, list) else [found]
-
-
-def _is_warm_up(scheduler: dict[str, Any]) -> bool:
-    """Whether the rate rises from the first iteration on."""
-    kind = type_name(scheduler)
-    first = scheduler.get("start_factor", scheduler.get("factor", 1 / 3))
-    rises = kind.startswith("QuadraticWarmup") or (
-        kind.startswith(("Linear", "Constant")) and first < scheduler.get("end_factor", 1.0)
-    )
-    return rises and not scheduler.get("begin", 0) and scheduler.get("end", INF) < INF
-
-
-def _scaled(value: Any, factor: float) -> Any:
-    """A count, or each of a sequence; nothing that was above 0 becomes 0."""
-    if isinstance(value, (list, tuple)):
-        return [_scaled(each, factor) for each in value]
-    if not isinstance(value, (int, float)) or value >= INF or value <= 0:
-        return value
-    return max(1, round(value * factor))
-
-
 def _scale_loop(cfg: dict[str, Any], length: Length) -> None:
     loop = cfg["train_cfg"]
     loop["max_epochs" if length.unit == "epochs" else "max_iters"] = length.new
     interval = loop.get("val_interval", 1 if length.unit == "epochs" else 1000)
     loop["val_interval"] = _interval(interval, length)
     if "val_begin" in loop:
-        loop["val_begin"] = _scaled(loop["val_begin"], length.epochs)
+        loop["val_begin"] = scaled(loop["val_begin"], length.epochs)
     if loop.get("dynamic_intervals"):
         loop["dynamic_intervals"] = [
-            (_scaled(begin, length.epochs), _interval(each, length))
+            (scaled(begin, length.epochs), _interval(each, length))
             for begin, each in loop["dynamic_intervals"]
         ]
 
 
 def _interval(value: int, length: Length) -> int:
     """Of evaluations and checkpoints; those by epoch stay where the training has room for them."""
-    scaled = value if length.unit == "epochs" else _scaled(value, length.epochs)
-    return min(scaled, length.new)
+    brought = value if length.unit == "epochs" else scaled(value, length.epochs)
+    return min(brought, length.new)
 
 
 def _scale_hooks(cfg: dict[str, Any], length: Length, decisions: list[str]) -> None:
@@ -206,7 +138,7 @@ def _scale_hooks(cfg: dict[str, Any], length: Length, decisions: list[str]) -> N
             changes += [("save_begin", length.epochs)] if counts_loop else []
         for key, factor in changes:
             if hook.get(key):
-                old, hook[key] = hook[key], _scaled(hook[key], factor)
+                old, hook[key] = hook[key], scaled(hook[key], factor)
                 decisions.append(f"{type_name(hook)}: {key} {old} becomes {hook[key]}")
 
 
@@ -214,93 +146,6 @@ def hooks(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The config's hooks, default and custom ones."""
     named = (cfg.get("default_hooks") or {}).values()
     yield from (hook for hook in (*named, *(cfg.get("custom_hooks") or ())) if hook)
-
-
-def _scale_schedulers(cfg: dict[str, Any], length: Length, decisions: list[str]) -> None:
-    by_epoch = [each for each in schedulers(cfg) if each.get("by_epoch", True)]
-    if length.epochs != 1:
-        _scale_epochs(cfg, by_epoch, length)
-    by_iteration = [each for each in schedulers(cfg) if not each.get("by_epoch", True)]
-    warm_ups = [each["end"] for each in by_iteration if _is_warm_up(each)]
-    for scheduler in by_iteration:
-        counts = {key: scheduler[key] for key in COUNTS if scheduler.get(key)}
-        if _is_warm_up(scheduler) or not counts or length.iterations == 1:
-            continue
-        if length.iterations is None:
-            total = "" if length.total is None else f", of which this training has {length.total}"
-            listed = ", ".join(f"{key} {value}" for key, value in counts.items())
-            decisions.append(
-                f"{type_name(scheduler)} counts by iteration ({listed}{total}): it stays as it is, "
-                "since the student's config does not say for how many iterations it is made; set "
-                "it with --cfg-options param_scheduler..."
-            )
-            continue
-        for key, value in counts.items():
-            # What begins where warm-up ends goes on doing so.
-            if key != "begin" or value not in warm_ups:
-                scheduler[key] = _scaled(value, length.iterations)
-
-
-def _scale_epochs(cfg: dict[str, Any], by_epoch: list[dict[str, Any]], length: Length) -> None:
-    """Scale schedulers that count epochs; where a phase has less than one, by its iterations."""
-    exact = any(
-        round(each["end"] * length.epochs) - round(each.get("begin", 0) * length.epochs)
-        < (SHORTEST if _is_warm_up(each) and not each.get("convert_to_iter_based") else 1)
-        for each in by_epoch
-        if each.get("end", INF) < INF
-    )
-    moved: dict[float, float] = {}
-    for scheduler in by_epoch:
-        curve = exact and CURVE.fullmatch(type_name(scheduler))
-        for key in COUNTS:
-            if scheduler.get(key) and curve and scheduler[key] < INF:
-                scheduler[key] = round(scheduler[key] * length.epochs, 4)
-            elif scheduler.get(key):
-                scheduler[key] = _scaled(scheduler[key], length.epochs)
-        if curve:
-            scheduler["convert_to_iter_based"] = True
-            if _is_warm_up(scheduler):
-                least = _shortest(length)
-                moved[scheduler["end"]] = scheduler["end"] = max(scheduler["end"], least)
-        elif scheduler.get("end", INF) < INF:
-            begin = min(scheduler.get("begin", 0), length.new - 1)
-            scheduler.update(begin=begin, end=max(scheduler["end"], begin + 1))
-    for scheduler in by_epoch:
-        begin = scheduler.get("begin", 0)
-        if begin in moved:
-            scheduler["begin"] = moved[begin]
-    if exact and length.per_epoch is not None:
-        kept = [each for each in schedulers(cfg) if not _is_empty(each, length.per_epoch)]
-        cfg["param_scheduler"] = kept
-
-
-def _shortest(length: Length) -> float:
-    """The shortest warm-up in epochs, rounded up."""
-    if length.per_epoch is None:
-        return WARM_UP
-    return math.ceil(SHORTEST / length.per_epoch * 1e4) / 1e4
-
-
-def _is_empty(scheduler: dict[str, Any], per_epoch: int) -> bool:
-    """Whether no iteration is left of a phase that is followed by iterations."""
-    begin, end = (int(scheduler.get(key, INF) * per_epoch) for key in ("begin", "end"))
-    return bool(scheduler.get("convert_to_iter_based")) and "begin" in scheduler and begin >= end
-
-
-def _shorten_warm_up(cfg: dict[str, Any], length: Length, decisions: list[str]) -> None:
-    if length.total is None:
-        return
-    most = max(SHORTEST, int(WARM_UP * length.total))
-    by_iteration = [each for each in schedulers(cfg) if not each.get("by_epoch", True)]
-    for scheduler in by_iteration:
-        if not _is_warm_up(scheduler) or scheduler["end"] <= most:
-            continue
-        end, part = scheduler["end"], "a tenth of training" if most > SHORTEST else "the shortest"
-        decisions.append(f"warm-up of {end} iterations shortened to {most}, {part}")
-        scheduler["end"] = most
-        for other in by_iteration:
-            if other.get("begin", 0) == end:
-                other["begin"] = most
 
 
 def _described(cfg: dict[str, Any]) -> str:
