@@ -121,9 +121,12 @@ def pair(
         ValueError: For an unknown method, or a number below 1.
     """
     recipe, coco = (text.inherited([path]) for path in methods.bases(method))
+    work_dir = work_dir or str(
+        Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
+    )
     cfgs = [text.read_config(name) for name in (student, teacher)]
     _require_detectors(cfgs, student, teacher)
-    found = read_data(data, cfgs[0], coco)
+    found = read_data(data, cfgs[0], coco, work_dir)
     ours, theirs = _read_pair(cfgs, student, teacher, len(found.classes))
     decisions = list(found.decisions)
     decisions += _classes(ours, theirs, found, teacher_ckpt)
@@ -135,10 +138,7 @@ def pair(
         "the teacher is evaluated before training; nothing is asked of its accuracy "
         "(default_hooks.teacher_accuracy.floor)"
     )
-    cfg["work_dir"] = work_dir or str(
-        Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
-    )
-    alone["work_dir"] = f"{cfg['work_dir'].rstrip('/')}_alone"
+    cfg["work_dir"], alone["work_dir"] = work_dir, f"{work_dir.rstrip('/')}_alone"
     result, plain = Config(cfg), Config(alone)
     if cfg_options:
         merge_options(result, cfg_options)
