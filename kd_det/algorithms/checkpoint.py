@@ -148,8 +148,7 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If a weight is missing, has another shape or is NaN or infinite; lists
-            them.
+        CheckpointError: If a weight is missing or has another shape; lists them.
     """
     state, meta = read_weights(path, who)
     own = model.state_dict()
@@ -165,11 +164,6 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
             f"the {who}'s checkpoint {path} does not fit the {who} {type(model).__name__} "
             f"of {len(own)} weights.{_listed('missing', missing)}"
             f"{_listed('of another shape', other_shape)}{_listed('unexpected', unexpected)}"
-        )
-    if not_finite := [key for key in own if key in state and not _is_finite(state[key])]:
-        raise CheckpointError(
-            f"the {who}'s checkpoint {path} holds values that are NaN or infinite, as a training "
-            f"leaves them that diverged.{_listed('tensors with such values', not_finite)}"
         )
     if unexpected:
         print_log(
@@ -204,10 +198,6 @@ def weights_sha256(model: nn.Module) -> str:
         # As bytes, since NumPy has no bfloat16.
         digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _is_finite(value: torch.Tensor) -> bool:
-    return not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def _listed(what: str, keys: list[str]) -> str:

@@ -63,7 +63,12 @@ def make_variables() -> set[str]:
 
 def test_every_option_stands_in_configs():
     text = (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")
-    options = {field.name for field in fields(Speed)} | {"inherit", "teacher_stage", "speed"}
+    options = {field.name for field in fields(Speed)} | {
+        "init_student_from_teacher",
+        "teacher_stage",
+        "speed",
+        "probe",
+    }
     for name in names() | environment_variables() | make_variables() | options:
         assert re.search(rf"`(?:[^`\n]*[^\w`])?{re.escape(name)}\b", text), name
 
