@@ -57,6 +57,20 @@ def package_config(name: str) -> Path:
         raise FileNotFoundError(f"there is no config {name}; {found}") from error
 
 
+def type_name(cfg: Any) -> str:
+    """Name of the class that a part of a config is for, without scope and module.
+
+    ``type`` may be a name, a path as ``'mmengine.optim.LinearLR'``, as which configs in the new
+    style are read, or the class itself.
+
+    Args:
+        cfg: A dict with a ``type``, or the type.
+    """
+    kind = cfg.get("type") if isinstance(cfg, dict) else cfg
+    name = getattr(kind, "__name__", None) or str(kind)
+    return name.replace("::", ".").rpartition(".")[2]
+
+
 def is_distillation(cfg: Config) -> bool:
     """Whether the config's model is a student with a teacher."""
     return "teacher" in cfg.model and "architecture" in cfg.model

@@ -1,34 +1,112 @@
-"""How a model that contains a teacher is optimized: settings by parameter name, bfloat16."""
+"""How a model that contains a teacher is optimized: the student's way, connectors beside it."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from kd_det.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
+STUDENT, TEACHER = "architecture", "teacher"
+DEFAULT = "DefaultOptimWrapperConstructor"
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class DistillOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor, which passes over modules that have nothing to train.
+class DistillOptimWrapperConstructor:
+    """Gives the student the parameter groups that it has when it is trained alone.
 
-    With a ``paramwise_cfg`` the default one warns about every single parameter of the teacher.
+    The student's own constructor is called with the student, so that it sees the detector that it
+    is made for (layer-wise decay reads the backbone's type) and the names that it knows.
+    What else has to be trained, as connectors, becomes further groups of the same optimizer. The
+    teacher is in none.
+
+    Args:
+        optim_wrapper_cfg: Config of optimizer and wrapper. ``student_constructor`` in it is the
+            type of the student's constructor, MMEngine's default if it is not given.
+        paramwise_cfg: Of the student's constructor. Of ``custom_keys``, those that begin with
+            ``distiller`` are for the distiller's modules; ``architecture.`` before the student's
+            names may be left out.
     """
 
-    def add_params(
-        self,
-        params: list[dict],
-        module: nn.Module,
-        prefix: str = "",
-        is_dcn_module: int | float | None = None,
+    def __init__(
+        self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
     ) -> None:
-        """Add the parameters of ``module`` and its children, unless all of them are fixed."""
-        if any(parameter.requires_grad for parameter in module.parameters()):
-            super().add_params(params, module, prefix, is_dcn_module)
+        self.optim_wrapper_cfg = copy.deepcopy(optim_wrapper_cfg)
+        self.student_constructor = self.optim_wrapper_cfg.pop("student_constructor", DEFAULT)
+        self.paramwise_cfg = copy.deepcopy(paramwise_cfg or {})
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer of a distillation model, or of a model without a teacher."""
+        model = _unwrapped(model)
+        student: nn.Module = getattr(model, STUDENT, model)
+        wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
+            dict(
+                type=self.student_constructor,
+                optim_wrapper_cfg=copy.deepcopy(self.optim_wrapper_cfg),
+                paramwise_cfg=self._of_student() or None,
+            )
+        )(student)
+        if student is not model:
+            names = {parameter: name for name, parameter in model.named_parameters()}
+            for group in self._other_groups(model):
+                if "param_names" in wrapper.optimizer.param_groups[0]:  # torch wants all or none
+                    group["param_names"] = [names[parameter] for parameter in group["params"]]
+                wrapper.optimizer.add_param_group(group)
+        return wrapper
+
+    def _of_student(self) -> dict[str, Any]:
+        """The settings with the names that the student's parameters have when it is alone."""
+        settings = copy.deepcopy(self.paramwise_cfg)
+        keys = settings.pop("custom_keys", {})
+        kept = {
+            key.removeprefix(f"{STUDENT}."): value
+            for key, value in keys.items()
+            if not key.startswith(("distiller", TEACHER))
+        }
+        return {**settings, "custom_keys": kept} if kept else settings
+
+    def _other_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Groups of what is neither the student's nor the teacher's."""
+        constructor = DefaultOptimWrapperConstructor(self.optim_wrapper_cfg, self._of_distiller())
+        groups: list[dict[str, Any]] = []
+        for name, module in model.named_children():
+            trained = any(parameter.requires_grad for parameter in module.parameters())
+            if trained and name not in (STUDENT, TEACHER):
+                constructor.add_params(groups, module, prefix=name)
+        return _merged(groups)
+
+    def _of_distiller(self) -> dict[str, Any]:
+        """The settings without those of the student's layers, which are for other modules."""
+        settings = copy.deepcopy(self.paramwise_cfg)
+        keys = settings.pop("custom_keys", {})
+        kept = {key: value for key, value in keys.items() if key.startswith("distiller")}
+        return {**settings, "custom_keys": kept} if kept else settings
+
+
+def _unwrapped(model: Any) -> nn.Module:
+    """A model out of its wrapper for several processes."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Parameters of the same settings in one group each."""
+    merged: list[dict[str, Any]] = []
+    for group in groups:
+        settings = {key: value for key, value in group.items() if key != "params"}
+        for other in merged:
+            if {key: value for key, value in other.items() if key != "params"} == settings:
+                other["params"] = [*other["params"], *group["params"]]
+                break
+        else:
+            merged.append(dict(group))
+    return merged
 
 
 @OPTIM_WRAPPERS.register_module()

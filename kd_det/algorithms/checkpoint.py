@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
@@ -17,6 +19,13 @@ from kd_det.errors import UserError
 SHOWN_KEYS = 10
 # Where an MMRazor algorithm keeps its student.
 STUDENT_PREFIX = "architecture."
+# Where semi-supervised training (mmdet's SemiBaseDetector) keeps its two models; the averaged one,
+# which it evaluates, is its teacher.
+SEMI_PREFIXES = ("teacher.", "student.")
+# Where a checkpoint keeps the weights: MMEngine, detectron2 and DETR, torch's tutorials, averages.
+STATES = ("state_dict", "model", "model_state_dict", "ema_state_dict", "model_ema")
+# Of a path in a config: the file is read by `read_weights` where MMEngine reads a checkpoint.
+SCHEME = "kd_det:"
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -29,6 +38,13 @@ def _read(path: str) -> Any:
     return CheckpointLoader.load_checkpoint(path, map_location="cpu")
 
 
+@CheckpointLoader.register_scheme(prefixes=SCHEME)
+def load_any_weights(path: str, map_location: Any = None) -> dict[str, Any]:
+    """Read ``kd_det:PATH`` for MMEngine: a checkpoint of any form :func:`read_weights` knows."""
+    state, meta = read_weights(path.removeprefix(SCHEME), "student")
+    return dict(state_dict=state, meta=meta)
+
+
 def _reason(error: Exception) -> str:
     """A line of why a file cannot be read, without torch's advice to load it unsafely."""
     text = str(error).strip() or repr(error)
@@ -39,7 +55,11 @@ def _reason(error: Exception) -> str:
 
 
 def read_weights(path: str | Path, who: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the weights of a model; of a distillation run's checkpoint, its student's.
+    """Read the weights of one model from a checkpoint of any common form.
+
+    Of a distillation run's checkpoint these are its student's, of semi-supervised training's the
+    averaged model's. :data:`STATES` lists the keys under which weights are looked for; prefixes
+    of wrappers (``module.``) are dropped.
 
     Args:
         path: A checkpoint, as file or URL. A ``.safetensors`` file holds weights alone.
@@ -53,8 +73,8 @@ def read_weights(path: str | Path, who: str) -> tuple[dict[str, Any], dict[str, 
         CheckpointError: If it holds something else than weights.
     """
     path = str(path)
-    if "://" not in path and not Path(path).is_file():
-        raise FileNotFoundError(f"the {who}'s checkpoint {path} does not exist")
+    if "://" not in path:
+        _require_checkpoint(Path(path), who)
     try:
         checkpoint = _read(path)
     except OSError:
@@ -65,21 +85,51 @@ def read_weights(path: str | Path, who: str) -> tuple[dict[str, Any], dict[str, 
             f"the {who}'s checkpoint {path} cannot be read: expected a file of weights written by "
             f"torch.save (or safetensors), found something else ({type(error).__name__}: {reason})"
         ) from error
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
+    if not isinstance(checkpoint, Mapping):
         raise CheckpointError(
             f"the {who}'s checkpoint {path}: expected a dict of weights, found "
             f"{type(checkpoint).__name__}"
         )
+    found = [checkpoint[key] for key in STATES if isinstance(checkpoint.get(key), Mapping)]
     meta = checkpoint.get("meta")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    return _of_one_model(found[0] if found else checkpoint), meta if isinstance(meta, dict) else {}
+
+
+def _of_one_model(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights without prefixes, of the one model that is meant where there are several."""
+    state = {re.sub(r"^(module\.)+", "", key): value for key, value in state.items()}
+    prefix = ""
     if any(key.startswith(STUDENT_PREFIX) for key in state):
-        state = {
-            key.removeprefix(STUDENT_PREFIX): value
-            for key, value in state.items()
-            if key.startswith(STUDENT_PREFIX)
-        }
-    return state, meta if isinstance(meta, dict) else {}
+        prefix = STUDENT_PREFIX
+    elif all(any(key.startswith(each) for key in state) for each in SEMI_PREFIXES):
+        prefix = SEMI_PREFIXES[0]
+    return {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+
+
+def _require_checkpoint(path: Path, who: str) -> None:
+    """Refuse a local path whose kind is known from its first bytes."""
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob("*.pth"))
+        hint = f"one of {', '.join(inside[:SHOWN_KEYS])}" if inside else "there is no .pth in it"
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path} cannot be read: it is a folder; give the file ({hint})"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"the {who}'s checkpoint {path} does not exist")
+    with path.open("rb") as file:
+        head = file.read(256).lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path} cannot be read: it is a git-lfs pointer, not the file "
+            "itself; run 'git lfs pull' in its repository"
+        )
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path} cannot be read: it is a web page, as a download leaves "
+            "it that needs a log-in or another link; download the file itself"
+        )
 
 
 def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
@@ -145,7 +195,8 @@ def weights_sha256(model: nn.Module) -> str:
     for name, value in sorted(model.state_dict().items()):
         value = value.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.flatten().numpy().tobytes())
+        # As bytes, since NumPy has no bfloat16.
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -45,7 +45,13 @@ def execute(args: argparse.Namespace) -> None:
         training.prepare(copy.deepcopy(pairing.cfg), args)
     pairing.write(path)
     again = shlex.join([*common.invocation("train"), str(path), *_training_options(args)])
-    print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}\n", flush=True)
+    print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}")
+    alone = [str(pairing.alone_path(path)), *_training_options(args)]
+    print(
+        "The same training without the teacher, to compare with:\n"
+        f"  {shlex.join([*common.invocation('train'), *alone])}\n",
+        flush=True,
+    )
     cfg = common.load_config(
         argparse.Namespace(
             config=str(path), cfg_options=None, work_dir=None, launcher="none", local_rank=0
@@ -55,7 +61,7 @@ def execute(args: argparse.Namespace) -> None:
         training.train(cfg, args)
         return
     training.prepare(cfg, args)
-    with Console(stderr=True).status("Building both and running one image through all losses"):
+    with Console(stderr=True).status("Building all that a training builds"):
         pairing.check()
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
 

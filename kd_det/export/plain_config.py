@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hub import get_config
 
+from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
 
 # Packages that a student must not need.
@@ -104,7 +105,7 @@ def _student(cfg: Config) -> dict[str, Any]:
     model = _without_pretrained(dict(model))
     if not preprocessor:
         return model
-    if str(model["type"]).endswith("ImageClassifier"):
+    if type_name(model) == "ImageClassifier":
         preprocessor = _for_classifier(preprocessor)
     return {**model, "data_preprocessor": preprocessor}
 
@@ -114,7 +115,7 @@ def _for_classifier(preprocessor: dict[str, Any]) -> dict[str, Any]:
 
     MMRazor's algorithms take that one, a classifier does not; both compute the same.
     """
-    if str(preprocessor.get("type")).split(".")[-1] != "ImgDataPreprocessor":
+    if type_name(preprocessor) != "ImgDataPreprocessor":
         return preprocessor
     same = ("mean", "std", "pad_size_divisor", "pad_value")
     return dict(
@@ -133,13 +134,22 @@ def _without_pretrained(value: Any) -> Any:
             if not (key == "pretrained" or (key == "init_cfg" and _is_pretrained(each)))
         }
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_without_pretrained, value))
+        return _sequence(map(_without_pretrained, value), value)
     return value
 
 
 def _is_pretrained(init_cfg: Any) -> bool:
     every = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return any(isinstance(each, dict) and each.get("type") == "Pretrained" for each in every)
+    # PretrainedInit is its class, which configs in the new style name.
+    return any(
+        isinstance(each, dict) and type_name(each) in ("Pretrained", "PretrainedInit")
+        for each in every
+    )
+
+
+def _sequence(items: Iterable[Any], like: list | tuple) -> list | tuple:
+    """A list or a tuple; configs hold no other, and a named tuple is not made of one iterable."""
+    return list(items) if isinstance(like, list) else tuple(items)
 
 
 def _use_plain_loops(cfg: Config) -> None:
@@ -150,9 +160,12 @@ def _use_plain_loops(cfg: Config) -> None:
 
 
 def _rename_parameters(optim_wrapper: dict[str, Any]) -> None:
-    """Settings by parameter name: the student's without its prefix, and no connectors."""
-    if str(optim_wrapper.get("constructor")) == "kd_det.DistillOptimWrapperConstructor":
+    """Optimize as the student alone: its constructor, its names of parameters, no connectors."""
+    own = optim_wrapper.pop("student_constructor", None)
+    if type_name(optim_wrapper.get("constructor")) == "DistillOptimWrapperConstructor":
         del optim_wrapper["constructor"]
+        if own is not None:
+            optim_wrapper["constructor"] = own
     paramwise = optim_wrapper.get("paramwise_cfg") or {}
     if keys := paramwise.pop("custom_keys", None):
         kept = {
@@ -200,7 +213,7 @@ def _renamed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _renamed(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_renamed, value))
+        return _sequence(map(_renamed, value), value)
     if isinstance(value, str) and (value == "mmcls" or value.startswith("mmcls.")):
         return value.replace("mmcls", "mmpretrain", 1)
     return value

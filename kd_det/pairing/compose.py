@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from kd_det.config_options import merge_options
-from kd_det.errors import InvalidInputError
+from kd_det.errors import UnsupportedTypeError
 from kd_det.pairing import methods, report, text
+from kd_det.pairing.alone import add_imports, student_alone
 from kd_det.pairing.data import Data, read_data
-from kd_det.pairing.detectors import Detector, PairingError, read_detector, short_name
+from kd_det.pairing.detectors import (
+    Detector,
+    PairingError,
+    detector_config,
+    read_detector,
+    short_name,
+)
 from kd_det.pairing.distiller import Fitting
-from kd_det.pairing.schedule import set_schedule
 from kd_det.pairing.teacher_classes import check_teacher
 
 INSTEAD = (
@@ -33,6 +39,7 @@ class Pairing:
 
     Args:
         cfg: The whole config, for a Runner.
+        alone: That of the same training without the teacher, to compare with.
         method: Name of the method.
         student: What was found of the student.
         teacher: What was found of the teacher.
@@ -40,6 +47,7 @@ class Pairing:
     """
 
     cfg: Config
+    alone: Config
     method: str
     student: Detector
     teacher: Detector
@@ -52,24 +60,29 @@ class Pairing:
         return "\n".join([*lines, *(f"  - {decision}" for decision in self.decisions)])
 
     def write(self, path: Path) -> None:
-        """Write the config as a file that derives from the method's and says what differs."""
+        """Write the config as a file that derives from the method's, and ``alone.py`` beside it."""
         title = f"{short_name(self.teacher.name)} teaches {short_name(self.student.name)}"
         comments = [f"{title} by the method {self.method}. Made by tools/distill.py:"]
         comments += [f"- {decision}" for decision in self.decisions]
-        text.write_config(path, methods.bases(self.method), self.cfg.to_dict(), comments)
+        text.write_config(path, methods.bases(self.method)[:1], self.cfg.to_dict(), comments)
+        comments = [f"The training of {path.name} without its teacher, to compare with."]
+        text.write_config(self.alone_path(path), [], self.alone.to_dict(), comments)
+
+    @staticmethod
+    def alone_path(path: Path) -> Path:
+        """Where :meth:`write` puts the student's training without the teacher."""
+        return path.with_name("alone.py")
 
     def check(self) -> None:
-        """Build both detectors and run one blank image through all losses.
+        """Build all that a training builds, without training; see :mod:`kd_det.pairing.dry_run`.
 
         Raises:
             kd_det.algorithms.WiringError: If something does not fit.
             kd_det.algorithms.CheckpointError: If the teacher's checkpoint does not fit.
         """
-        from mmdet.registry import MODELS
+        from kd_det.pairing.dry_run import dry_run
 
-        with DefaultScope.overwrite_default_scope("mmdet"):
-            # mmdet writes into the config that it builds.
-            MODELS.build(copy.deepcopy(self.cfg.model))
+        dry_run(self.cfg)
 
 
 def pair(
@@ -85,8 +98,9 @@ def pair(
 ) -> Pairing:
     """Make a config with which ``teacher`` teaches ``student``.
 
-    Both are built without weights, so that shapes are those that they have and nothing is guessed
-    from names. Classes are those of the data, on both sides.
+    It is the student's whole config with the teacher added. Both are built without weights, so
+    that shapes are those that they have and nothing is guessed from names. Classes are those of the
+    data, on both sides.
 
     Args:
         student: Config of a two-stage detector: a file, or a package's (``mmdet::...``).
@@ -106,33 +120,75 @@ def pair(
         kd_det.algorithms.CheckpointError: If the checkpoint cannot be read.
         ValueError: For an unknown method, or a number below 1.
     """
-    bases = methods.bases(method)
-    cfg = text.inherited(bases)
+    recipe, coco = (text.inherited([path]) for path in methods.bases(method))
     work_dir = work_dir or str(
         Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
     )
-    found = read_data(data, text.read_config(student), cfg, work_dir)
-    ours, theirs = _read_pair(student, teacher, len(found.classes))
+    cfgs = [text.read_config(name) for name in (student, teacher)]
+    _require_detectors(cfgs, student, teacher)
+    found = read_data(data, cfgs[0], coco, work_dir)
+    ours, theirs = _read_pair(cfgs, student, teacher, len(found.classes))
     decisions = list(found.decisions)
     decisions += _classes(ours, theirs, found, teacher_ckpt)
-    cfg["model"].update(
-        architecture=ours.model_cfg, teacher=theirs.model_cfg, teacher_ckpt=teacher_ckpt
-    )
     decisions += _same_padding(ours, theirs)
-    decisions += Fitting(cfg["model"], ours, theirs).decisions
-    cfg.update(found.settings)
-    if batch_size is not None:
-        if batch_size < 1:
-            raise InvalidInputError(f"expected a batch size >= 1, found {batch_size}")
-        cfg["train_dataloader"]["batch_size"] = batch_size
-    decisions += set_schedule(cfg, ours.cfg, found, epochs)
-    decisions += _set_runtime(cfg, ours, theirs)
-    cfg["work_dir"] = work_dir
-    result = Config(cfg)
+    alone, kept = student_alone(ours, found, coco, data is None, epochs, batch_size)
+    cfg, fitting = _with_teacher(alone, recipe, ours, theirs, teacher_ckpt)
+    decisions += [*fitting, *kept]
+    decisions.append(
+        "the teacher is evaluated before training; nothing is asked of its accuracy "
+        "(default_hooks.teacher_accuracy.floor)"
+    )
+    cfg["work_dir"], alone["work_dir"] = work_dir, f"{work_dir.rstrip('/')}_alone"
+    result, plain = Config(cfg), Config(alone)
     if cfg_options:
         merge_options(result, cfg_options)
+        merge_options(plain, _of_student(cfg_options))
         decisions.append(f"changed by cfg_options, whatever stands above: {', '.join(cfg_options)}")
-    return Pairing(result, method, ours, theirs, decisions)
+    return Pairing(result, plain, method, ours, theirs, decisions)
+
+
+def _with_teacher(
+    alone: dict[str, Any],
+    method: dict[str, Any],
+    ours: Detector,
+    theirs: Detector,
+    teacher_ckpt: str | None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The training of ``alone`` with the teacher and all that it needs, and nothing else."""
+    cfg = {**method, **copy.deepcopy(alone), "model": method["model"]}
+    cfg["model"].update(
+        architecture=copy.deepcopy(ours.model_cfg),
+        teacher=theirs.model_cfg,
+        teacher_ckpt=teacher_ckpt,
+    )
+    decisions = Fitting(cfg["model"], ours, theirs).decisions
+    cfg["custom_hooks"] = [*cfg["custom_hooks"], *(method.get("custom_hooks") or ())]
+    cfg["default_hooks"]["teacher_accuracy"] = dict(type="kd_det.TeacherAccuracyHook")
+    optimizer = cfg["optim_wrapper"]
+    if optimizer.get("constructor") or optimizer.get("paramwise_cfg"):
+        if optimizer.get("constructor"):
+            optimizer["student_constructor"] = optimizer["constructor"]
+        optimizer["constructor"] = "kd_det.DistillOptimWrapperConstructor"
+    # Names of the student's modules, which MMEngine looks for in the model.
+    for key in ("activation_checkpointing", "efficient_conv_bn_eval"):
+        if names := cfg.get(key):
+            names = [names] if isinstance(names, str) else names
+            cfg[key] = [f"architecture.{name}" for name in names]
+    imports = (theirs.cfg.get("custom_imports") or {}).get("imports") or []
+    add_imports(cfg, [imports] if isinstance(imports, str) else imports)
+    return cfg, decisions
+
+
+def _of_student(cfg_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of further entries, those of the student's training, as they are called where it is alone."""
+    kept = {}
+    for key, value in cfg_options.items():
+        student = key.removeprefix("model.architecture.")
+        if student != key:
+            kept[f"model.{student}"] = value
+        elif not key.startswith(("model.", "custom_hooks", "default_hooks.teacher_accuracy")):
+            kept[key] = value
+    return {key: value for key, value in kept.items() if key not in ("model", "work_dir")}
 
 
 def distill_config(
@@ -155,13 +211,29 @@ def distill_config(
     return pair(student, teacher, method, **options).cfg
 
 
-def _read_pair(student: str, teacher: str, num_classes: int) -> tuple[Detector, Detector]:
-    try:
+def _require_detectors(cfgs: Sequence[dict[str, Any]], student: str, teacher: str) -> None:
+    """Refuse what cannot be paired before data are read for it."""
+    with _naming(student, teacher):
+        for cfg, name, who in zip(cfgs, (student, teacher), ("student", "teacher")):
+            detector_config(cfg, name, who)
+
+
+def _read_pair(
+    cfgs: Sequence[dict[str, Any]], student: str, teacher: str, num_classes: int
+) -> tuple[Detector, Detector]:
+    with _naming(student, teacher):
         return (
-            read_detector(student, "student", num_classes),
-            read_detector(teacher, "teacher", num_classes),
+            read_detector(student, "student", num_classes, cfgs[0]),
+            read_detector(teacher, "teacher", num_classes, cfgs[1]),
         )
-    except TypeError as error:
+
+
+@contextmanager
+def _naming(student: str, teacher: str) -> Iterator[None]:
+    """Name both sides where one is of a kind that is not supported."""
+    try:
+        yield
+    except UnsupportedTypeError as error:
         raise PairingError(f"{teacher} cannot teach {student}: {error}. {INSTEAD}") from error
 
 
@@ -187,26 +259,8 @@ def _same_padding(ours: Detector, theirs: Detector) -> list[str]:
     if common == divisors[0] == divisors[1]:
         return []
     for side in (ours, theirs):
-        side.model_cfg["data_preprocessor"]["pad_size_divisor"] = common
+        # One without a preprocessor pads nothing, and its images come from the other's.
+        if side.model_cfg.get("data_preprocessor"):
+            side.model_cfg["data_preprocessor"]["pad_size_divisor"] = common
     return [f"images are padded to multiples of {common}, of the student's {divisors[0]} and the "
             f"teacher's {divisors[1]}"]  # fmt: skip
-
-
-def _set_runtime(cfg: dict[str, Any], ours: Detector, theirs: Detector) -> list[str]:
-    """Hooks, imports and what else a run needs beside model, data and schedule."""
-    cfg["default_hooks"]["teacher_accuracy"] = dict(type="kd_det.TeacherAccuracyHook")
-    if "CocoMetric" not in str(cfg.get("val_evaluator")):
-        cfg["default_hooks"]["checkpoint"]["save_best"] = "auto"
-    if ours.cfg.get("find_unused_parameters"):
-        cfg["find_unused_parameters"] = True
-    imports = [
-        name
-        for side in (ours, theirs)
-        for name in (side.cfg.get("custom_imports") or {}).get("imports", [])
-    ]
-    if imports:
-        cfg["custom_imports"] = dict(
-            imports=list(dict.fromkeys(imports)), allow_failed_imports=False
-        )
-    return ["the teacher is evaluated before training; nothing is asked of its accuracy "
-            "(default_hooks.teacher_accuracy.floor)"]  # fmt: skip

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.detectors import SemiBaseDetector, TwoStageDetector
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
 
 from kd_det.algorithms import heads
+from kd_det.algorithms.checkpoint import SCHEME, read_weights
+from kd_det.config_files import type_name
 from kd_det.errors import UnsupportedTypeError, UserError
 from kd_det.pairing.text import read_config
 
@@ -57,6 +59,7 @@ class Detector:
         model: The detector, mostly on the meta device.
         levels: Its pyramid, fine to deep.
         own_classes: Their number in its own config.
+        start: What was found of the weights that its config loads, in a sentence; or nothing.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Detector:
     model: nn.Module
     levels: list[Level]
     own_classes: int
+    start: str = ""
 
     @property
     def title(self) -> str:
@@ -91,45 +95,108 @@ class Detector:
         return [f"{name}.{stage}" for stage in range(len(self.embeddings))]
 
 
-def read_detector(name: str, who: str, num_classes: int | None = None) -> Detector:
+def detector_config(cfg: dict[str, Any], name: str, who: str) -> dict[str, Any]:
+    """The detector's part of a config, with the data preprocessor that MMEngine would give it.
+
+    Raises:
+        PairingError: If it is not the config of a detector.
+        TypeError: If it is no two-stage detector.
+    """
+    model_cfg = copy.deepcopy(cfg.get("model"))
+    if not isinstance(model_cfg, dict):
+        model_cfg = {}
+    _refuse_semi_supervised(model_cfg, name, who)
+    if "backbone" not in model_cfg:
+        raise PairingError(
+            f"expected the config of a detector as {who}, found no model with a backbone in "
+            f"{name}; give one like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+        )
+    _require_two_stage(model_cfg, name, who)
+    if cfg.get("data_preprocessor"):
+        model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg["data_preprocessor"]))
+    for part in _dicts(model_cfg):
+        # MMEngine loads it after the children were initialised, which it knows by this name alone.
+        for init in _init_cfgs(part):
+            init["type"] = "Pretrained"
+    return model_cfg
+
+
+def read_detector(
+    name: str, who: str, num_classes: int | None = None, cfg: dict[str, Any] | None = None
+) -> Detector:
     """Read a detector's config and build it without weights.
 
     Args:
         name: A config file, or a config of a package (``mmdet::...``).
         who: ``'student'`` or ``'teacher'``.
         num_classes: What its heads are set to; None for its own.
+        cfg: The config, if it was read already.
 
     Raises:
-        FileNotFoundError: If there is no such config.
+        FileNotFoundError: If there is no such config, or no file that it loads weights from.
         PairingError: If it is not the config of a detector.
         TypeError: If it is no two-stage detector with a supported RoI head; says why.
+        kd_det.algorithms.CheckpointError: If weights that the student's config loads cannot be
+            read.
     """
-    cfg = read_config(name)
-    model_cfg = copy.deepcopy(cfg.get("model"))
-    if not isinstance(model_cfg, dict) or "backbone" not in model_cfg:
-        raise PairingError(
-            f"expected the config of a detector as {who}, found no model with a backbone in "
-            f"{name}; give one like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
-        )
-    _require_two_stage(model_cfg, name, who)
+    cfg = read_config(name) if cfg is None else cfg
+    model_cfg = detector_config(cfg, name, who)
     if who == "teacher":
         _without_downloads(model_cfg)
-    elif cfg.get("load_from"):
-        # As a whole model's checkpoint it would name the student's weights otherwise.
-        model_cfg["init_cfg"] = dict(type="Pretrained", checkpoint=cfg["load_from"])
     model = _build(model_cfg)
     heads.require_two_stage(model, who)
     own = heads.num_classes(model)
     if num_classes is not None and num_classes != own:
         _set_classes(model_cfg["roi_head"], own, num_classes)
         model = _build(model_cfg)
-    return Detector(name, who, cfg, model_cfg, model, _levels(model, model_cfg), own)
+    start = ""
+    if who == "student" and cfg.get("load_from"):
+        start = _load_from(model_cfg, cfg["load_from"], model)
+    return Detector(name, who, cfg, model_cfg, model, _levels(model, model_cfg), own, start)
+
+
+def _load_from(model_cfg: dict[str, Any], path: str, model: nn.Module) -> str:
+    """Let the student start from a whole detector's weights; says what of them fits.
+
+    As a checkpoint of the distillation model, which ``load_from`` would name, it would not fit.
+    """
+    model_cfg["init_cfg"] = dict(type="Pretrained", checkpoint=path)
+    if "://" in path:
+        return f"student: starts from {path}, which is read when training begins"
+    state, _ = read_weights(path, "student")
+    own = model.state_dict()
+    fitting = [key for key in own if key in state and state[key].shape == own[key].shape]
+    if not fitting:
+        raise PairingError(
+            f"nothing of the {len(state)} weights in {path}, which the student's config loads "
+            f"(load_from), fits the student {type(model).__name__}; expected names like "
+            f"{next(iter(own))}, found {', '.join(list(state)[:3]) or 'none'}"
+        )
+    # Read like a teacher's, whatever its form.
+    model_cfg["init_cfg"]["checkpoint"] = f"{SCHEME}{path}"
+    return f"student: starts from {path} (load_from), {len(fitting)} of its {len(own)} tensors"
+
+
+def _kind(model_cfg: dict[str, Any]) -> Any:
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return MODELS.get(str(model_cfg.get("type")))
+
+
+def _refuse_semi_supervised(model_cfg: dict[str, Any], name: str, who: str) -> None:
+    kind = _kind(model_cfg)
+    if not (isinstance(kind, type) and issubclass(kind, SemiBaseDetector)):
+        return
+    raise PairingError(
+        f"the {who} {name} is a {kind.__name__}, which trains a detector semi-supervised, from "
+        "images without labels too; kd_det pairs detectors alone: give a config whose model is "
+        "the detector inside it (its model.detector), with plain data loaders. A checkpoint of "
+        "semi-supervised training may be given as it is"
+    )
 
 
 def _require_two_stage(model_cfg: dict[str, Any], name: str, who: str) -> None:
     """Refuse other detectors before they are built, which may ask for packages or downloads."""
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        kind = MODELS.get(str(model_cfg.get("type")))
+    kind = _kind(model_cfg)
     if kind is None:
         raise PairingError(
             f"{name} has a model of type {model_cfg.get('type')!r}, which is not registered; its "
@@ -197,8 +264,7 @@ def _set_classes(roi_head: Any, own: int, wanted: int) -> None:
 def _without_downloads(model_cfg: Any) -> None:
     """Drop pretrained weights, which the teacher's checkpoint replaces."""
     for part in _dicts(model_cfg):
-        init = part.get("init_cfg")
-        if isinstance(init, dict) and init.get("type") == "Pretrained":
+        if _init_cfgs(part):
             part["init_cfg"] = None
         if "pretrained" in part:
             part["pretrained"] = None if isinstance(part["pretrained"], str) else False
@@ -206,12 +272,21 @@ def _without_downloads(model_cfg: Any) -> None:
 
 def start_weights(model_cfg: Any) -> str:
     """Where pretrained weights come from, as the config says; ``'random'`` for nowhere."""
-    found = [
-        part["init_cfg"].get("checkpoint") or part["init_cfg"].get("type")
-        for part in _dicts(model_cfg)
-        if isinstance(part.get("init_cfg"), dict) and part["init_cfg"].get("type") == "Pretrained"
+    whole = _init_cfgs(model_cfg)
+    found = whole or [init for part in _dicts(model_cfg) for init in _init_cfgs(part)]
+    names = [str(init.get("checkpoint") or init.get("type")) for init in found]
+    return ", ".join(name.removeprefix(SCHEME) for name in names) or "random"
+
+
+def _init_cfgs(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of a module's config, what says to load weights."""
+    found = part.get("init_cfg")
+    every = found if isinstance(found, (list, tuple)) else [found]
+    return [
+        each
+        for each in every
+        if isinstance(each, dict) and type_name(each) in ("Pretrained", "PretrainedInit")
     ]
-    return ", ".join(map(str, found)) or "random"
 
 
 def _dicts(part: Any) -> Iterator[dict[str, Any]]:

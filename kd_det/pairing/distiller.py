@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kd_det.algorithms import WiringError, heads, inherit
+from kd_det.config_files import type_name
 from kd_det.pairing.detectors import Detector, Level, PairingError
 
 # What a method's recorders are called (configs/_base_/frcnn_distiller.py).
@@ -75,7 +76,7 @@ class Fitting:
         if not used:
             return
         self._drop_levels_from(len(pairs))
-        self._say_levels(pairs)
+        self._say_levels(pairs, self._compared(pairs))
         channels = [(ours.channels, theirs.channels) for ours, theirs in pairs]
         if not self._fit_fusion(channels) and any(ours != theirs for ours, theirs in channels):
             self._connect_channels(channels)
@@ -85,8 +86,18 @@ class Fitting:
             if record.get("data_idx", 0) >= number and loss in self._mappings:
                 del self._mappings[loss], self.distiller["distill_losses"][loss]
 
-    def _say_levels(self, pairs: Sequence[tuple[Level, Level]]) -> None:
-        text = f"levels of strides {_strides([ours for ours, _ in pairs])} are compared"
+    def _compared(self, pairs: Sequence[tuple[Level, Level]]) -> list[tuple[Level, Level]]:
+        """Of the common levels, those that a loss reads."""
+        read = [record.get("data_idx") for _, record in self._records([PYRAMID])]
+        return [pair for index, pair in enumerate(pairs) if None in read or index in read]
+
+    def _say_levels(
+        self, pairs: Sequence[tuple[Level, Level]], compared: Sequence[tuple[Level, Level]]
+    ) -> None:
+        text = f"levels of strides {_strides([ours for ours, _ in compared])} are compared"
+        left_out = [ours for ours, theirs in pairs if (ours, theirs) not in compared]
+        if left_out:
+            text += f"; the method leaves those of {_strides(left_out)} out"
         for place, side in enumerate((self.student, self.teacher)):
             kept = {pair[place].index for pair in pairs}
             alone = [level for level in side.levels if level.index not in kept]
@@ -97,7 +108,7 @@ class Fitting:
     def _fit_fusion(self, channels: Sequence[tuple[int, int]]) -> bool:
         """Fit ReviewKD's fusion, which also changes channels; whether there is one."""
         for fusion in self._connectors.values():
-            if str(fusion["type"]).endswith("ReviewFusion"):
+            if type_name(fusion) == "ReviewFusion":
                 fusion["in_channels"] = [ours for ours, _ in channels]
                 fusion["out_channels"] = [theirs for _, theirs in channels]
                 fusion["mid_channels"] = min(FUSION_CHANNELS, max(theirs for _, theirs in channels))

@@ -98,7 +98,7 @@ def configs_folder() -> Path:
 
 
 def bases(method: str) -> list[Path]:
-    """The files from which a config of ``method`` derives: the method, and COCO's schedule.
+    """The method's file, from which its configs derive, and COCO's data and schedule.
 
     Raises:
         ValueError: For a method that does not exist; lists those that do.

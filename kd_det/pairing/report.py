@@ -53,5 +53,6 @@ def _input(preprocessor: dict[str, Any]) -> str:
     return f"{order}, mean {_numbers(preprocessor['mean'])}, std {_numbers(preprocessor['std'])}"
 
 
-def _numbers(values: Sequence[float]) -> str:
+def _numbers(values: float | Sequence[float]) -> str:
+    values = [values] if isinstance(values, (int, float)) else values
     return "/".join(f"{value:.4g}" for value in values)

@@ -1,106 +1,168 @@
-"""Optimizer, schedule and hooks of a pair: the student's own, brought to a length."""
+"""The length of a training: loop, schedulers and hooks, brought to another number of epochs."""
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
+from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
-from kd_det.pairing.data import Data
+from kd_det.pairing.schedulers import INF, Length, is_warm_up, scale_schedulers, scaled, schedulers
 
-# Warm-up takes at most this part of training: mmdet's 500 iterations may be all of a small set's.
-WARM_UP = 0.1
-# What says how many epochs something takes.
-LENGTHS = ("begin", "end", "T_max", "milestones", "step_size", "total_steps")
+# Of hooks, what is counted in epochs, and in iterations.
+HOOK_EPOCHS = ("switch_epoch", "num_last_epochs", "begin_epoch")
+HOOK_ITERATIONS = ("begin_iter",)
 
 
-def set_schedule(
-    cfg: dict[str, Any], student: dict[str, Any], data: Data, epochs: int | None
+def set_length(
+    cfg: dict[str, Any],
+    epochs: int | None,
+    images: int | None = None,
+    same_data: bool = True,
+    own_batch: int | None = None,
 ) -> list[str]:
-    """Give ``cfg`` the student's optimizer and schedule, where it has them by epochs.
+    """Bring a recipe to a length, and its warm-up to what fits into it.
+
+    Loop, evaluation intervals, schedulers, and hooks that act at an epoch are scaled together.
 
     Args:
-        cfg: The config, with a schedule of COCO and the data; changed in place.
-        student: The student's config.
-        data: The data, whose size bounds the warm-up.
-        epochs: The length; None keeps the schedule's own.
+        cfg: A student's whole config with the data of the run; changed in place.
+        epochs: The length; None keeps the recipe's own.
+        images: Training images of an epoch; None where that is not known.
+        same_data: Whether the recipe was made for the data that are in ``cfg``.
+        own_batch: The batch size for which it was made, where ``cfg`` has another.
 
     Returns:
-        What was decided, in sentences.
+        What was decided, in sentences; the length and the optimizer first.
 
     Raises:
-        ValueError: If ``epochs`` is below 1.
+        kd_det.errors.InvalidInputError: If ``epochs`` is below 1, or if the loop counts
+            iterations and nobody knows how many are an epoch.
     """
     if epochs is not None and epochs < 1:
         raise InvalidInputError(f"expected epochs >= 1, found {epochs}")
-    decisions = []
-    loop = student.get("train_cfg") or {}
-    owner = "kd_det's 1x for COCO"
-    if loop.get("max_epochs") and student.get("optim_wrapper"):
-        owner = "the student's own"
-        for key in ("train_cfg", "param_scheduler", "optim_wrapper", "val_cfg", "test_cfg"):
-            if student.get(key) is not None:
-                cfg[key] = copy.deepcopy(student[key])
-        own = student.get("auto_scale_lr")
-        cfg["auto_scale_lr"] = dict(own, enable=True) if own else dict(enable=False)
-    elif loop:
-        decisions.append("the student's config trains by iterations, its schedule is left out")
-    length = cfg["train_cfg"]["max_epochs"]
-    if epochs is not None:
-        _scale(cfg, epochs, length)
-    _shorten_warm_up(cfg, data, decisions)
-    decisions.insert(0, _described(cfg, owner))
-    if student.get("custom_hooks"):
-        types = ", ".join(str(hook.get("type")) for hook in student["custom_hooks"])
-        decisions.append(f"hooks of the student's config are left out: {types}")
-    return decisions
+    batch = (cfg.get("train_dataloader") or {}).get("batch_size", 1)
+    per_epoch = None if images is None else max(1, math.ceil(images / batch))
+    length = _length(cfg, epochs, per_epoch)
+    if length is None:  # a loop of the student's own
+        return [_described(cfg)]
+    if length.unit == "epochs":
+        more = (own_batch or batch) / batch
+        length.iterations = _iterations_factor(cfg, length, length.epochs * more, same_data)
+    decisions: list[str] = []
+    if length.epochs != 1:
+        _scale_loop(cfg, length)
+        _scale_hooks(cfg, length, decisions)
+    decisions += scale_schedulers(cfg, length)
+    return [_described(cfg), *decisions]
 
 
-def _schedulers(cfg: dict[str, Any]) -> list[dict[str, Any]]:
-    found = cfg.get("param_scheduler") or []
-    return found if isinstance(found, list) else [found]
+def _length(cfg: dict[str, Any], epochs: int | None, per_epoch: int | None) -> Length | None:
+    """The length now; the loop in ``cfg`` still has the old one."""
+    loop = cfg["train_cfg"]
+    if loop.get("max_epochs"):
+        old = loop["max_epochs"]
+        new = epochs or old
+        return Length("epochs", new, new / old, per_epoch=per_epoch)
+    old = loop.get("max_iters")
+    if not old and epochs is None:
+        return None
+    if not old:
+        raise InvalidInputError(
+            f"the student's train_cfg of type {loop.get('type')} has neither max_epochs nor "
+            "max_iters, so nothing is known to bring to another length; leave --epochs out"
+        )
+    if epochs is None:
+        return Length("iterations", old, per_epoch=per_epoch)
+    if per_epoch is None:
+        raise InvalidInputError(
+            "the student trains by iterations, and nobody knows how many of them are an epoch, "
+            "since the images were not counted; leave --epochs out and set train_cfg.max_iters"
+        )
+    new = epochs * per_epoch
+    return Length("iterations", new, new / old, new / old, per_epoch)
 
 
-def _scale(cfg: dict[str, Any], epochs: int, length: int) -> None:
-    """Bring loop and schedulers from ``length`` to ``epochs``."""
-    cfg["train_cfg"]["max_epochs"] = epochs
-    interval = cfg["train_cfg"].get("val_interval", 1)
-    cfg["train_cfg"]["val_interval"] = min(interval, epochs)
-    for scheduler in _schedulers(cfg):
-        if not scheduler.get("by_epoch", True):
-            continue
-        for key in LENGTHS:
-            value = scheduler.get(key)
-            if isinstance(value, int):
-                scheduler[key] = _scaled(value, epochs, length)
-            elif isinstance(value, (list, tuple)):
-                scheduler[key] = [_scaled(each, epochs, length) for each in value]
+def _iterations_factor(
+    cfg: dict[str, Any], length: Length, factor: float, same_data: bool
+) -> float | None:
+    """By how much what is counted in iterations changes where the loop counts epochs."""
+    if same_data:
+        return factor
+    made_for = [
+        end
+        for scheduler in schedulers(cfg)
+        if not scheduler.get("by_epoch", True) and not is_warm_up(scheduler)
+        for end in (
+            scheduler.get("end", INF),
+            scheduler.get("begin", 0) + scheduler.get("T_max", INF),
+            scheduler.get("total_steps", INF),
+        )
+        if end < INF
+    ]
+    if not made_for or length.total is None:
+        return None
+    return length.total / max(made_for)
 
 
-def _scaled(value: int, epochs: int, length: int) -> int:
-    return max(1, round(value * epochs / length)) if value else 0
+def _scale_loop(cfg: dict[str, Any], length: Length) -> None:
+    loop = cfg["train_cfg"]
+    loop["max_epochs" if length.unit == "epochs" else "max_iters"] = length.new
+    interval = loop.get("val_interval", 1 if length.unit == "epochs" else 1000)
+    loop["val_interval"] = _interval(interval, length)
+    if "val_begin" in loop:
+        loop["val_begin"] = scaled(loop["val_begin"], length.epochs)
+    if loop.get("dynamic_intervals"):
+        loop["dynamic_intervals"] = [
+            (scaled(begin, length.epochs), _interval(each, length))
+            for begin, each in loop["dynamic_intervals"]
+        ]
 
 
-def _shorten_warm_up(cfg: dict[str, Any], data: Data, decisions: list[str]) -> None:
-    if data.images is None:
-        return
-    per_epoch = math.ceil(data.images / cfg["train_dataloader"].get("batch_size", 1))
-    most = max(1, int(WARM_UP * per_epoch * cfg["train_cfg"]["max_epochs"]))
-    for scheduler in _schedulers(cfg):
-        is_warm_up = scheduler.get("type") in ("LinearLR", "ConstantLR")
-        if is_warm_up and not scheduler.get("by_epoch", True) and scheduler.get("end", 0) > most:
-            decisions.append(
-                f"warm-up of {scheduler['end']} iterations shortened to {most}, a tenth of training"
-            )
-            scheduler["end"] = most
+def _interval(value: int, length: Length) -> int:
+    """Of evaluations and checkpoints; those by epoch stay where the training has room for them."""
+    brought = value if length.unit == "epochs" else scaled(value, length.epochs)
+    return min(brought, length.new)
 
 
-def _described(cfg: dict[str, Any], owner: str) -> str:
-    optimizer = cfg["optim_wrapper"]["optimizer"]
-    scaling = cfg["auto_scale_lr"]
-    rate = f"{optimizer.get('type')} with learning rate {optimizer.get('lr')}"
+def _scale_hooks(cfg: dict[str, Any], length: Length, decisions: list[str]) -> None:
+    for hook in hooks(cfg):
+        changes = [(key, length.epochs) for key in HOOK_EPOCHS]
+        if length.iterations is not None:
+            changes += [(key, length.iterations) for key in HOOK_ITERATIONS]
+        if type_name(hook) == "CheckpointHook":
+            counts_loop = hook.get("by_epoch", True) == (length.unit == "epochs")
+            if counts_loop and hook.get("interval", -1) > 0:
+                hook["interval"] = _interval(hook["interval"], length)
+            changes += [("save_begin", length.epochs)] if counts_loop else []
+        for key, factor in changes:
+            if hook.get(key):
+                old, hook[key] = hook[key], scaled(hook[key], factor)
+                decisions.append(f"{type_name(hook)}: {key} {old} becomes {hook[key]}")
+
+
+def hooks(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The config's hooks, default and custom ones."""
+    named = (cfg.get("default_hooks") or {}).values()
+    yield from (hook for hook in (*named, *(cfg.get("custom_hooks") or ())) if hook)
+
+
+def _described(cfg: dict[str, Any]) -> str:
+    """Length and learning rate."""
+    loop = cfg["train_cfg"]
+    key = "max_epochs" if loop.get("max_epochs") else "max_iters"
+    unit = "epoch" if key == "max_epochs" else "iteration"
+    number = loop.get(key)
+    text = f"{number} {unit}{'' if number == 1 else 's'}" if number else f"that of {loop['type']}"
+    optimizer = cfg["optim_wrapper"].get("optimizer") or {}
+    if "lr" not in optimizer:
+        return text
+    text += f", {type_name(optimizer)} with learning rate {optimizer['lr']}"
+    scaling = cfg.get("auto_scale_lr") or {}
+    if not scaling.get("base_batch_size"):
+        return text
+    text += f" for a batch of {scaling['base_batch_size']}"
     if scaling.get("enable"):
-        rate += f" for a batch of {scaling['base_batch_size']}, scaled to that of the run"
-    epochs = cfg["train_cfg"]["max_epochs"]
-    return f"schedule: {owner}, {epochs} epoch{'s' if epochs > 1 else ''}, {rate}"
+        return f"{text}, scaled to that of the run"
+    return f"{text}, not scaled to that of the run (--auto-scale-lr does it)"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from kd_det.algorithms.checkpoint import class_names, read_weights
-from kd_det.hooks._distillation import same_names
 from kd_det.pairing.detectors import Detector, PairingError
 
 SHOWN = 6
@@ -49,16 +49,39 @@ def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[
         return [
             f"{path} does not name its classes, which must be those of the data, in their order"
         ]
-    try:
-        same = same_names(names, classes)
-    except ValueError as error:
-        raise PairingError(f"{path}: {error}") from error
-    if same:
+    _require_order(path, names, classes)
+    if list(names) == list(classes):
         return [f"{path} was trained on the same classes in the same order"]
     return [
         f"{path} names its classes otherwise{_listed(names)}; they must mean the same in the same "
         "order"
     ]
+
+
+def _require_order(path: str, names: Sequence[str], classes: Sequence[str]) -> None:
+    """Raise ``PairingError`` if a class of the data has another place among the teacher's.
+
+    Capitals, spaces and signs between words do not make another class.
+    """
+    theirs, ours = ([_plain(name) for name in each] for each in (names, classes))
+    moved = [
+        f"{name} (expected at {ours.index(name)}, found at {theirs.index(name)})"
+        for name in ours
+        if name in theirs
+        and ours.count(name) == theirs.count(name) == 1
+        and ours.index(name) != theirs.index(name)
+    ]
+    if moved:
+        raise PairingError(
+            f"{path}: the teacher's classes are in another order than the data's, so it would "
+            f"teach wrong labels: {', '.join(moved[:SHOWN])}; the data has {list(classes)} and the "
+            f"teacher {list(names)}; give the data the teacher's order, in the categories of COCO "
+            "files (whose order mmdet takes for the labels) and in metainfo.classes"
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold()) or name
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -75,7 +75,8 @@ def write_config(
         OSError: If it cannot be written.
     """
     lines = [line for comment in comments for line in _comment(comment)]
-    lines.append(_assignment("_base_", [str(base) for base in bases]))
+    if bases:
+        lines.append(_assignment("_base_", [str(base) for base in bases]))
     base = inherited(bases)
     lacking = base.keys() - wanted.keys()
     if lacking:
@@ -85,9 +86,11 @@ def write_config(
     changes = difference(base, wanted)
     for part in ("dataloader", "evaluator"):
         if changes.get(f"test_{part}") and changes[f"test_{part}"] == changes.get(f"val_{part}"):
+            del changes[f"test_{part}"]  # behind what it names
             changes[f"test_{part}"] = _Name(f"val_{part}")
     lines += [_assignment(key, value) for key, value in changes.items()]
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    # Where the locale is not UTF-8, names of files hold bytes that have no code in it.
+    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
     found = Config.fromfile(path).to_dict()
     if found != wanted:
         other = sorted(k for k in found | dict(wanted) if found.get(k) != wanted.get(k))

@@ -9,6 +9,11 @@ import torch
 from small import build
 
 from kd_det.algorithms import CheckpointError
+from kd_det.algorithms.checkpoint import (
+    load_any_weights,
+    read_weights,
+    weights_sha256,
+)
 
 
 def test_missing_teacher_file_is_named(cfg):
@@ -92,3 +97,66 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_does_not_run(cfg, tmp_path:
     assert not (tmp_path / "ran").exists()
     # Torch would have people load it without its check.
     assert "weights_only" not in str(raised.value) and "Re-running" not in str(raised.value)
+
+
+WEIGHT = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        dict(state_dict={"a.w": WEIGHT}, ema_state_dict={"module.a.w": WEIGHT + 1}),
+        dict(model={"module.module.a.w": WEIGHT}),
+        dict(model_state_dict={"a.w": WEIGHT}, epoch=3),
+        dict(ema_state_dict={"module.architecture.a.w": WEIGHT, "steps": torch.tensor(3)}),
+        dict(state_dict={"architecture.a.w": WEIGHT, "distiller.b": WEIGHT}),
+        dict(state_dict={"teacher.a.w": WEIGHT, "student.a.w": WEIGHT + 1}),
+        {"a.w": WEIGHT},
+    ],
+)
+def test_weights_are_found_in_every_common_form(tmp_path: Path, content: dict):
+    path = tmp_path / "w.pth"
+    torch.save(content, path)
+    state, _ = read_weights(path, "student")
+    assert list(state) == ["a.w"] and state["a.w"].equal(WEIGHT)
+    assert load_any_weights(f"kd_det:{path}")["state_dict"].keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "run 'git lfs pull'"),
+        (b"\n<!DOCTYPE html><html>", "it is a web page"),
+    ],
+)
+def test_files_that_stand_for_a_checkpoint_are_named(tmp_path: Path, content: bytes, said: str):
+    (tmp_path / "t.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"checkpoint .*t.pth cannot be read: .*{said}"):
+        read_weights(tmp_path / "t.pth", "teacher")
+
+
+def test_a_folder_is_called_one(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"it is a folder; .*there is no \.pth in it"):
+        read_weights(tmp_path, "teacher")
+    (tmp_path / "epoch_3.pth").touch()
+    with pytest.raises(CheckpointError, match=r"it is a folder; .*epoch_3\.pth"):
+        read_weights(tmp_path, "teacher")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.int64])
+def test_weights_of_every_dtype_have_a_digest(dtype: torch.dtype):
+    model = torch.nn.Module()
+    model.register_buffer("scalar", torch.ones((), dtype=dtype))
+    model.register_buffer("none", torch.ones(0, dtype=dtype))
+    before = weights_sha256(model)
+    model.scalar.zero_()
+    assert weights_sha256(model) != before
+
+
+def test_the_digest_of_a_model_stays_what_it_was():
+    """Class centers and recorded metrics are kept under it."""
+    model = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        model.bias.fill_(3)
+    assert weights_sha256(model).startswith("7d779ee7ab63f946")

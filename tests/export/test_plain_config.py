@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+
 import pytest
 import torch
 from mmengine.config import Config
 from small import ROOT, build
 from small_cls import build_classifier
 
-from kd_det.export.plain_config import plain_config
+from kd_det.export.plain_config import _renamed, _without_pretrained, plain_config
 from kd_det.recipes import load_named
 
 CONFIGS = ROOT / "configs"
@@ -137,6 +139,32 @@ def test_loops_parameter_names_and_imports_become_plain():
     assert plain.cfg.optim_wrapper.paramwise_cfg == dict(
         custom_keys={"backbone": dict(lr_mult=0.1)}, norm_decay_mult=0.0
     )
+
+
+def test_a_constructor_that_wants_a_detector_is_given_back():
+    cfg = recipe("digits/review_nd_kd")
+    layers = dict(decay_rate=0.7, decay_type="layer_wise", num_layers=6)
+    cfg.optim_wrapper.update(
+        constructor="kd_det.DistillOptimWrapperConstructor",
+        student_constructor="LearningRateDecayOptimizerConstructor",
+        paramwise_cfg=layers,
+    )
+    found = plain_config(cfg).cfg.optim_wrapper
+    assert found.constructor == "LearningRateDecayOptimizerConstructor"
+    assert found.paramwise_cfg == layers and "student_constructor" not in found
+
+
+@pytest.mark.parametrize("kind", ["Pretrained", "mmengine.model.weight_init.PretrainedInit"])
+def test_weights_to_start_from_are_left_out(kind):
+    cfg = recipe("digits/plain")
+    cfg.model.backbone.init_cfg = [dict(type=kind, checkpoint="torchvision://resnet18")]
+    assert "init_cfg" not in plain_config(cfg).cfg.model.backbone
+
+
+def test_named_tuples_are_understood():
+    size = namedtuple("Size", "height width")(1, dict(pretrained=True))
+    assert _without_pretrained(dict(size=size)) == dict(size=(1, {}))
+    assert _renamed([size]) == [size]
 
 
 @pytest.mark.parametrize("change", [dict(default_scope="mmrazor"), dict(model=None)])

@@ -9,6 +9,7 @@ from small import build
 from zoo import C4, CASCADE, FASTER, STUDENTS, student, write
 
 from kd_det.pairing.detectors import PairingError, read_detector, short_name, start_weights
+from kd_det.pairing.text import read_config
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -66,13 +67,81 @@ def test_only_the_student_keeps_what_would_be_downloaded():
     assert start_weights(read_detector(FASTER, "student").model_cfg) == "torchvision://resnet50"
 
 
-def test_the_student_starts_where_its_config_loads_from(tmp_path):
+def loading(tmp_path, load_from: str) -> str:
+    """The config of a student that loads weights."""
     path = write(tmp_path / "s.py", **STUDENTS["narrow"])
     with open(path, "a") as file:
-        file.write('load_from = "https://host/r18.pth"\n')
-    found = read_detector(path, "student")
+        file.write(f"load_from = {load_from!r}\n")
+    return path
+
+
+def test_the_student_starts_where_its_config_loads_from(tmp_path):
+    found = read_detector(loading(tmp_path, "https://host/r18.pth"), "student")
     assert found.model_cfg["init_cfg"] == dict(type="Pretrained", checkpoint="https://host/r18.pth")
     assert start_weights(found.model_cfg) == "https://host/r18.pth"
+    assert "read when training begins" in found.start
+
+
+@pytest.mark.parametrize("form", ["state_dict", "model", "ours", "ema"])
+def test_weights_of_every_form_are_really_loaded(tmp_path, form):
+    plain = read_detector(write(tmp_path / "p.py", **STUDENTS["narrow"]), "student")
+    real = build(ConfigDict(plain.model_cfg))
+    state = {key: torch.full_like(each, 0.5) for key, each in real.state_dict().items()}
+    content = dict(
+        state_dict=dict(state_dict=state),
+        model=dict(model=state),
+        ours=dict(state_dict={f"architecture.{key}": each for key, each in state.items()}),
+        ema=dict(ema_state_dict={f"module.{key}": each for key, each in state.items()}),
+    )[form]
+    torch.save(content, tmp_path / "start.pth")
+    found = read_detector(loading(tmp_path, str(tmp_path / "start.pth")), "student")
+    assert start_weights(found.model_cfg) == str(tmp_path / "start.pth")
+    assert f"{len(state)} of its {len(state)} tensors" in found.start
+    started = build(ConfigDict(found.model_cfg))
+    started.init_weights()
+    assert all((each == each.new_tensor(0.5)).all() for each in started.state_dict().values())
+
+
+def test_weights_of_which_nothing_fits_are_refused(tmp_path):
+    torch.save(dict(model={"layer.w": torch.ones(1)}), tmp_path / "start.pth")
+    path = loading(tmp_path, str(tmp_path / "start.pth"))
+    with pytest.raises(PairingError, match=r"nothing of the 1 weights in .*found layer\.w"):
+        read_detector(path, "student")
+    with pytest.raises(FileNotFoundError, match=r"no\.pth does not exist"):
+        read_detector(loading(tmp_path, "no.pth"), "student")
+
+
+def test_a_preprocessor_at_the_top_of_a_config_is_the_models(tmp_path):
+    path = write(tmp_path / "s.py", data_preprocessor=None, **STUDENTS["narrow"])
+    cfg = read_config(path)
+    del cfg["model"]["data_preprocessor"]
+    cfg["data_preprocessor"] = dict(type="DetDataPreprocessor", mean=[1], std=[2])
+    for who in ("student", "teacher"):
+        found = read_detector(path, who, cfg=cfg)
+        assert found.model_cfg["data_preprocessor"] == cfg["data_preprocessor"]
+        assert found.model.data_preprocessor.mean.shape == (1, 1, 1)
+
+
+def test_types_that_are_paths_are_known(tmp_path):
+    """As which configs in the new style, with classes as types, are read."""
+    init = dict(type="mmengine.model.weight_init.PretrainedInit", checkpoint="torchvision://r18")
+    path = write(
+        tmp_path / "s.py",
+        type="mmdet.models.detectors.FasterRCNN",
+        **dict(STUDENTS["narrow"], backbone=dict(depth=18, init_cfg=init)),
+    )
+    found = read_detector(path, "student")
+    assert start_weights(found.model_cfg) == "torchvision://r18"
+    assert found.model_cfg["backbone"]["init_cfg"]["type"] == "Pretrained"
+    teacher = read_detector(path, "teacher")
+    assert teacher.model_cfg["backbone"]["init_cfg"] is None
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_semi_supervised_training_is_called_so(who):
+    name = "mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py"
+    with pytest.raises(PairingError, match=rf"the {who} .* is a SoftTeacher, .*model\.detector"):
+        read_detector(name, who)
 
 
 @pytest.mark.parametrize(

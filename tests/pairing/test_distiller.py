@@ -29,7 +29,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Detector:
 
 @cache
 def _model(method: str) -> dict[str, Any]:
-    return inherited(bases(method))["model"]
+    return inherited(bases(method)[:1])["model"]
 
 
 def fit(method: str, ours: Detector, theirs: Detector) -> tuple[dict[str, Any], list[str]]:
@@ -81,6 +81,17 @@ def test_only_common_levels_are_recorded_and_compared(narrow):
         type="kd_det.PyramidConnector", in_channels=[128], out_channels=[256]
     )
     assert "PyramidConnector 128 -> 256" in decisions
+
+
+def test_levels_that_the_method_does_not_read_are_not_said_to_be_compared(narrow):
+    _, decisions = fit("pkd", detector(FASTER, "student"), detector(FASTER, "teacher"))
+    assert decisions[0] == (
+        "levels of strides 4, 8, 16, 32 are compared; the method leaves those of 64 out"
+    )
+    _, decisions = fit("pkd", narrow, detector(FASTER, "teacher"))
+    assert decisions[0] == (
+        "levels of strides 4, 8, 16, 32 are compared; the teacher's of 64 have no partner"
+    )
 
 
 def test_channels_and_embeddings_are_connected(narrow):

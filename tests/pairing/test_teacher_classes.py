@@ -49,9 +49,24 @@ def test_another_order_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("theirs", "moved"),
+    [
+        (("Pear", "APPLE", "plum"), "apple (expected at 0, found at 1), pear"),
+        (("cherry", "pear", "apple "), "apple (expected at 0, found at 2)"),
+        (("plum", "pear", "cherry"), "plum (expected at 2, found at 0)"),
+    ],
+)
+def test_a_class_in_another_place_is_refused_however_it_is_written(tmp_path, theirs, moved):
+    with pytest.raises(PairingError, match="would teach wrong labels") as caught:
+        check(save(tmp_path, "bbox_head", 4, theirs))
+    assert moved in str(caught.value).replace("'", "")
+
+
+@pytest.mark.parametrize(
     ("classes", "said"),
     [
         (FRUIT, "was trained on the same classes in the same order"),
+        (("Apple", "PEAR", "plum"), "names its classes otherwise (Apple, PEAR, plum)"),
         (("Apfel", "Birne", "Pflaume"), "names its classes otherwise (Apfel, Birne, Pflaume)"),
         (None, "does not name its classes"),
     ],

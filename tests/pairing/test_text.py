@@ -90,3 +90,11 @@ def test_what_cannot_be_said_is_told(tmp_path):
     # Not equal to itself.
     with pytest.raises(ValueError, match=r"made\.py .*, but read from it is not what was meant: a"):
         write_config(made, [base], dict(a=float("nan"), b=2))
+
+
+def test_names_of_files_in_any_encoding_are_read_back(tmp_path):
+    # As Python reads the name of a folder of fruit where the locale is not UTF-8.
+    name = "水果".encode().decode("ascii", "surrogateescape")
+    wanted = dict(data_root=name, classes=("水果", "père"))
+    write_config(tmp_path / "made.py", [], wanted, [f"images of {name} and 水果"])
+    assert Config.fromfile(tmp_path / "made.py").to_dict() == wanted

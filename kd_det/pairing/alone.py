@@ -1,0 +1,151 @@
+"""The student's training without a teacher: its own recipe, on the data, at the length."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from kd_det.config_files import type_name
+from kd_det.errors import InvalidInputError
+from kd_det.pairing.data import Data
+from kd_det.pairing.detectors import Detector
+from kd_det.pairing.schedule import hooks, set_length
+
+# Set anew, or part of the model.
+NOT_TAKEN = ("model", "data_preprocessor", "load_from", "resume", "work_dir", "launcher")
+SCHEDULE = ("train_cfg", "param_scheduler", "optim_wrapper", "auto_scale_lr")
+OUR_HOOKS = dict(
+    exact_resume="kd_det.ExactResumeHook",
+    finite_loss="kd_det.FiniteLossHook",
+    student_export="kd_det.StudentExportHook",
+)
+# Hooks that reach into the model and would find the distillation's; each with the reason.
+NOT_KEPT = dict(
+    MeanTeacherHook="it averages the student into a teacher, which is fixed here",
+    SetEpochInfoHook="it tells the epoch to the model, which is the distillation's",
+    YOLOXModeSwitchHook="it switches the model's own head, and the model is the distillation's",
+)
+
+
+def student_alone(
+    student: Detector,
+    data: Data,
+    coco: Mapping[str, Any],
+    same_data: bool,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The config with which the student is trained alone.
+
+    It is the student's whole config, with the data, the length and kd_det's hooks for any training.
+    A distillation adds the teacher to it and changes nothing else.
+
+    Args:
+        student: The student, with the classes of the data.
+        data: Data loaders and evaluators.
+        coco: A config of COCO, for what the student's lacks.
+        same_data: Whether the data are those of the student's config.
+        epochs: The length; None keeps the student's.
+        batch_size: Images of one process; None keeps the student's.
+
+    Returns:
+        The config, and what was decided, in sentences.
+
+    Raises:
+        kd_det.errors.InvalidInputError: For a number below 1, or a length that cannot be set.
+    """
+    cfg = {key: copy.deepcopy(each) for key, each in student.cfg.items() if key not in NOT_TAKEN}
+    decisions = [student.start] if student.start else []
+    schedule = _complete(cfg, coco, decisions)
+    cfg.update(copy.deepcopy(data.settings), model=copy.deepcopy(student.model_cfg))
+    own_batch = cfg["train_dataloader"].get("batch_size", 1)
+    if batch_size is not None:
+        if batch_size < 1:
+            raise InvalidInputError(f"expected a batch size >= 1, found {batch_size}")
+        cfg["train_dataloader"]["batch_size"] = batch_size
+    _leave_hooks_out(cfg, decisions)
+    length, *changes = set_length(cfg, epochs, data.images, same_data, own_batch)
+    decisions += [f"schedule: {schedule}, {length}", *changes]
+    _add_hooks(cfg, decisions)
+    _set_seed(cfg, decisions)
+    if "kd_det:" in str(cfg["model"].get("init_cfg")):
+        add_imports(cfg, ["kd_det.algorithms.checkpoint"])
+    cfg.update(load_from=None, resume=False)
+    return cfg, decisions
+
+
+def _complete(cfg: dict[str, Any], coco: Mapping[str, Any], decisions: list[str]) -> str:
+    """Add what a training needs and the config lacks; returns whose schedule it is."""
+    for key, value in dict(
+        default_scope="mmdet", val_cfg=dict(type="ValLoop"), test_cfg=dict(type="TestLoop")
+    ).items():
+        if not cfg.get(key):
+            cfg[key] = value
+    lacking = [key for key in ("train_cfg", "optim_wrapper") if not cfg.get(key)]
+    if not lacking:
+        return "the student's own"
+    taken = SCHEDULE if len(lacking) == 2 else lacking
+    # A learning rate is that of a batch, and a loop without its schedule another one.
+    more = dict(optim_wrapper=["auto_scale_lr"], train_cfg=["param_scheduler"])
+    for key in dict.fromkeys([*taken, *(each for name in lacking for each in more[name])]):
+        cfg[key] = copy.deepcopy(coco[key])
+    if len(lacking) == 2:
+        return "kd_det's 1x for COCO, since the student's config has none"
+    decisions.append(f"the student's config has no {lacking[0]}: kd_det's for COCO is taken")
+    return f"the student's own but for {lacking[0]}"
+
+
+def _leave_hooks_out(cfg: dict[str, Any], decisions: list[str]) -> None:
+    own = cfg.get("custom_hooks") or []
+    kept = [hook for hook in own if type_name(hook) not in NOT_KEPT]
+    for name in dict.fromkeys(type_name(hook) for hook in own if hook not in kept):
+        decisions.append(f"hook {name} of the student's config is left out: {NOT_KEPT[name]}")
+    if kept:
+        listed = ", ".join(type_name(hook) for hook in kept)
+        decisions.append(f"hooks of the student's config are kept: {listed}")
+    cfg["custom_hooks"] = kept
+
+
+def _add_hooks(cfg: dict[str, Any], decisions: list[str]) -> None:
+    """kd_det's for any training, unless the config has them, and the best checkpoint."""
+    default = dict(cfg.get("default_hooks") or {})
+    there = {type_name(hook) for hook in hooks(cfg)}
+    for name, kind in OUR_HOOKS.items():
+        if type_name(kind) not in there:
+            default[name] = dict(type=kind)
+    checkpoint = default.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
+    if checkpoint and type_name(checkpoint) == "CheckpointHook" and not checkpoint.get("save_best"):
+        checkpoint["save_best"] = _main_metric(cfg.get("val_evaluator"))
+        decisions.append(
+            f"the best checkpoint is kept too (default_hooks.checkpoint.save_best "
+            f"{checkpoint['save_best']})"
+        )
+    cfg["default_hooks"] = default
+
+
+def _main_metric(evaluator: Any) -> str:
+    every = evaluator if isinstance(evaluator, list) else [evaluator]
+    first = every[0] if every else None
+    if isinstance(first, dict) and type_name(first) == "CocoMetric":
+        metric = first.get("metric", "bbox")
+        if "bbox" in ([metric] if isinstance(metric, str) else metric):
+            return "coco/bbox_mAP"
+    return "auto"
+
+
+def _set_seed(cfg: dict[str, Any], decisions: list[str]) -> None:
+    randomness = cfg.get("randomness") or {}
+    if randomness.get("seed") is None:
+        cfg["randomness"] = dict(randomness, seed=0)
+        decisions.append("randomness.seed is 0, since the student's config has none")
+
+
+def add_imports(cfg: dict[str, Any], names: list[str]) -> None:
+    """Let a config import modules too."""
+    own = cfg.get("custom_imports") or {}
+    there = own.get("imports") or []
+    there = [there] if isinstance(there, str) else list(there)
+    if names:
+        merged = list(dict.fromkeys([*there, *names]))
+        cfg["custom_imports"] = dict(dict(allow_failed_imports=False), **own) | dict(imports=merged)

@@ -1,0 +1,147 @@
+"""Builds all that a training builds, and takes one batch through it, without training."""
+
+from __future__ import annotations
+
+import copy
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import VISBACKENDS, DefaultScope
+from mmengine.runner import Runner
+from mmengine.utils import ManagerMixin
+from mmengine.visualization import Visualizer
+
+from kd_det.errors import InvalidInputError
+
+
+def dry_run(cfg: Config) -> None:
+    """Let a Runner build model, data, optimizer, schedulers, hooks and evaluators, as in training.
+
+    The student's losses are computed for a batch of the training data, and its predictions for
+    one of the validation data are handed to the evaluator. Nothing is trained and no file is left.
+    Random numbers go on as if nothing had happened.
+
+    Args:
+        cfg: Config of a distillation; not changed.
+
+    Raises:
+        kd_det.errors.UserError: If something does not fit or is missing, as in training.
+        Exception: Whatever a part raises when it is built; a note says which part.
+    """
+    name = "kd_det_dry_run"
+    with tempfile.TemporaryDirectory(prefix=f"{name}_") as folder, _no_traces(name):
+        with _building("the model, hooks and visualizer"):
+            runner = Runner.from_cfg(_small(cfg, folder, name))
+        with torch.no_grad():
+            _train_parts(runner)
+            _val_parts(runner)
+
+
+def _small(cfg: Config, folder: str, name: str) -> Config:
+    """The config without worker processes, and without anything that writes elsewhere."""
+    parts = copy.deepcopy(cfg.to_dict())
+    for part in ("train", "val", "test"):
+        loader = parts.get(f"{part}_dataloader")
+        if loader:
+            loader.update(num_workers=0, persistent_workers=False)
+            for key in ("prefetch_factor", "timeout", "multiprocessing_context"):
+                loader.pop(key, None)
+    visualizer = parts.get("visualizer") or {}
+    for backend in visualizer.pop("vis_backends", None) or ():
+        # Some open a run on a server as soon as they are built.
+        with DefaultScope.overwrite_default_scope(parts.get("default_scope")):
+            if isinstance(backend["type"], str) and VISBACKENDS.get(backend["type"]) is None:
+                raise InvalidInputError(
+                    f"visualizer.vis_backends names {backend['type']!r}, which is not registered"
+                )
+    if visualizer:
+        parts["visualizer"] = dict(visualizer, name=name)
+    parts.update(work_dir=folder, experiment_name=name, launcher="none", log_level="WARNING")
+    return Config(parts, format_python_code=False)
+
+
+def _train_parts(runner: Any) -> None:
+    """In the order of :meth:`mmengine.runner.Runner.train`."""
+    with _building("the training data and loop (train_dataloader, train_cfg)"):
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        loader = runner.train_dataloader
+        _require_batches(loader, "train")
+        batch = next(iter(loader))
+    with _building("the optimizer (optim_wrapper)"):
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+    with _building("the schedulers (param_scheduler)"):
+        if runner.param_schedulers is not None:
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+    with _building("the hooks (default_hooks, custom_hooks)"):
+        runner.call_hook("before_run")
+    with _building("the student's losses for a batch of the training data"):
+        student = runner.model.architecture
+        student.train()
+        data = runner.model.data_preprocessor(batch, training=True)
+        student(**data, mode="loss")
+
+
+def _val_parts(runner: Any) -> None:
+    """The student on a batch of validation data, into the evaluator; nothing is evaluated."""
+    for part in ("val", "test"):
+        loop = getattr(runner, f"_{part}_loop")
+        if loop is None:
+            continue
+        names = ", ".join(f"{part}_{what}" for what in ("dataloader", "evaluator", "cfg"))
+        with _building(f"{names}"):
+            loop = getattr(runner, f"build_{part}_loop")(loop)
+            _require_batches(loop.dataloader, part)
+    if runner._val_loop is not None:
+        loop = runner.val_loop
+        with _building("the student's predictions for a batch of the validation data"):
+            batch = next(iter(loop.dataloader))
+            runner.model.eval()
+            loop.evaluator.process(data_samples=runner.model.val_step(batch), data_batch=batch)
+
+
+def _require_batches(loader: Any, part: str) -> None:
+    if not len(loader):
+        raise InvalidInputError(
+            f"the {part}_dataloader yields no batch: its data set has {len(loader.dataset)} "
+            "images; see its annotation file, its filter_cfg and drop_last"
+        )
+
+
+@contextmanager
+def _building(what: str) -> Iterator[None]:
+    """Note of an error what was built."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "add_note"):
+            error.add_note(f"the dry run was at {what}")
+        raise
+
+
+@contextmanager
+def _no_traces(name: str) -> Iterator[None]:
+    """Restore random numbers and what MMEngine keeps of a Runner in this process."""
+    kinds: list[type[ManagerMixin]] = [MMLogger, MessageHub, Visualizer, DefaultScope]
+    before = {kind: dict(kind._instance_dict) for kind in kinds}
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            for logger in (x for key, x in MMLogger._instance_dict.items() if name in key):
+                for handler in list(logger.handlers):
+                    handler.close()
+            for kind, instances in before.items():
+                kind._instance_dict.clear()
+                kind._instance_dict.update(instances)
