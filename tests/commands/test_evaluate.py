@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from small import runner
+from small import ROOT, runner
 
 KEPT_PER_IMAGE = 3
 
@@ -142,3 +143,41 @@ def test_nothing_but_the_named_weights_is_evaluated(tool, easy, checkpoint, teac
     cfg.dump(tmp_path / "more.py")
     tool("test", tmp_path / "more.py", checkpoint, "--out", tmp_path / "more.json")
     assert (tmp_path / "more.json").read_text() == (tmp_path / "named.json").read_text()
+
+
+def test_predictions_and_pictures_as_mmdet_has_them(tool, config_file, checkpoint, tmp_path):
+    out, shown = tmp_path / "new" / "found.pkl", tmp_path / "shown"
+    options = ["--out", out, "--show-dir", shown, "--work-dir", tmp_path / "work"]
+    config = config_file(**{"model.architecture.test_cfg.rcnn.score_thr": 0.0})
+    tool("test", config, checkpoint, *options)
+    found = pickle.loads(out.read_bytes())
+    assert len(found) == 8
+    assert {"bboxes", "scores", "labels"} <= found[0]["pred_instances"].keys()
+    assert "gt_instances" not in found[0]
+    assert len(list(shown.rglob("*.jpg"))) == 8
+
+
+def test_one_file_holds_the_predictions_of_one_model(refusal, config_file, checkpoint):
+    message = refusal("test", config_file(), checkpoint, "--model", "both", "--out", "x.pkl")
+    assert "x.pkl can hold one model's predictions; choose by --model" in message
+
+
+def test_augmentation_while_testing(tool, config_file, checkpoint, tmp_path, monkeypatch):
+    from mmdet.models import DetTTAModel
+
+    seen = []
+    merge = DetTTAModel.merge_preds
+
+    def watched(model: DetTTAModel, samples: list) -> list:
+        seen.extend(len(each) for each in samples)
+        return merge(model, samples)
+
+    monkeypatch.setattr(DetTTAModel, "merge_preds", watched)
+    config = config_file(**{"model.architecture.test_cfg.rcnn.score_thr": 0.0})
+    tool("test", config, checkpoint, "--tta", "--work-dir", tmp_path / "work")
+    assert seen == [2] * 8  # each image as it is and turned over
+
+
+def test_augmentation_of_a_classifier_is_its_configs(refusal, checkpoint):
+    config = ROOT / "configs" / "cls" / "digits" / "plain.py"
+    assert "--tta needs tta_model" in refusal("test", config, checkpoint, "--tta")

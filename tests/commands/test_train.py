@@ -281,3 +281,9 @@ def test_dataset_elsewhere_gets_a_remedy_of_its_own(refusal, config_file, tmp_pa
     options = {"train_dataloader.dataset.data_root": str(tmp_path / "my-digits")}
     message = refusal("train", config_file(**options))
     assert "put the dataset there" in message and "make_digits_coco" not in message
+
+
+def test_data_without_a_batch_is_no_training_that_is_done(refusal, config_file):
+    options = {"train_dataloader.batch_size": 9, "train_dataloader.drop_last": True}
+    message = refusal("train", config_file("plain", **options))
+    assert "train_dataloader has no batch: 8 images in batches of 9. With drop_last," in message
