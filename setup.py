@@ -50,6 +50,7 @@ setup(
         "joblib>=1.6",  # mmrazor imports it without declaring it
         "numpy>=2.4",
         "opencv-python>=5.0",
+        "pillow>=13.0",
         "pycocotools>=2.0.11",
         "rich>=15.0",
         "safetensors>=0.8",

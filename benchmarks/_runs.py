@@ -11,7 +11,7 @@ from _trainings import checkpoint, final, training, write_config
 from mmengine.config import Config
 
 from kd_det.commands.steps import Step, run_all
-from kd_det.pairing.coco_folder import read_annotations
+from kd_det.datasets.coco import read_annotations
 
 CONFIGS = Path("configs/digits")
 Change = Callable[[Config], None]

@@ -1,8 +1,10 @@
 """Knowledge distillation for MMDetection, with MMRazor and MMEngine.
 
-Importing it mends what is broken in the stack below (:mod:`kd_det.compat`); what needs mmdet or
-mmrazor is imported when it is used.
+Importing it loads nothing else and patches nothing by itself. Once MMEngine or a package above it
+is imported too, what is broken there is patched (:mod:`kd_det.compat`).
 """
+
+from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     )
     from kd_det.pairing.compose import distill_config
 
-compat.activate()
+compat.activate_with_stack()
 
 __all__ = [
     "ClassCenterHook",

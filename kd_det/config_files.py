@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,9 +11,13 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
+from kd_det import caches
 from kd_det.errors import InvalidInputError
+
+caches.install()
 
 
 def read_config(name: str) -> Config:
@@ -62,7 +68,7 @@ def model_config(cfg: Config, part: str) -> ConfigDict:
 
 
 def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
-    """Look for the local files that ``parts`` of the config will read.
+    """Look for the local files that ``parts`` of the config will read, and check annotations.
 
     Args:
         cfg: The config.
@@ -70,6 +76,7 @@ def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
 
     Raises:
         FileNotFoundError: Names what is missing, where, and what to do.
+        kd_det.datasets.coco.DataError: If an annotation file or an image is not valid.
     """
     if "teacher" in parts:
         require(cfg.model.get("teacher_ckpt"), "the teacher's checkpoint", TEACHER_REMEDY)
@@ -88,7 +95,9 @@ TEACHER_REMEDY = "train the teacher first, or set model.teacher_ckpt to its file
 
 
 def _check_dataset(dataset: ConfigDict, part: str) -> None:
-    if "://" in str(dataset.get("data_root")):
+    from kd_det.datasets.checks import is_local
+
+    if not is_local(dataset):
         return
     root = Path(dataset.get("data_root") or "")
     remedy = f"put the dataset there, or set {part}_dataloader.dataset.data_root"
@@ -96,7 +105,7 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
         remedy = f"run: kd-det digits --root {root}"
     if dataset.get("ann_file"):
         require(root / dataset.ann_file, f"the {part} annotation file", remedy)
-        _check_annotations(root / dataset.ann_file, part)
+        _check_start(root / dataset.ann_file, part)
     elif dataset.get("data_root"):
         # What mmpretrain looks for, if it may not download it.
         unpacked = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
@@ -105,17 +114,44 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
     for prefix in (dataset.get("data_prefix") or {}).values():
         if isinstance(prefix, str) and prefix:
             require(root / prefix, f"the {part} image folder", remedy)
+    if str(dataset.get("ann_file")).endswith(".json"):
+        _check_annotations(dataset, part)
 
 
-def _check_annotations(path: Path, part: str) -> None:
-    """Raise ``ValueError`` if a JSON file is empty, or begins as no object does."""
+def _check_start(path: Path, part: str) -> None:
+    """Raise ``InvalidInputError`` if a JSON file is empty, or begins as no object does."""
     with path.open("rb") as file:
-        start = file.read(64).lstrip()
-    if path.suffix == ".json" and not start.startswith(b"{"):
+        raw = file.read(64)
+    start = raw.decode(json.detect_encoding(raw), errors="ignore")  # type: ignore[attr-defined]
+    if path.suffix == ".json" and not start.lstrip().startswith("{"):
         raise InvalidInputError(
             f"the {part} annotation file {path}: expected JSON in COCO format, found "
-            f"{'nothing' if not start else repr(start[:20])}"
+            f"{repr(raw.lstrip()[:20]) if raw.strip() else 'nothing'}"
         )
+
+
+def _check_annotations(dataset: ConfigDict, part: str) -> None:
+    """Check ids, images and labels of a COCO dataset; others are left to mmdet."""
+    from kd_det.datasets import checks
+    from kd_det.datasets.coco import DataError
+    from kd_det.datasets.coco_check import check_annotations
+
+    path = checks.annotation_file(dataset)
+    if path is None:
+        return
+    found = check_annotations(
+        path, [checks.image_folder(dataset)], evaluated=part != "train", labelled=part != "test"
+    )
+    if found.describe_repairs(only_required=True):
+        raise DataError(
+            f"{path} is not as mmdet needs it: {found.describe_repairs(only_required=True)}; "
+            "tools/distill.py writes a repaired copy into config/ of its work directory"
+        )
+    for warning in found.warnings:
+        print_log(warning, logger="current", level=logging.WARNING)
+    checks.check_dataset(
+        dataset, found, checks.named_classes(dataset) or checks.type_classes(dataset)
+    )
 
 
 def datasets(dataset: Any) -> Iterator[Any]:

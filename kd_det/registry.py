@@ -1,8 +1,11 @@
 """Registries of kd_det: children of MMEngine's roots, found through ``type='kd_det.<Name>'``.
 
 MMEngine imports this module by itself when a config names the scope ``kd_det``, and the
-``locations`` when it looks a name up; a config needs no ``custom_imports``.
+``locations`` when it looks a name up; a config needs no ``custom_imports``. Losses and connectors,
+which work without MMEngine, are registered by :mod:`kd_det.registered`.
 """
+
+from __future__ import annotations
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -17,8 +20,7 @@ MODELS = Registry(
     parent=MMENGINE_MODELS,
     scope="kd_det",
     locations=[
-        "kd_det.losses",
-        "kd_det.connectors",
+        "kd_det.registered",
         "kd_det.algorithms",
         "kd_det.backbones",
     ],

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-import kd_det  # noqa: F401  (mends the stack before mmdet is imported)
+import kd_det  # noqa: F401  (patches the stack before mmdet is imported)
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -11,9 +12,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from small import digits_config, runner
+from small import IMAGE_SIZE, digits_config, runner
+
+from kd_det.datasets.coco import DataError
+from kd_det.pairing.data import read_data
+from kd_det.pairing.text import read_config
 
 Data = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def stock() -> Data:
+    return read_config("mmdet::_base_/datasets/coco_detection.py")
 
 
 @pytest.fixture
@@ -28,21 +38,37 @@ def change(folder: Path, edit: Callable[[Data], None], split: str = "train") -> 
     path.write_text(json.dumps(data))
 
 
-def train(folder: Path, teacher_ckpt: Path, work_dir: Path, log: Any = None, **options: object):
-    """An epoch of eight images with all losses; returns what was logged of each loss."""
-    cfg = digits_config("review_nd_kd", folder, work_dir)
-    cfg.model.teacher_ckpt = str(teacher_ckpt)
-    cfg.train_dataloader.dataset.indices = 8
-    cfg.train_cfg.val_interval = 9
-    cfg.default_hooks.logger.interval = 1
-    cfg.merge_from_dict(options)
-    run = runner(cfg)
-    if log is not None:
-        run.logger.addHandler(log.handler)
-    run.train()
-    names = [name for name in run.message_hub.log_scalars if name.startswith("train/distill.")]
-    assert len(names) == 3
-    return {name: run.message_hub.get_scalar(name).data[0] for name in names}
+@pytest.fixture
+def train(stock: Data, teacher_ckpt: Path, tmp_path: Path) -> Callable[..., dict[str, list[float]]]:
+    """An epoch of eight images with all losses; returns what was logged of each loss.
+
+    Images go through mmdet's own pipelines and filters, as ``tools/distill.py`` lets them.
+    """
+
+    def trained(
+        folder: Path, teacher: Path = teacher_ckpt, log: Any = None, **dataset: object
+    ) -> dict[str, list[float]]:
+        cfg = digits_config("review_nd_kd", folder, tmp_path / f"work_{teacher.stem}")
+        cfg.model.teacher_ckpt = str(teacher)
+        cfg.train_cfg.val_interval = 9
+        cfg.default_hooks.logger.interval = 1
+        student = copy.deepcopy(stock)
+        student["train_dataloader"]["dataset"].update(dataset, indices=8)
+        for key, value in read_data(str(folder), student, {}, cfg.work_dir).settings.items():
+            if "dataset" in value:
+                value.update(batch_size=4, num_workers=0, persistent_workers=False)
+                resize = [t for t in value["dataset"]["pipeline"] if t["type"] == "Resize"]
+                resize[0]["scale"] = (IMAGE_SIZE, IMAGE_SIZE)
+            cfg[key] = value
+        run = runner(cfg)
+        if log is not None:
+            run.logger.addHandler(log.handler)
+        run.train()
+        names = [name for name in run.message_hub.log_scalars if name.startswith("train/distill.")]
+        assert len(names) == 3
+        return {name: run.message_hub.get_scalar(name).data[0] for name in names}
+
+    return trained
 
 
 def without_class_3(data: Data) -> None:
@@ -74,6 +100,8 @@ def some_boxes_outside(data: Data) -> None:
 
 def a_single_image(data: Data) -> None:
     data["images"] = data["images"][:1]
+    kept = data["images"][0]["id"]
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] == kept]
 
 
 def category_ids_with_gaps(data: Data) -> None:
@@ -91,6 +119,19 @@ def image_ids_from_0(data: Data) -> None:
         annotation["image_id"] = ids[annotation["image_id"]]
 
 
+def unlike_coco(data: Data) -> None:
+    """As tools write it that nobody compared with COCO's own files."""
+    for category in data["categories"]:
+        category.update(id=str(category["id"]), name=int(category["name"]))
+    for image in data["images"]:
+        image.pop("width")
+        image["id"] = str(image["id"])
+    for annotation in data["annotations"]:
+        for key in ("id", "area", "iscrowd"):
+            annotation.pop(key)
+        annotation["bbox"] = [str(value) for value in annotation["bbox"]]
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -102,45 +143,48 @@ def image_ids_from_0(data: Data) -> None:
         a_single_image,
         category_ids_with_gaps,
         image_ids_from_0,
+        unlike_coco,
     ],
 )
-def test_handled(folder, teacher_ckpt, tmp_path, edit):
+def test_handled(folder, train, edit):
     change(folder, edit)
-    for name, values in train(folder, teacher_ckpt, tmp_path / "work").items():
+    for name, values in train(folder).items():
         assert np.isfinite(values).all() and (values > 0).any(), name
 
 
-def test_a_class_that_never_occurs_is_logged(folder, teacher_ckpt, tmp_path, caplog):
+def test_a_class_that_never_occurs_is_logged(folder, train, caplog):
     change(folder, without_class_3)
-    train(folder, teacher_ckpt, tmp_path / "work", log=caplog)
+    train(folder, log=caplog)
     warnings = [r.getMessage() for r in caplog.records if "were never seen" in r.getMessage()]
     assert len(warnings) == 1 and "3" in warnings[0]
 
 
-def test_grey_images_are_read_as_others(folder, teacher_ckpt, tmp_path):
+def test_grey_images_are_read_as_others(folder, train):
     for path in (folder / "train").iterdir():
         cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
-    for name, values in train(folder, teacher_ckpt, tmp_path / "work").items():
+    for name, values in train(folder).items():
         assert np.isfinite(values).all() and (values > 0).all(), name
 
 
-def test_without_any_object_there_is_background_alone(folder, teacher_ckpt, tmp_path, caplog):
+def test_without_any_object_there_is_background_alone(folder, train, caplog):
     change(folder, lambda data: data["annotations"].clear())
-    losses = train(folder, teacher_ckpt, tmp_path / "work", log=caplog)
+    with pytest.raises(DataError, match="has no object of any class"):
+        train(folder)  # mmdet's filter leaves no image
+    losses = train(folder, log=caplog, filter_cfg=None)
     assert all(np.isfinite(values).all() for values in losses.values())
     assert "10 of 11 classes were never seen" in caplog.text
 
 
-def test_a_teacher_of_other_class_order_is_an_error(folder, teacher_ckpt, tmp_path, caplog):
+def test_a_teacher_of_other_class_order_is_an_error(folder, train, teacher_ckpt, tmp_path, caplog):
     import torch
 
     state = torch.load(teacher_ckpt, weights_only=True)
     state["meta"] = dict(dataset_meta=dict(classes=tuple("1023456789")))
     torch.save(state, tmp_path / "teacher.pth")
     with pytest.raises(ValueError, match=r"classes are in another order.*'1', '0'.*'0', '1'"):
-        train(folder, tmp_path / "teacher.pth", tmp_path / "work")
+        train(folder, tmp_path / "teacher.pth")
 
     state["meta"] = dict(CLASSES=[f"digit {i}" for i in range(10)])  # as mmdet 2 wrote them
     torch.save(state, tmp_path / "teacher.pth")
-    train(folder, tmp_path / "teacher.pth", tmp_path / "other", log=caplog)
+    train(folder, tmp_path / "teacher.pth", log=caplog)
     assert "the teacher was trained on classes of other names" in caplog.text

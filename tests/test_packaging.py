@@ -17,6 +17,7 @@ from small import ROOT
 MODULES = {
     "mmcv-lite": "mmcv",
     "opencv-python": "cv2",
+    "pillow": "PIL",
     "scikit-learn": "sklearn",
 }
 # Compatibility is for modules that may be there or not: setuptools (pkg_resources), mmcls.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import kd_det  # noqa: F401  (mends the stack before mmrazor is imported)
+import kd_det  # noqa: F401  (patches the stack before mmrazor is imported)
 
 
 class Stages(nn.Module):

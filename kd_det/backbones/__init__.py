@@ -1,5 +1,7 @@
 """Backbones that mmpretrain lacks: those of the distillation papers' classification studies."""
 
+from __future__ import annotations
+
 from kd_det.backbones.cifar_mobile import (
     cifar_mobilenet_v2,
     cifar_shufflenet_v1,

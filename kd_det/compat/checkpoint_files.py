@@ -18,13 +18,13 @@ import wrapt
 from kd_det.files import write_atomically
 
 
-def mend() -> None:
+def patch() -> None:
     """Write through a temporary name, and remove last."""
-    wrapt.register_post_import_hook(_mend_backend, "mmengine.fileio.backends.local_backend")
-    wrapt.register_post_import_hook(_mend_hook, "mmengine.hooks.checkpoint_hook")
+    wrapt.register_post_import_hook(_patch_backend, "mmengine.fileio.backends.local_backend")
+    wrapt.register_post_import_hook(_patch_hook, "mmengine.hooks.checkpoint_hook")
 
 
-def _mend_backend(module: Any) -> None:
+def _patch_backend(module: Any) -> None:
     def put(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> None:
         def write(obj: Any, filepath: Any, encoding: str = "utf-8") -> None:
             write_atomically(
@@ -37,7 +37,7 @@ def _mend_backend(module: Any) -> None:
         wrapt.wrap_function_wrapper(module, f"LocalBackend.{name}", put)
 
 
-def _mend_hook(module: Any) -> None:
+def _patch_hook(module: Any) -> None:
     module.open = _AtomicText  # it opens `last_checkpoint` alone
     for name in ("_save_checkpoint_with_step", "_save_best_checkpoint"):
         wrapt.wrap_function_wrapper(module, f"CheckpointHook.{name}", _remove_last)

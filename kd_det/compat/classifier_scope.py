@@ -13,7 +13,7 @@ from typing import Any
 import wrapt
 
 
-def mend() -> None:
+def patch() -> None:
     """Name mmpretrain's data preprocessor in full where a config names none."""
     wrapt.register_post_import_hook(_wrap, "mmpretrain.models.classifiers.image")
 

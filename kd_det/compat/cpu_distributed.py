@@ -2,7 +2,7 @@
 
 MMEngine 0.10.7's `init_dist` calls `torch.cuda.set_device` and asks for the NCCL backend, and its
 runner hands `device_ids` to DistributedDataParallel, whether or not there is a GPU; either of them
-fails on a CPU. With these mended, `launcher='pytorch'` works with the default `env_cfg`.
+fails on a CPU. With both patched, `launcher='pytorch'` works with the default `env_cfg`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _BACKEND = "gloo"  # the one that every build of torch has for CPU tensors
 _logger = logging.getLogger(__name__)
 
 
-def mend() -> None:
+def patch() -> None:
     """Replace both calls, for processes that turn out to have no accelerator."""
-    wrapt.register_post_import_hook(_mend_init, "mmengine.dist.utils")
-    wrapt.register_post_import_hook(_mend_wrapper, "mmengine.model.wrappers.distributed")
+    wrapt.register_post_import_hook(_patch_init, "mmengine.dist.utils")
+    wrapt.register_post_import_hook(_patch_wrapper, "mmengine.model.wrappers.distributed")
 
 
-def _mend_init(module: ModuleType) -> None:
+def _patch_init(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, "_init_dist_pytorch")
     def init_dist_pytorch(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> None:
         if torch.cuda.is_available() or _has_other_accelerator(module):
@@ -53,7 +53,7 @@ def _init_on_cpu(backend: str, init_backend: str = "torch", **kwargs: Any) -> No
     distributed.init_process_group(backend=backend, **kwargs)
 
 
-def _mend_wrapper(module: ModuleType) -> None:
+def _patch_wrapper(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, "MMDistributedDataParallel.__init__")
     def init(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> None:
         wrapped_model = kwargs["module"] if "module" in kwargs else args[0]

@@ -18,7 +18,7 @@ _HOME = "mmengine.utils.package_utils"
 _BOUND_IN = ("mmengine.utils", "mmengine.config.config", "mmengine.hub.hub")
 
 
-def mend() -> None:
+def patch() -> None:
     """Replace mmengine's two look-ups unless `pkg_resources` is there for them."""
     if importlib.util.find_spec("pkg_resources") is not None:
         return

@@ -20,7 +20,7 @@ import wrapt
 _OLD, _NEW = "mmcls", "mmpretrain"
 
 
-def mend() -> None:
+def patch() -> None:
     """Translate the name unless a package `mmcls` is there."""
     if importlib.util.find_spec(_OLD) is not None:
         return

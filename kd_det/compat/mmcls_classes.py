@@ -20,21 +20,21 @@ _HEAD = "mmrazor.models.architectures.heads.deit_head"
 _FORMATTING = "mmrazor.datasets.transforms.formatting"
 
 
-def mend() -> None:
+def patch() -> None:
     """Wait for the modules of both packages, in whatever order they are imported."""
-    _when_both(_HEAD, "mmpretrain.models", _mend_head)
-    _when_both(_FORMATTING, "mmpretrain.datasets.transforms.formatting", _mend_pack)
+    _when_both(_HEAD, "mmpretrain.models", _patch_head)
+    _when_both(_FORMATTING, "mmpretrain.datasets.transforms.formatting", _patch_pack)
 
 
-def _when_both(razor: str, pretrain: str, mend_one: Any) -> None:
+def _when_both(razor: str, pretrain: str, patch: Any) -> None:
     @wrapt.when_imported(razor)
     def first(of_razor: ModuleType) -> None:
         @wrapt.when_imported(pretrain)
         def second(of_pretrain: ModuleType) -> None:
-            mend_one(of_razor, of_pretrain)
+            patch(of_razor, of_pretrain)
 
 
-def _mend_head(razor: Any, pretrain: Any) -> None:
+def _patch_head(razor: Any, pretrain: Any) -> None:
     if not _is_placeholder(razor.VisionTransformerClsHead):
         return
     razor.VisionTransformerClsHead = pretrain.VisionTransformerClsHead
@@ -50,7 +50,7 @@ def _mend_head(razor: Any, pretrain: Any) -> None:
         return with_patches(*args, **kwargs)
 
 
-def _mend_pack(razor: Any, pretrain: Any) -> None:
+def _patch_pack(razor: Any, pretrain: Any) -> None:
     if not _is_placeholder(razor.PackClsInputs):
         return
     razor.PackClsInputs = pretrain.PackInputs

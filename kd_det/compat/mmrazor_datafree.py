@@ -12,7 +12,7 @@ from typing import Any
 import wrapt
 
 
-def mend() -> None:
+def patch() -> None:
     """Give generators a `module`, themselves, as a wrapper has one."""
     wrapt.register_post_import_hook(_add, "mmrazor.models.architectures.generators.base_generator")
 

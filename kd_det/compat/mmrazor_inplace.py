@@ -13,7 +13,7 @@ from typing import Any
 import wrapt
 
 
-def mend() -> None:
+def patch() -> None:
     """Switch it off in all modules below the one that is given."""
     wrapt.register_post_import_hook(_wrap, "mmrazor.models.algorithms.base")
 

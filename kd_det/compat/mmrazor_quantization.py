@@ -23,7 +23,7 @@ _TARGET = "mmrazor.structures.quantization"
 _NAMES = ("BackendConfigs", "QConfigHandler")
 
 
-def mend() -> None:
+def patch() -> None:
     """Watch for the import of the sub-package."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

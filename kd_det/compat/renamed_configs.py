@@ -25,7 +25,7 @@ RENAMED = {
 }
 
 
-def mend() -> None:
+def patch() -> None:
     """Look up renamed files wherever MMEngine splits `package::path`."""
     # The function lives in the first module; the others hold it under the same name.
     for name in ("mmengine.config.utils", "mmengine.config.config", "mmengine.hub.hub"):

@@ -14,7 +14,7 @@ import wrapt
 _FORMER, _PRESENT = "PackClsInputs", "PackInputs"
 
 
-def mend() -> None:
+def patch() -> None:
     """Register the class under both names."""
     wrapt.register_post_import_hook(_register, "mmpretrain.datasets.transforms.formatting")
 

@@ -12,7 +12,7 @@ from typing import Any
 import wrapt
 
 
-def mend() -> None:
+def patch() -> None:
     """Wrap the conversion where MMEngine's runner has bound it."""
     wrapt.register_post_import_hook(_wrap, "mmengine.runner.runner")
 

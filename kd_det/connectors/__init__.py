@@ -1,5 +1,7 @@
 """Connectors: what turns the student's features into something comparable to the teacher's."""
 
+from __future__ import annotations
+
 from kd_det.connectors.embedding import EmbeddingConnector
 from kd_det.connectors.pyramid import PyramidConnector
 from kd_det.connectors.review import ReviewFusion

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from kd_det.connectors._batch_norm import batch_norm
 from kd_det.errors import InvalidInputError
-from kd_det.registry import MODELS
 
 
-@MODELS.register_module()
 class EmbeddingConnector(nn.Module):
     """BatchNorm1d, Dropout, Linear: ``[N, in_features] -> [N, out_features]``.
 
-    A training batch of one row or none has no statistics of its own and is normalised with the
-    running ones, which stay as they are. Of several tokens of a transformer it takes the mean.
+    A training batch of one row or none (with ``sync_bn``: on all ranks together) has no statistics
+    of its own and is normalised with the running ones, which stay as they are. Several tokens of a
+    transformer are averaged.
 
     Args:
         in_features: Size of the student's embedding.
@@ -64,12 +63,5 @@ class EmbeddingConnector(nn.Module):
                 f"{list(s_emb.shape)}"
             )
         # Half-precision rows may come out of an autocast region, float32 parameters do not.
-        return self.linear(self.dropout(self._normalise(s_emb.to(self.linear.weight.dtype))))
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        norm = self.norm
-        if self.training and len(x) < 2:
-            return F.batch_norm(
-                x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-            )
-        return norm(x)
+        s_emb = s_emb.to(self.linear.weight.dtype)
+        return self.linear(self.dropout(batch_norm(self.norm, s_emb, maybe_empty=True)))

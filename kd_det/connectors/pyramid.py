@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
-from kd_det.registry import MODELS
 
 
-@MODELS.register_module()
 class PyramidConnector(nn.Module):
     """A 1x1 convolution for each level: ``[N, in, H, W] -> [N, out, H, W]``.
 

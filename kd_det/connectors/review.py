@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from kd_det.connectors._batch_norm import batch_norm
 from kd_det.errors import InvalidInputError
-from kd_det.registry import MODELS
 
-Size = int | tuple[int, int]
+if TYPE_CHECKING:
+    Size = int | tuple[int, int]
 
 
 class AttentionFusion(nn.Module):
@@ -72,15 +74,9 @@ def _attention(layers: nn.Sequential, x: Tensor, carried: Tensor) -> Tensor:
 
 
 def _conv_norm(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Convolution and normalisation; one value a channel has no statistics of its own."""
+    """Convolution and normalisation."""
     conv, norm = layers
-    assert isinstance(norm, nn.BatchNorm2d)
-    x = conv(x)
-    if norm.training and x.numel() == x.shape[1]:
-        return F.batch_norm(
-            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-        )
-    return norm(x)
+    return batch_norm(norm, conv(x))
 
 
 def _height_width(size: Size) -> list[int]:
@@ -94,10 +90,11 @@ def _resize(x: Tensor, size: list[int]) -> Tensor:
 @contextmanager
 def _statistics_kept(abf: nn.Module) -> Iterator[None]:
     """Normalise by a batch's own statistics without counting them a second time."""
-    norms = [module for module in abf.modules() if isinstance(module, nn.BatchNorm2d)]
+    # By attribute: sync_bn puts other classes in place of nn.BatchNorm2d.
+    norms: list[Any] = [module for module in abf.modules() if hasattr(module, "running_mean")]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
     try:
         yield
     finally:
@@ -105,7 +102,6 @@ def _statistics_kept(abf: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-@MODELS.register_module()
 class ReviewFusion(nn.Module):
     """Student pyramid to fused pyramid, each level in the teacher's channels.
 
@@ -116,9 +112,10 @@ class ReviewFusion(nn.Module):
         in_channels: Channels of each student level, fine to deep.
         out_channels: Channels of each output, fine to deep.
         mid_channels: Channels of the carried map.
-        sizes: Side of each level's carried map, int or ``(h, w)``, fine to deep. None takes
-            the student's own sizes, which suits images of any size.
-        out_sizes: Side of each output, likewise. None takes the student's own sizes.
+        sizes: Ignored; the official module has it. The size of a carried map is always that of
+            the student's map.
+        out_sizes: Side of each output, int or ``(h, w)``, fine to deep. None takes the student's
+            own sizes, which suits images of any size.
         recompute: Whether to compute a level's maps a second time in the backward pass instead
             of keeping them (activation checkpointing): less memory, the same result, and the
             forward pass of this module twice.
@@ -140,7 +137,7 @@ class ReviewFusion(nn.Module):
     ) -> None:
         super().__init__()
         levels = len(in_channels)
-        given = {"out_channels": out_channels, "sizes": sizes, "out_sizes": out_sizes}
+        given = {"out_channels": out_channels, "out_sizes": out_sizes}
         for name, values in given.items():
             if values is not None and len(values) != levels:
                 raise InvalidInputError(
@@ -150,7 +147,6 @@ class ReviewFusion(nn.Module):
         if levels == 0:
             raise InvalidInputError("ReviewFusion needs at least one level, got in_channels=[]")
         self.in_channels = tuple(in_channels)
-        self.sizes = sizes
         self.out_sizes = out_sizes
         self.recompute = recompute
         deepest = levels - 1
@@ -167,7 +163,7 @@ class ReviewFusion(nn.Module):
                 feature ``[N, C]`` counts as ``[N, C, 1, 1]``.
 
         Raises:
-            ValueError: If the number of levels, the channels or a size does not fit.
+            ValueError: If the number of levels or the channels do not fit.
         """
         levels = len(self.in_channels)
         if len(s_feats) != levels:
@@ -192,8 +188,15 @@ class ReviewFusion(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if not self.recompute:
             return abf(x, carried, out_size)
-        contexts = lambda: (nullcontext(), _statistics_kept(abf))  # noqa: E731
-        return checkpoint(abf, x, carried, out_size, use_reentrant=False, context_fn=contexts)
+        calls = 0
+
+        def run(*args: Any) -> tuple[Tensor, Tensor]:
+            nonlocal calls
+            calls += 1
+            with nullcontext() if calls == 1 else _statistics_kept(abf):
+                return abf(*args)
+
+        return checkpoint(run, x, carried, out_size, use_reentrant=False)
 
     def _check_level(self, level: int, x: Tensor) -> None:
         expected = self.in_channels[level]
@@ -202,10 +205,3 @@ class ReviewFusion(nn.Module):
                 f"ReviewFusion level {level} expected a student map [N, {expected}, H, W], got "
                 f"{list(x.shape)}"
             )
-        if self.sizes is not None:
-            size = _height_width(self.sizes[level])
-            if list(x.shape[2:]) != size:
-                raise InvalidInputError(
-                    f"ReviewFusion level {level} was given size {size}, got a student map "
-                    f"{list(x.shape)}; leave sizes out to take the student's own"
-                )

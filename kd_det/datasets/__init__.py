@@ -1,5 +1,7 @@
 """Built-in sample data: a small detection set, made in seconds, to try a recipe on."""
 
+from __future__ import annotations
+
 from .digits import Digits
 from .digits_coco import PALETTE, DigitsCoco, make_digits_coco
 from .digits_drawing import CLASSES

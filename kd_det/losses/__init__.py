@@ -5,6 +5,8 @@ classes. Modules return a scalar with ``loss_weight`` applied once, compute in f
 AMP, keep the graph on empty input and return no NaN for finite input.
 """
 
+from __future__ import annotations
+
 from kd_det.losses._class_means import CentersNotSetError
 from kd_det.losses.center_contrast import CenterContrastLoss, center_contrast_loss
 from kd_det.losses.center_cosine import CenterCosineLoss, center_cosine_loss

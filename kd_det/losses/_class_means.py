@@ -1,5 +1,7 @@
 """What losses against the teacher's class means have in common."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 
 import torch

@@ -1,5 +1,7 @@
 """The one rule for number formats that all losses share."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

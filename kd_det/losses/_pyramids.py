@@ -1,5 +1,7 @@
 """The one check of pyramids that losses on them share."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from torch import Tensor

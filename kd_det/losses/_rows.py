@@ -1,5 +1,7 @@
 """Arithmetic on rows of embeddings that losses share: norms and means that stay finite."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

@@ -1,5 +1,7 @@
 """InfoNCE form of the class-mean loss: towards the own class mean, away from all others."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -8,7 +10,6 @@ from kd_det.errors import InvalidInputError
 from kd_det.losses._class_means import ClassMeanLoss, check_shapes
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import unit_rows
-from kd_det.registry import MODELS
 
 TITLE = "center contrast loss"
 
@@ -59,7 +60,6 @@ def _check_tau(tau: float) -> None:
         raise InvalidInputError(f"{TITLE} needs tau > 0, got tau={tau}")
 
 
-@MODELS.register_module()
 class CenterContrastLoss(ClassMeanLoss):
     """Mean of :func:`center_contrast_loss` over the samples whose class has a center.
 

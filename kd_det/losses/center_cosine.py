@@ -1,11 +1,12 @@
 """Cosine distance of an embedding to the teacher's class mean: the direction part of ND loss."""
 
+from __future__ import annotations
+
 from torch import Tensor
 
 from kd_det.losses._class_means import ClassMeanLoss, check_shapes, directions
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import unit_rows
-from kd_det.registry import MODELS
 
 TITLE = "center cosine loss"
 
@@ -36,7 +37,6 @@ def center_cosine_loss(s_emb: Tensor, centers: Tensor, labels: Tensor) -> Tensor
     return 1 - (unit_rows(at_least_float32(s_emb)) * direction).sum(dim=1)
 
 
-@MODELS.register_module()
 class CenterCosineLoss(ClassMeanLoss):
     """Mean of :func:`center_cosine_loss` over the samples whose class has a center.
 

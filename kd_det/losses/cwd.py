@@ -1,5 +1,7 @@
 """CWD, channel-wise distillation, with a temperature that follows the teacher's scale."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +11,6 @@ from torch.nn import functional as F
 from kd_det.errors import InvalidInputError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._pyramids import check_pyramids
-from kd_det.registry import MODELS
 
 # Below this part of the largest value, what is left of a pyramid without its channels' means is
 # rounding.
@@ -90,7 +91,6 @@ def _deviation(pyramid: Sequence[Tensor]) -> Tensor:
     return torch.where(flat, 1, deviation).unsqueeze(2)
 
 
-@MODELS.register_module()
 class CWDLoss(nn.Module):
     """:func:`cwd_loss` with a weight.
 

@@ -1,5 +1,7 @@
 """DKD, decoupled knowledge distillation on logits, finite whatever the logits are."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,7 +9,6 @@ from torch.nn import functional as F
 from kd_det.errors import InvalidInputError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import mean_over
-from kd_det.registry import MODELS
 
 
 def dkd_loss(
@@ -94,7 +95,6 @@ def _check_options(alpha: float, beta: float, tau: float, loss_weight: float = 1
         )
 
 
-@MODELS.register_module()
 class DKDLoss(nn.Module):
     """Mean of :func:`dkd_loss` over the samples whose label is a column of the logits.
 

@@ -1,12 +1,13 @@
 """Norm part of KD++'s study: L2 to the teacher's embedding, or stepwise growth of the norm."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import divisor, largest_entry
-from kd_det.registry import MODELS
 
 MODES = ("l2", "sifn")
 
@@ -76,7 +77,6 @@ def _check_step(step: float) -> None:
         raise InvalidInputError(f"SIFN loss needs step > 0, got step={step}")
 
 
-@MODELS.register_module()
 class FeatureNormLoss(nn.Module):
     """Mean of :func:`feature_l2_loss` or :func:`sifn_loss` over the samples.
 

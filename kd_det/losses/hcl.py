@@ -1,5 +1,7 @@
 """HCL, the hierarchical context loss of ReviewKD."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +11,6 @@ from torch.nn import functional as F
 from kd_det.errors import InvalidInputError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._pyramids import check_pyramids
-from kd_det.registry import MODELS
 
 POOL_SIDES = (4, 2, 1)
 NORMALIZE = (None, "level", "channel")
@@ -107,7 +108,6 @@ def _level_loss(s: Tensor, t: Tensor) -> Tensor:
     return loss / total
 
 
-@MODELS.register_module()
 class HCLLoss(nn.Module):
     """:func:`hcl_loss` with a weight.
 

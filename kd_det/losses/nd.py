@@ -1,5 +1,7 @@
 """ND loss of KD++: norm and direction of an embedding against the teacher's class mean."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch
@@ -8,7 +10,6 @@ from torch.autograd.function import once_differentiable
 
 from kd_det.losses._class_means import ClassMeanLoss, check_shapes, directions
 from kd_det.losses._dtype import at_least_float32
-from kd_det.registry import MODELS
 
 TITLE = "ND loss"
 
@@ -72,7 +73,6 @@ class _NormAndDirection(torch.autograd.Function):
         return unit.mul_(cosine).sub_(direction).mul_(grad.unsqueeze(1)).div_(norm), None, None
 
 
-@MODELS.register_module()
 class NDLoss(ClassMeanLoss):
     """Mean of :func:`nd_loss` over the samples whose class has a center.
 

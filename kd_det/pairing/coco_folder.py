@@ -1,14 +1,13 @@
-"""Finds annotations and images in a folder of COCO-format data."""
+"""Find annotations and images in a folder of COCO-format data."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from kd_det.errors import UserError
+from kd_det.datasets.coco import Annotations, DataError, split_categories
+from kd_det.datasets.coco_check import check_annotations
 
 # What the two parts are called, and where their annotations lie: COCO's own layout, that of
 # digits-coco, plain names, and Roboflow's export.
@@ -18,11 +17,8 @@ ANNOTATIONS = (
     "annotations/{}.json",
     "{}/_annotations.coco.json",
 )
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES = ("{}", "images/{}", "images", "")
-
-
-class DataError(UserError, ValueError):
-    """Data that cannot be found, or that lacks what training needs."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +28,17 @@ class Part:
     Args:
         annotations: The file, relative to the root.
         images: The folder in which its images lie, relative to the root; ``''`` for the root.
-        count: Number of images.
-        classes: Names in the order of the file, which is that of mmdet's labels.
-        has_masks: Whether every annotation has a ``segmentation``.
+        found: The content of the file, checked.
     """
 
     annotations: str
     images: str
-    count: int
-    classes: tuple[str, ...]
-    has_masks: bool
+    found: Annotations
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.found.data["images"])
 
 
 @dataclass(frozen=True)
@@ -67,26 +64,22 @@ def find_coco_folder(root: Path) -> CocoFolder:
     Raises:
         NotADirectoryError: If there is no such folder.
         DataError: If a part is absent or there are several; lists what was looked for and what is
-            there. If the parts have different classes.
+            there. If the parts have different classes, or a file is not valid.
     """
     if not root.is_dir():
         raise NotADirectoryError(
             f"expected a folder of data in COCO format or a config of mmdet, found no {root}"
         )
     files = {part: _find_annotations(root, part) for part in NAMES}
-    groups: tuple[str, ...] = ()
-    parts = {}
-    for part, (name, file) in files.items():
-        parts[part], found = _read(root, name, file)
-        groups = groups or found
-    train, val = parts["train"], parts["val"]
-    if train.classes != val.classes:
+    parts = {part: _read(root, part, name, file) for part, (name, file) in files.items()}
+    train, val = (split_categories(parts[part].found.data) for part in NAMES)
+    if train[0] != val[0]:
         raise DataError(
             "both parts need the same categories in the same order, found "
-            f"{list(train.classes)} in {root / train.annotations} and {list(val.classes)} "
-            f"in {root / val.annotations}"
+            f"{list(train[0])} in {parts['train'].found.path} and {list(val[0])} "
+            f"in {parts['val'].found.path}"
         )
-    return CocoFolder(root, train, val, groups)
+    return CocoFolder(root, parts["train"], parts["val"], train[1] or val[1])
 
 
 def _find_annotations(root: Path, part: str) -> tuple[str, str]:
@@ -100,7 +93,13 @@ def _find_annotations(root: Path, part: str) -> tuple[str, str]:
             f"{root} has several annotation files for {part}: {', '.join(found)}; leave one, or "
             "give a config of mmdet that names it as --data"
         )
-    there = sorted(str(f.relative_to(root)) for f in root.glob("**/*.json")) or ["no .json file"]
+    there = sorted(str(f.relative_to(root)) for f in root.glob("**/*.json"))
+    if not there:
+        raise DataError(
+            f"{root} has no annotation file for {part}, and no .json file at all; {_contents(root)}. "
+            f"Expected COCO format, one of {', '.join(looked)}; convert the annotations, or give a "
+            "config of mmdet as --data"
+        )
     more = f" and {len(there) - 12} more" if len(there) > 12 else ""
     raise DataError(
         f"{root} has no annotation file for {part}: looked for {', '.join(looked)}; found "
@@ -108,56 +107,22 @@ def _find_annotations(root: Path, part: str) -> tuple[str, str]:
     )
 
 
-def _read(root: Path, name: str, file: str) -> tuple[Part, tuple[str, ...]]:
-    """A part and its groups of classes."""
-    data = read_annotations(root / file)
-    if not data["images"]:
-        raise DataError(f"{root / file}: there are no images in it")
-    first = str(data["images"][0].get("file_name"))
-    looked = [pattern.format(name) for pattern in IMAGES]
-    folders = [folder for folder in looked if (root / folder / first).is_file()]
-    if not folders:
-        places = ", ".join(str(root / folder / first) for folder in looked)
-        raise DataError(f"{root / file} names the image {first}, which is at none of: {places}")
-    classes, groups = _classes(data, root / file)
-    # A mask may be polygons or run lengths; some exports write an empty list for none.
-    masks = bool(data["annotations"]) and all(a.get("segmentation") for a in data["annotations"])
-    return Part(file, folders[0], len(data["images"]), classes, masks), groups
+def _contents(root: Path) -> str:
+    """The likely format of a folder without .json files, in words."""
+    counts = Counter(path.suffix.lower() for path in root.rglob("*") if path.is_file())
+    if counts[".yaml"] + counts[".yml"] and counts[".txt"]:
+        return "it looks like YOLO's format (a .yaml file and labels as .txt)"
+    if counts[".xml"]:
+        return f"it looks like Pascal VOC's format ({counts['.xml']} .xml files)"
+    if counts[".zip"] and not sum(counts[suffix] for suffix in IMAGE_SUFFIXES):
+        return "there is a .zip file in it, which has to be unpacked"
+    if number := sum(counts[suffix] for suffix in IMAGE_SUFFIXES):
+        return f"found {number} images without annotations"
+    return f"found {sum(counts.values())} files of other kinds" if counts else "it is empty"
 
 
-def read_annotations(path: Path) -> dict[str, Any]:
-    """The content of an annotation file.
-
-    Raises:
-        DataError: If it is not JSON in COCO's detection format.
-    """
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON in COCO format: {error}") from error
-    keys = ("images", "annotations", "categories")
-    lacking = [key for key in keys if not isinstance(data, dict) or key not in data]
-    if lacking:
-        raise DataError(f"{path}: expected JSON in COCO format, found no {', '.join(lacking)}")
-    return data
-
-
-def _classes(data: Mapping[str, Any], path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the classes in the order of the file, and of those that are no classes.
-
-    Roboflow puts the name of the project before the classes, as their supercategory.
-    """
-    categories = data["categories"]
-    used = {annotation["category_id"] for annotation in data["annotations"]}
-    above = {c.get("supercategory") for c in categories if c.get("supercategory") != c["name"]}
-    groups = {
-        c["id"]
-        for c in categories
-        if c["id"] not in used and c["name"] in above and c.get("supercategory") in (None, "none")
-    }
-    classes = tuple(str(c["name"]) for c in categories if c["id"] not in groups)
-    twice = sorted({name for name in classes if classes.count(name) > 1})
-    if twice or not classes:
-        found = f"several called {', '.join(twice)}" if twice else "none"
-        raise DataError(f"{path}: expected categories of different names, found {found}")
-    return classes, tuple(str(c["name"]) for c in categories if c["id"] in groups)
+def _read(root: Path, part: str, name: str, file: str) -> Part:
+    """A part whose annotation file and name are known."""
+    folders = {root / pattern.format(name): pattern.format(name) for pattern in IMAGES}
+    found = check_annotations(root / file, list(folders), evaluated=part == "val")
+    return Part(file, folders[found.images], found)

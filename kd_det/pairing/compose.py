@@ -108,7 +108,10 @@ def pair(
     """
     bases = methods.bases(method)
     cfg = text.inherited(bases)
-    found = read_data(data, text.read_config(student), cfg)
+    work_dir = work_dir or str(
+        Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
+    )
+    found = read_data(data, text.read_config(student), cfg, work_dir)
     ours, theirs = _read_pair(student, teacher, len(found.classes))
     decisions = list(found.decisions)
     decisions += _classes(ours, theirs, found, teacher_ckpt)
@@ -124,9 +127,7 @@ def pair(
         cfg["train_dataloader"]["batch_size"] = batch_size
     decisions += set_schedule(cfg, ours.cfg, found, epochs)
     decisions += _set_runtime(cfg, ours, theirs)
-    cfg["work_dir"] = work_dir or str(
-        Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
-    )
+    cfg["work_dir"] = work_dir
     result = Config(cfg)
     if cfg_options:
         merge_options(result, cfg_options)

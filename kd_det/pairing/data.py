@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.registry import DefaultScope
-
 from kd_det import config_files
-from kd_det.pairing.coco_folder import (
-    CocoFolder,
-    DataError,
-    Part,
-    find_coco_folder,
-    read_annotations,
-)
+from kd_det.datasets import checks
+from kd_det.datasets.coco import DataError
+from kd_det.pairing.checked import LOADERS, Checker
+from kd_det.pairing.coco_folder import CocoFolder, Part, find_coco_folder
 from kd_det.pairing.text import read_config
 
 Settings = dict[str, Any]
-LOADERS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,9 @@ class Data:
     decisions: list[str] = field(default_factory=list)
 
 
-def read_data(data: str | None, student: Settings, base: Settings) -> Data:
+def read_data(
+    data: str | None, student: Settings, base: Settings, work_dir: str | Path = "work_dirs"
+) -> Data:
     """Data loaders and evaluators for a pair.
 
     Args:
@@ -49,19 +46,22 @@ def read_data(data: str | None, student: Settings, base: Settings) -> Data:
             student's config has.
         student: The student's config, whose pipelines a folder's images go through.
         base: A config of COCO, for what the student's lacks.
+        work_dir: Where repaired copies of annotation files go, if any are needed; the data is
+            never written.
 
     Raises:
-        DataError: If it cannot be found, or lacks what the student needs.
+        DataError: If it cannot be found, is not valid, or lacks what the student needs.
     """
     if data is None:
-        return _of_config(student, "the student's config")
+        return _of_config(student, "the student's config", Path(work_dir))
     if "::" in data or data.endswith(".py"):
-        return _of_config(read_config(data), data)
-    return _of_folder(find_coco_folder(Path(data)), student, base)
+        return _of_config(read_config(data), data, Path(work_dir))
+    return _of_folder(find_coco_folder(Path(data)), student, base, Path(work_dir))
 
 
-def _of_folder(folder: CocoFolder, student: Settings, base: Settings) -> Data:
+def _of_folder(folder: CocoFolder, student: Settings, base: Settings, work_dir: Path) -> Data:
     parts: dict[str, Part] = {"train": folder.train, "val": folder.val, "test": folder.val}
+    classes = folder.train.found.classes
     settings: Settings = {}
     for name, part in parts.items():
         key = f"{name}_dataloader"
@@ -72,11 +72,11 @@ def _of_folder(folder: CocoFolder, student: Settings, base: Settings) -> Data:
                 f"the student's {key} joins {len(datasets)} data sets, so nothing says which one "
                 f"{folder.root} is; give a config of mmdet as --data"
             )
-        _point(datasets[0], folder, part)
+        _point(datasets[0], folder, part, classes)
         settings[key] = loader
         if name != "train":
             settings[f"{name}_evaluator"] = _evaluator(student, base, name, folder, part)
-    _require_annotations(settings["train_dataloader"], folder)
+    _require_no_scene_map(settings["train_dataloader"], folder)
     decisions = [
         f"data: {part.count} images of {folder.root / part.annotations} in "
         f"{folder.root / part.images}, to {what}"
@@ -84,12 +84,17 @@ def _of_folder(folder: CocoFolder, student: Settings, base: Settings) -> Data:
     ]
     if folder.groups:
         decisions.append(f"data: {', '.join(folder.groups)} groups classes and is none")
+    checker = Checker(work_dir, dict(train=folder.train.found, val=folder.val.found))
+    checker.check(settings, classes)
+    decisions += checker.decisions
     images = folder.train.count * _repetitions(settings["train_dataloader"]["dataset"])
-    return Data(settings, folder.train.classes, images, decisions)
+    return Data(settings, classes, images, decisions)
 
 
-def _point(dataset: Settings, folder: CocoFolder, part: Part) -> None:
+def _point(dataset: Settings, folder: CocoFolder, part: Part, classes: tuple[str, ...]) -> None:
     """Let a data set's config name another folder; its pipeline stays."""
+    for key in dataset.keys() - _coco_options() - {"_scope_"}:
+        del dataset[key]  # of another kind of dataset
     for key in ("data_prefix", "metainfo", "proposal_file"):
         dataset.pop(key, None)
     dataset.update(
@@ -97,34 +102,34 @@ def _point(dataset: Settings, folder: CocoFolder, part: Part) -> None:
         data_root=f"{folder.root}/",
         ann_file=part.annotations,
         data_prefix=dict(img=f"{part.images}/" if part.images else ""),
-        metainfo=dict(classes=part.classes),
+        metainfo=dict(classes=classes),
     )
+
+
+def _coco_options() -> set[str]:
+    """What mmdet's CocoDataset can be given."""
+    from mmdet.datasets import CocoDataset
+
+    return {name for kind in CocoDataset.__mro__ for name in inspect.signature(kind).parameters}
 
 
 def _evaluator(
     student: Settings, base: Settings, name: str, folder: CocoFolder, part: Part
 ) -> Settings:
     own = student.get(f"{name}_evaluator")
-    is_coco = isinstance(own, dict) and str(own.get("type")).split(".")[-1] == "CocoMetric"
+    is_coco = isinstance(own, dict) and checks.type_name(own) == "CocoMetric"
     evaluator: Settings = copy.deepcopy((student if is_coco else base)[f"{name}_evaluator"])
     evaluator["ann_file"] = str(folder.root / part.annotations)
     return evaluator
 
 
-def _require_annotations(loader: Settings, folder: CocoFolder) -> None:
-    """Raise ``DataError`` if the student learns from what the annotations do not have."""
-    for transform in _transforms(loader["dataset"]):
-        if transform.get("with_mask") and not folder.train.has_masks:
-            raise DataError(
-                f"the student learns masks, and not every annotation of "
-                f"{folder.root / folder.train.annotations} has a 'segmentation'; take a student "
-                "without a mask head, as a Faster R-CNN (the teacher may have one)"
-            )
-        if transform.get("with_seg"):
-            raise DataError(
-                f"the student learns a map of the scene, which a COCO folder as {folder.root} does "
-                "not have; take a student without semantic head, as HTC without semantic"
-            )
+def _require_no_scene_map(loader: Settings, folder: CocoFolder) -> None:
+    """Raise ``DataError`` if the student learns a map of the scene, which such data has not."""
+    if any(transform.get("with_seg") for transform in _transforms(loader["dataset"])):
+        raise DataError(
+            f"the student learns a map of the scene, which a COCO folder as {folder.root} does "
+            "not have; take a student without semantic head, as HTC without semantic"
+        )
 
 
 def _repetitions(dataset: Settings) -> int:
@@ -140,7 +145,7 @@ def _transforms(dataset: Settings) -> Iterator[Settings]:
         yield from _transforms(dataset["dataset"])
 
 
-def _of_config(cfg: Settings, name: str) -> Data:
+def _of_config(cfg: Settings, name: str, work_dir: Path) -> Data:
     keys = [f"{part}_{what}" for part in LOADERS for what in ("dataloader", "evaluator")]
     settings = {key: copy.deepcopy(cfg[key]) for key in keys if cfg.get(key)}
     lacking = [key for key in ("train_dataloader", "val_dataloader") if key not in settings]
@@ -154,31 +159,28 @@ def _of_config(cfg: Settings, name: str) -> Data:
         for part in LOADERS
         for dataset in config_files.datasets(settings[f"{part}_dataloader"]["dataset"])
     ]
-    classes = _classes_of(datasets[0], name)
+    checker = Checker(work_dir)
+    classes = _classes_of(datasets[0], checker, name)
     for dataset in datasets:
-        if classes != _classes_of_type(dataset):
+        named = checks.named_classes(dataset)
+        if named and named != classes:
+            raise DataError(
+                f"all data sets need the same metainfo.classes in the same order, found "
+                f"{list(classes)} and {list(named)} in {name}"
+            )
+        if classes != checks.type_classes(dataset):
             dataset["metainfo"] = dict(dataset.get("metainfo") or {}, classes=classes)
-    return Data(settings, classes, None, [f"data: that of {name}"])
+    checker.check(settings, classes)
+    return Data(settings, classes, None, [f"data: that of {name}", *checker.decisions])
 
 
-def _classes_of(dataset: Settings, name: str) -> tuple[str, ...]:
+def _classes_of(dataset: Settings, checker: Checker, name: str) -> tuple[str, ...]:
     """As ``metainfo`` says, the annotation file, or the type of the data set."""
-    named = (dataset.get("metainfo") or {}).get("classes")
+    named = checks.named_classes(dataset)
     if named:
-        return tuple(named)
-    file = Path(dataset.get("data_root") or "") / str(dataset.get("ann_file"))
-    if str(dataset.get("type")).split(".")[-1] == "CocoDataset" and file.is_file():
-        return tuple(str(c["name"]) for c in read_annotations(file)["categories"])
-    known = _classes_of_type(dataset)
+        return named
+    found = checker.read(dataset, "train")
+    known = found.classes if found is not None else checks.type_classes(dataset)
     if not known:
         raise DataError(f"{name} does not say its classes; set metainfo=dict(classes=(...)) there")
     return known
-
-
-def _classes_of_type(dataset: Settings) -> tuple[str, ...]:
-    """What mmdet takes where a data set's config names no classes."""
-    from mmdet.registry import DATASETS
-
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        kind = DATASETS.get(str(dataset.get("type")))
-    return tuple(getattr(kind, "METAINFO", {}).get("classes", ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small import digits_config  # imports kd_det, which mends what the tests import
+from small import digits_config  # imports kd_det, which patches what the tests import
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-import kd_det  # noqa: F401  (mends the stack before mmpretrain is imported)
+import kd_det  # noqa: F401  (patches the stack before mmpretrain is imported)
 from kd_det.backbones import CifarResNet, CifarWideResNet, MobileNetV1
 from kd_det.backbones.mdistiller import from_mdistiller
 

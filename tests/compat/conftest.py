@@ -1,4 +1,4 @@
-"""What the tests of the mends share: the same calls, in a process that never imports kd_det."""
+"""What the tests of the patches share: the same calls, in a process that never imports kd_det."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import kd_det  # noqa: F401 - before any test module imports mmcv.ops
+import kd_det  # noqa: F401  (patches mmcv before any test module imports mmcv.ops)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,16 +45,10 @@ def run_snippets(snippets: dict[str, str], prelude: str = "") -> dict[str, str |
     return json.loads(answer[0][len("OUTCOME") :])
 
 
-# Makes all mends but those named.
+# Makes all patches but those named.
 _LEAVE_OUT = """
-import sys, types
-package = types.ModuleType("kd_det")  # the real one would make all of them
-package.__path__ = [{folder!r}]
-sys.modules["kd_det"] = package
-from kd_det import compat
-for name in {names!r}:
-    getattr(compat, name).mend = lambda: None
-compat.activate()
+import kd_det.compat
+kd_det.compat.PATCHES = [name for name in kd_det.compat.PATCHES if name not in {names!r}]
 """
 
 
@@ -76,27 +70,27 @@ def run_fresh() -> Callable[..., dict[str, str | None]]:
 
 
 @pytest.fixture(scope="session")
-def unmended(request: pytest.FixtureRequest) -> dict[str, str | None]:
+def unpatched(request: pytest.FixtureRequest) -> dict[str, str | None]:
     """Errors of the snippets in `BREAKAGE`, without kd_det."""
     return run_snippets(_collected(request, "BREAKAGE"))
 
 
 @pytest.fixture(scope="session")
 def left_out(request: pytest.FixtureRequest) -> dict[str, str | None]:
-    """Errors of the snippets in `LEFT_OUT`, without the mends that are their keys.
+    """Errors of the snippets in `LEFT_OUT`, without the patches that are their keys.
 
     For what could not be imported at all without the others.
     """
     snippets = _collected(request, "LEFT_OUT")
-    prelude = _LEAVE_OUT.format(folder=str(ROOT / "kd_det"), names=list(snippets))
+    prelude = _LEAVE_OUT.format(names=list(snippets))
     return run_snippets(snippets, prelude)
 
 
 @pytest.fixture(scope="session")
-def mended(request: pytest.FixtureRequest) -> dict[str, str | None]:
-    """Errors of the snippets in `MENDED`, after `import kd_det`.
+def patched(request: pytest.FixtureRequest) -> dict[str, str | None]:
+    """Errors of the snippets in `PATCHED`, after `import kd_det`.
 
     They find what that import alone has loaded in `sys.loaded_with_kd_det`.
     """
     prelude = "import kd_det, sys; sys.loaded_with_kd_det = frozenset(sys.modules)\n"
-    return run_snippets(_collected(request, "MENDED"), prelude)
+    return run_snippets(_collected(request, "PATCHED"), prelude)

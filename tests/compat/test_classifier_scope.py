@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_breaks_without_the_mend(left_out):
+def test_breaks_without_the_patch(left_out):
     assert "ClsDataPreprocessor is not in the mmrazor" in left_out["classifier_scope"]
 
 

@@ -78,9 +78,9 @@ group.destroy_process_group()
 """
 
 
-def test_breaks_without_the_mend(unmended):
-    assert unmended["init_dist"] is not None
-    assert "device_ids" in unmended["device_ids"]
+def test_breaks_without_the_patch(unpatched):
+    assert unpatched["init_dist"] is not None
+    assert "device_ids" in unpatched["device_ids"]
 
 
 def test_two_processes_train(tmp_path):

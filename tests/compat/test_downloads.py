@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
 import kd_det  # noqa: F401
@@ -51,3 +52,9 @@ def test_downloaded_weights_load(cache: Path):
     torch.save({"state_dict": {"w": torch.ones(2)}, "meta": {"epoch": 3}}, cache / "good.pth")
     loaded = CheckpointLoader.load_checkpoint(URL.format("good.pth"))
     assert torch.equal(loaded["state_dict"]["w"], torch.ones(2))
+
+
+def test_a_downloaded_checkpoint_of_mmengine_loads(cache: Path):
+    torch.save({"message_hub": HistoryBuffer([1.0], [1]), "state_dict": {}}, cache / "full.pth")
+    loaded = CheckpointLoader.load_checkpoint(URL.format("full.pth"))
+    assert loaded["message_hub"].current() == 1

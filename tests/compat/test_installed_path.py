@@ -25,15 +25,15 @@ folder = os.path.dirname(find_spec("mmdet").origin)
 assert os.path.samefile(get_installed_path("mmdet"), folder)
 """
 BREAKAGE = {"installed_path": _LOAD}
-MENDED = {"installed_path": _LOAD}
+PATCHED = {"installed_path": _LOAD}
 
 
-def test_breaks_without_the_mend(unmended):
-    assert "pkg_resources" in unmended["installed_path"]
+def test_breaks_without_the_patch(unpatched):
+    assert "pkg_resources" in unpatched["installed_path"]
 
 
-def test_configs_resolve(mended):
-    assert mended["installed_path"] is None
+def test_configs_resolve(patched):
+    assert patched["installed_path"] is None
 
 
 def test_configs_resolve_where_mmengine_was_imported_first(run_fresh):

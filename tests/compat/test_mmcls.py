@@ -32,11 +32,11 @@ def shipped_configs() -> list[Path]:
     return sorted(Path(mmrazor.__file__).parent.glob(".mim/configs/distill/mmcls/*/*.py"))
 
 
-def test_breaks_without_the_mend(unmended):
+def test_breaks_without_the_patch(unpatched):
     if importlib.util.find_spec("mmcls") is not None:
-        assert unmended["mmcls"] is None
+        assert unpatched["mmcls"] is None
     else:
-        assert unmended["mmcls"] == "ModuleNotFoundError: No module named 'mmcls'"
+        assert unpatched["mmcls"] == "ModuleNotFoundError: No module named 'mmcls'"
 
 
 @needs_mmpretrain

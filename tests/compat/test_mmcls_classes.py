@@ -15,7 +15,7 @@ from mmrazor.models import DeiTClsHead
 DeiTClsHead(num_classes=3, in_channels=8)
 """
 }
-MENDED = {
+PATCHED = {
     "no mmpretrain": """
 import sys
 import mmrazor.datasets
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_breaks_without_the_mend(left_out):
+def test_breaks_without_the_patch(left_out):
     assert "PlaceHolder.__init__() got an unexpected" in left_out["mmcls_classes"]
 
 
-def test_the_mend_loads_nothing(mended):
-    assert mended["no mmpretrain"] is None
+def test_the_patch_loads_nothing(patched):
+    assert patched["no mmpretrain"] is None
 
 
 def test_head_takes_the_tokens_of_mmpretrain():

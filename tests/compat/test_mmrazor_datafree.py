@@ -13,7 +13,7 @@ DAFLGenerator(img_size=8, latent_dim=4, hidden_channels=8).module.latent_dim
 }
 
 
-def test_breaks_without_the_mend(left_out):
+def test_breaks_without_the_patch(left_out):
     error = left_out["mmrazor_datafree"]
     assert error == "AttributeError: 'DAFLGenerator' object has no attribute 'module'"
 

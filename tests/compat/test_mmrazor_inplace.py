@@ -31,15 +31,15 @@ left = [name for name, module in algorithm.named_modules() if getattr(module, "i
 assert not left, "in place: " + str(len(left))
 """
 LEFT_OUT = {"mmrazor_inplace": _STAGES}
-MENDED = {"mmrazor_inplace": _STAGES}
+PATCHED = {"mmrazor_inplace": _STAGES}
 
 
-def test_breaks_without_the_mend(left_out):
+def test_breaks_without_the_patch(left_out):
     assert left_out["mmrazor_inplace"] == "AssertionError: in place: 18"
 
 
-def test_nothing_works_in_place_with_it(mended):
-    assert mended["mmrazor_inplace"] is None
+def test_nothing_works_in_place_with_it(patched):
+    assert patched["mmrazor_inplace"] is None
 
 
 def test_ofd_sees_what_comes_before_its_relus():

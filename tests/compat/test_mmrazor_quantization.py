@@ -11,12 +11,12 @@ BREAKAGE = {
 }
 
 
-def test_breaks_without_the_mend(unmended):
+def test_breaks_without_the_patch(unpatched):
     """On torch >= 2. With an older torch neither fails, and the real one must be left alone."""
     old_torch = int(torch.__version__.split(".")[0]) < 2
-    assert (unmended["quantization"] is None) == old_torch
+    assert (unpatched["quantization"] is None) == old_torch
     if not old_torch:
-        assert unmended["mmrazor.models"] is not None
+        assert unpatched["mmrazor.models"] is not None
 
 
 def test_mmrazor_registers_everything():
@@ -29,19 +29,19 @@ def test_mmrazor_registers_everything():
     assert "mmrazor.SelfDistillValLoop" in LOOPS
 
 
-def test_placeholder_only_where_the_real_one_fails(unmended):
+def test_placeholder_only_where_the_real_one_fails(unpatched):
     from mmrazor.structures import quantization
 
-    if unmended["quantization"] is None:
+    if unpatched["quantization"] is None:
         assert isinstance(quantization.BackendConfigs, dict)
     else:
         assert not isinstance(quantization.BackendConfigs, dict)
 
 
-def test_use_of_quantization_says_why_it_is_not_there(unmended):
+def test_use_of_quantization_says_why_it_is_not_there(unpatched):
     from mmrazor.structures.quantization import BackendConfigs, QConfigHandler
 
-    if unmended["quantization"] is None:
+    if unpatched["quantization"] is None:
         assert "native" in BackendConfigs
         return
     uses = (
@@ -56,10 +56,10 @@ def test_use_of_quantization_says_why_it_is_not_there(unmended):
         assert torch.__version__ in str(caught.value)
 
 
-def test_a_quantizer_of_a_config_says_so_too(unmended):
+def test_a_quantizer_of_a_config_says_so_too(unpatched):
     from mmrazor.registry import MODELS
 
-    if unmended["quantization"] is None:
+    if unpatched["quantization"] is None:
         return
     qconfig = dict(w_qscheme=dict(), a_qscheme=dict(), w_observer=dict(), a_observer=dict())
     with pytest.raises(ImportError, match="quantization of mmrazor is not available"):

@@ -20,8 +20,8 @@ os.stat(os.path.join(os.path.dirname(find_spec(package).origin), ".mim", "config
 }
 
 
-def test_breaks_without_the_mend(unmended):
-    assert unmended["renamed"].startswith("FileNotFoundError")
+def test_breaks_without_the_patch(unpatched):
+    assert unpatched["renamed"].startswith("FileNotFoundError")
 
 
 @pytest.mark.parametrize(("package", "former"), RENAMED)

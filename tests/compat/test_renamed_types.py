@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_breaks_without_the_mend(left_out):
+def test_breaks_without_the_patch(left_out):
     assert "PackClsInputs is not in the mmpretrain" in left_out["renamed_types"]
 
 

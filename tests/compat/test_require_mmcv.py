@@ -1,58 +1,46 @@
-"""Without any mmcv, `import kd_det` says what to install."""
+"""Without any mmcv, what needs it says what to install."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import pytest
 
 from kd_det.compat import require_mmcv
-
-MENDED = {
-    "light": """
-import sys
-heavy = ("mmcv", "mmdet", "mmrazor", "mmpretrain", "mmengine.runner", "mmengine.model")
-loaded = [name for name in heavy if name in sys.loaded_with_kd_det]
-assert not loaded, loaded
-""",
-    "twice": """
-import sys, kd_det
-before = list(sys.meta_path)
-kd_det.compat.activate()
-assert sys.meta_path == before
-""",
-    "missing": """
-import importlib.util, sys
-ours = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "kd_det"}
-for name in ours:
-    del sys.modules[name]
-real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *args: None if name == "mmcv" else real(name, *args)
-try:
-    import kd_det
-finally:
-    importlib.util.find_spec = real
-    sys.modules.update(ours)
-""",
-}
+from kd_det.errors import MissingPackageError
 
 
-def test_import_of_kd_det(mended):
-    """It is light, can be repeated, and fails at once where there is no mmcv."""
-    assert mended["light"] is None
-    assert mended["twice"] is None
-    assert mended["missing"].startswith("ImportError: kd_det needs mmcv")
-
-
-def test_names_both_remedies_where_there_is_no_mmcv(monkeypatch):
+@pytest.fixture
+def no_mmcv(monkeypatch):
+    """No mmcv to be found, and nothing imported that needs it."""
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "mmcv" else real(name)
+        importlib.util, "find_spec", lambda name, *args: None if name == "mmcv" else real(name)
     )
-    with pytest.raises(ImportError, match=r"kd_det\[lite\]") as caught:
-        require_mmcv.check()
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    for name in ("mmdet", "mmrazor", "mmpretrain"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.parametrize("package", ["mmdet", "mmrazor"])
+def test_names_both_remedies_where_there_is_no_mmcv(no_mmcv, package):
+    require_mmcv.patch()
+    with pytest.raises(
+        MissingPackageError, match=rf"(?s)^{package} needs mmcv.*\[lite\]"
+    ) as caught:
+        __import__(package)
     assert "mmcv>=2.0.0rc4,<2.2.0" in str(caught.value)
 
 
-def test_is_content_with_any_mmcv():
-    require_mmcv.check()
+def test_others_are_imported_without_mmcv(no_mmcv):
+    require_mmcv.patch()
+    import mmengine  # noqa: F401
+
+    assert importlib.util.find_spec("json") is not None
+
+
+def test_is_content_with_any_mmcv(monkeypatch):
+    before = list(sys.meta_path)
+    require_mmcv.patch()
+    assert sys.meta_path == before

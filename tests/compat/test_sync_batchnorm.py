@@ -25,15 +25,15 @@ assert seen, "the hook is gone"
 assert type(model.teacher) is nn.BatchNorm2d, "the teacher was converted"
 """
 LEFT_OUT = {"sync_batchnorm": _HOOKS}
-MENDED = {"sync_batchnorm": _HOOKS}
+PATCHED = {"sync_batchnorm": _HOOKS}
 
 
-def test_breaks_without_the_mend(left_out):
+def test_breaks_without_the_patch(left_out):
     assert left_out["sync_batchnorm"] == "AssertionError: the hook is gone"
 
 
-def test_hooks_stay_and_the_teacher_is_left_alone(mended):
-    assert mended["sync_batchnorm"] is None
+def test_hooks_stay_and_the_teacher_is_left_alone(patched):
+    assert patched["sync_batchnorm"] is None
 
 
 @pytest.mark.parametrize("side", ["student", "teacher"])

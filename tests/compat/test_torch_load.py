@@ -6,7 +6,9 @@ import io
 import os
 import pickle
 import re
+import tarfile
 import zipfile
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +32,12 @@ torch.load(file)
 }
 
 
-def test_breaks_without_the_mend(unmended):
+def test_breaks_without_the_patch(unpatched):
     """Where `torch.load` takes weights only; before torch 2.6 it executed what it was given."""
     by_default = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
-    assert (unmended["torch_load"] is not None) == by_default
+    assert (unpatched["torch_load"] is not None) == by_default
     if by_default:
-        assert "Weights only load failed" in unmended["torch_load"]
+        assert "Weights only load failed" in unpatched["torch_load"]
 
 
 def loaded(value: object) -> object:
@@ -267,3 +269,71 @@ def test_arrays_and_bytes_are_not_made_at_will():
     refused(Reduced(reconstruct, (np.ndarray, (10**6,), b"b")), "refused an array")
     scalar = np.float64(1).__reduce__()[0]
     refused(Reduced(scalar, (np.dtype("f8"), b"123")), "refused a numpy scalar")
+
+
+class Scripted(nn.Module):
+    def forward(self, x):
+        return x
+
+
+def test_programs_of_torchscript_are_refused(tmp_path):
+    """Before torch 2.6, `torch.load` handed them on to `torch.jit.load`, whatever it was asked."""
+    torch.jit.save(torch.jit.script(Scripted()), tmp_path / "script.pth")
+    with pytest.raises((pickle.UnpicklingError, RuntimeError), match="TorchScript"):
+        CheckpointLoader.load_checkpoint(str(tmp_path / "script.pth"), "cpu")
+
+
+def test_archives_of_the_first_format_are_refused(tmp_path):
+    """Before torch 2.6, `torch.load` unpacked them, whatever it was asked."""
+    with tarfile.open(tmp_path / "old.pth", "w") as archive:
+        for name in ("sys_info", "storages", "tensors", "pickle"):
+            content = pickle.dumps({}, 2)
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    with pytest.raises((pickle.UnpicklingError, RuntimeError), match=r"tar"):
+        CheckpointLoader.load_checkpoint(str(tmp_path / "old.pth"), "cpu")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_of_both_formats_load(tmp_path, zipped):
+    path = tmp_path / "weights.pth"
+    content = {"state_dict": {"w": torch.arange(3.0), "b": nn.Parameter(torch.ones(2))}}
+    content["optimizer"] = {"milestones": Counter([2, 4]), "order": OrderedDict(a=1)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    back = CheckpointLoader.load_checkpoint(str(path), "cpu")
+    assert torch.equal(back["state_dict"]["w"], torch.arange(3.0))
+    assert isinstance(back["state_dict"]["b"], nn.Parameter)
+    assert back["optimizer"] == content["optimizer"]
+
+
+def pickled(*lines: bytes) -> bytes:
+    return b"\x80\x02" + b"".join(lines) + b"."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # State given to a class: it would get an attribute of the file's choice.
+        pickled(
+            b"cmmengine.logging.history_buffer\nHistoryBuffer\n", b"}}X\1\0\0\0aK\1s\x86b"
+        ),
+        # The same for a function, whose attributes decide what it does.
+        pickled(b"ctorch._utils\n_rebuild_tensor_v2\n", b"}}X\x0c\0\0\0__defaults__Ns\x86b"),
+        # Entries written into what is no dict.
+        pickled(b"ccollections\nOrderedDict\n", b"K\1K\2s"),
+        # Names of the form that pickle has since protocol 4.
+        pickled(b"X\x02\0\0\0os", b"X\6\0\0\0system", b"\x93"),
+        # Old ways to call something.
+        pickled(b"(X\2\0\0\0ls", b"ios\nsystem\n"),
+        pickled(b"cposix\nsystem\n", b"X\2\0\0\0ls\x85R"),
+    ],
+)  # fmt: skip
+def test_operations_that_weights_do_not_need_are_refused(tmp_path, content):
+    with zipfile.ZipFile(tmp_path / "bad.pth", "w") as file:
+        file.writestr("bad/data.pkl", content)
+        file.writestr("bad/version", "3\n")
+        file.writestr("bad/byteorder", "little")
+    with pytest.raises(pickle.UnpicklingError):
+        CheckpointLoader.load_checkpoint(str(tmp_path / "bad.pth"), "cpu")
+    assert not hasattr(HistoryBuffer, "a")

@@ -31,7 +31,6 @@ def classification(data: dict[str, Tensor]) -> ReviewFusion:
         in_channels,
         out_channels,
         int(data["mid_channel"]),
-        sizes=data["shapes"].tolist()[::-1],
         out_sizes=data["out_shapes"].tolist()[::-1],
     )
     fusion.load_state_dict(part(data, "w."), strict=True)
@@ -255,12 +254,18 @@ def test_without_sizes_any_image_will_do():
 def test_an_int_is_a_square():
     maps = random_maps([(2, 2, 6, 6), (2, 2, 3, 3)])
     options = dict(in_channels=[2, 2], out_channels=[2, 2], mid_channels=2)
-    as_int = ReviewFusion(**options, sizes=[6, 3], out_sizes=[4, 2])
-    as_pair = ReviewFusion(**options, sizes=[(6, 6), (3, 3)], out_sizes=[[4, 4], [2, 2]])
+    as_int = ReviewFusion(**options, out_sizes=[4, 2])
+    as_pair = ReviewFusion(**options, out_sizes=[[4, 4], [2, 2]])
     for fine, deep in (randomised(as_int)(maps), randomised(as_pair)(maps)):
         assert fine.shape == (2, 2, 4, 4)
         assert deep.shape == (2, 2, 2, 2)
     torch.testing.assert_close(as_int.eval()(maps), as_pair.eval()(maps))
+
+
+def test_sizes_of_the_official_module_are_ignored():
+    maps = random_maps([(2, 2, 6, 6), (2, 2, 3, 3)])
+    plain, given = (randomised(ReviewFusion([2, 2], [2, 2], 2, sizes)) for sizes in (None, [9, 1]))
+    torch.testing.assert_close(given(maps), plain(maps), rtol=0, atol=0)
 
 
 def test_a_pooled_feature_is_a_map_of_one_pixel():
@@ -286,7 +291,6 @@ def test_half_precision_runs_under_autocast():
     "options, message",
     [
         (dict(out_channels=[4]), "in_channels of 2 levels and out_channels of 1"),
-        (dict(sizes=[4, 2, 1]), "in_channels of 2 levels and sizes of 3"),
         (dict(out_sizes=[4]), "in_channels of 2 levels and out_sizes of 1"),
         (dict(in_channels=[], out_channels=[]), "at least one level"),
     ],
@@ -317,12 +321,6 @@ def test_maps_that_do_not_fit_are_an_error(shapes, message):
     fusion = ReviewFusion([3, 4], [5, 6], 2)
     with pytest.raises(ValueError, match=message):
         fusion([torch.zeros(shape) for shape in shapes])
-
-
-def test_a_map_of_another_size_than_given_is_an_error():
-    fusion = ReviewFusion([3, 4], [5, 6], 2, sizes=[(4, 6), 2])
-    with pytest.raises(ValueError, match=r"level 0 was given size \[4, 6\], got .*\[2, 3, 4, 4\]"):
-        fusion([torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 2, 2)])
 
 
 def test_a_single_image_has_a_pooled_level():

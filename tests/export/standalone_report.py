@@ -28,7 +28,7 @@ class Block(MetaPathFinder):
 def main() -> None:
     kind, folder, *images = sys.argv[1:]
     config, weights = (str(Path(folder) / name) for name in ("config.py", "model.pth"))
-    torch.load(weights, weights_only=True)  # by plain torch, which nothing has mended yet
+    torch.load(weights, weights_only=True)  # by plain torch, which nothing has patched yet
     block()
     if kind == "det":
         from mmdet.apis import DetInferencer
@@ -50,7 +50,7 @@ def main() -> None:
 def block() -> None:
     # A machine that has mmcv-lite has no mmcv.ops but those that kd_det.compat puts in its place,
     # and a compiled mmcv for current torch is no part of the test environment. So the stack is
-    # mended first, its kernels included; from here on nothing can be had of the package.
+    # patched first, its kernels included; from here on nothing can be had of the package.
     for module in ("kd_det", "mmcv.ops"):
         import_module(module)
     for module in [name for name in sys.modules if name.split(".")[0] in BLOCKED]:

@@ -244,7 +244,7 @@ def test_is_in_the_registry_under_its_own_name(member):
     from kd_det.registry import MODELS
 
     loss = type(member.build(1.0))
-    assert MODELS.module_dict[loss.__name__] is loss
+    assert MODELS.get(loss.__name__) is loss
 
 
 def test_kl_divergence_of_mmrazor_equals_the_published_kd(golden):

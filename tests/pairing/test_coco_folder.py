@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-from kd_det.pairing.coco_folder import DataError, Part, find_coco_folder
+from kd_det.pairing.coco_folder import DataError, find_coco_folder
 
+BOX = dict(id=1, image_id=0, category_id=1, bbox=[0, 0, 4, 4], area=16, iscrowd=0)
 CLASSES = [dict(id=3, name="pear"), dict(id=1, name="apple")]
 
 
@@ -16,13 +19,13 @@ def write(root: Path, file: str, image: str, **changes: object) -> None:
     """One image with one box."""
     data = dict(
         images=[dict(id=0, file_name=Path(image).name, width=8, height=8)],
-        annotations=[dict(id=0, image_id=0, category_id=1, bbox=[0, 0, 4, 4])],
+        annotations=[dict(BOX)],
         categories=CLASSES,
     )
     (root / file).parent.mkdir(parents=True, exist_ok=True)
     (root / file).write_text(json.dumps({**data, **changes}))
     (root / image).parent.mkdir(parents=True, exist_ok=True)
-    (root / image).write_bytes(b"")
+    (root / image).write_bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
 
 
 @pytest.mark.parametrize(
@@ -41,16 +44,19 @@ def test_usual_layouts_are_found(tmp_path, train, train_images, val, val_images)
     write(tmp_path, train, f"./{train_images}/a.jpg")
     write(tmp_path, val, f"./{val_images}/b.jpg")
     found = find_coco_folder(tmp_path)
-    # The order of the file is that of mmdet's labels, whatever the ids.
-    assert found.train == Part(train, train_images, 1, ("pear", "apple"), False)
-    assert found.val == Part(val, val_images, 1, ("pear", "apple"), False)
+    assert (found.train.annotations, found.train.images) == (train, train_images)
+    assert (found.val.annotations, found.val.images) == (val, val_images)
+    for part in (found.train, found.val):
+        # The order of the file is that of mmdet's labels, whatever the ids.
+        assert part.count == 1 and part.found.classes == ("pear", "apple")
+        assert not part.found.has_masks and not part.found.repairs
     assert found.groups == ()
 
 
 def test_digits_coco_is_found(digits):
     found = find_coco_folder(digits)
     assert (found.train.count, found.val.count) == (24, 8)
-    assert found.train.classes == tuple("0123456789")
+    assert found.train.found.classes == tuple("0123456789")
 
 
 def test_an_image_may_name_its_folder(tmp_path):
@@ -70,7 +76,7 @@ def test_the_group_that_roboflow_writes_is_no_class(tmp_path):
         file = f"{part}/_annotations.coco.json"
         write(tmp_path, file, f"{part}/a.jpg", categories=categories)
     found = find_coco_folder(tmp_path)
-    assert found.train.classes == ("apple", "pear") and found.groups == ("fruit",)
+    assert found.train.found.classes == ("apple", "pear") and found.groups == ("fruit",)
 
 
 def test_a_class_without_objects_stays_a_class(tmp_path):
@@ -82,16 +88,31 @@ def test_a_class_without_objects_stays_a_class(tmp_path):
     ]
     for part in ("train", "val"):
         write(tmp_path, f"annotations/{part}.json", f"{part}/a.jpg", categories=categories)
-    assert find_coco_folder(tmp_path).train.classes == ("apple", "person", "pear")
+    assert find_coco_folder(tmp_path).train.found.classes == ("apple", "person", "pear")
 
 
 def test_masks_count_if_all_annotations_have_them(tmp_path):
-    box = dict(id=0, image_id=0, category_id=1, bbox=[0, 0, 4, 4])
-    polygon = dict(box, segmentation=[[0, 0, 4, 0, 4, 4]])
-    for part, objects in (("train", [polygon]), ("val", [polygon, dict(box, segmentation=[])])):
+    polygon = dict(BOX, segmentation=[[0, 0, 4, 0, 4, 4]])
+    for part, objects in (
+        ("train", [polygon]),
+        ("val", [polygon, dict(BOX, id=2, segmentation=[])]),
+    ):
         write(tmp_path, f"annotations/{part}.json", f"{part}/a.jpg", annotations=objects)
     found = find_coco_folder(tmp_path)
-    assert found.train.has_masks and not found.val.has_masks
+    assert found.train.found.has_masks and not found.val.found.has_masks
+
+
+def test_the_folder_is_that_with_most_images(tmp_path):
+    """The first one may be missing, or lie at another place as well."""
+    entries = [dict(id=i, file_name=f"{i}.jpg", width=8, height=8) for i in range(3)]
+    for part in ("train", "val"):
+        file = f"annotations/{part}.json"
+        for image in ("train/0.jpg", *(f"images/{i}.jpg" for i in range(3))):
+            write(tmp_path, file, image, images=entries)
+    assert find_coco_folder(tmp_path).train.images == "images"
+    (tmp_path / "images" / "0.jpg").unlink()
+    with pytest.raises(DataError, match=r"1 of 3 images are missing in \S*/images: 0\.jpg"):
+        find_coco_folder(tmp_path)
 
 
 def test_no_folder(tmp_path):
@@ -124,9 +145,12 @@ def test_several_annotation_files_are_listed(tmp_path):
     ("changes", "message"),
     [
         (dict(images=[]), "there are no images in it"),
-        (dict(images=[dict(file_name="gone.jpg")]), "gone.jpg, which is at none of: .*/train/gone"),
+        (
+            dict(images=[dict(id=0, file_name="gone.jpg")]),
+            r"1 of 1 images are missing in \S*/train, \S*/images/train, .*: gone.jpg",
+        ),
         (dict(categories=[*CLASSES, CLASSES[0]]), "different names, found several called pear"),
-        (dict(categories=[]), "categories of different names, found none"),
+        (dict(categories=[]), "there are no categories in it"),
         (dict(categories=CLASSES[::-1]), r"same order, found \['apple', 'pear'\] in .*train.json "),
     ],
 )
@@ -146,3 +170,22 @@ def test_a_file_of_another_format_is_told(tmp_path, text, found):
     (tmp_path / "annotations" / "val.json").write_text(text)
     with pytest.raises(DataError, match=f"val.json: expected JSON in COCO format.* {found}"):
         find_coco_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files,said",
+    [
+        ([], "it is empty"),
+        (["a.jpg", "b.PNG"], "2 images without annotations"),
+        (["data.yaml", "images/a.jpg", "labels/a.txt"], "YOLO"),
+        (["JPEGImages/a.jpg", "Annotations/a.xml"], "Pascal VOC"),
+        (["export.zip"], "unpacked"),
+    ],
+)
+def test_a_folder_without_json_says_what_it_is(tmp_path: Path, files: list[str], said: str):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=said) as caught:
+        find_coco_folder(tmp_path)
+    assert "Rename" not in str(caught.value)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from zoo import FASTER
 
-from kd_det.pairing.coco_folder import DataError
+from kd_det.datasets.coco import DataError
 from kd_det.pairing.data import read_data
 from kd_det.pairing.methods import bases
 from kd_det.pairing.text import inherited, read_config
@@ -73,7 +77,7 @@ def test_joined_data_sets_are_told(digits, base):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "learns masks, and not every annotation of "),
+        ("mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "learns masks, and .* annotations of .*train"),
         ("htc/htc_r50_fpn_1x_coco.py", "student learns (masks|a map of the scene)"),
     ],
 )
@@ -94,7 +98,7 @@ def test_a_config_is_taken_as_it_is(tmp_path, base, digits):
     path = tmp_path / "fruit.py"
     path.write_text(
         f"loader = dict(dataset=dict(type='CocoDataset', data_root='{digits}',"
-        "ann_file='annotations/instances_train.json'))\n"
+        "ann_file='annotations/instances_train.json', data_prefix=dict(img='train/')))\n"
         "train_dataloader = loader\nval_dataloader = loader\nval_evaluator = dict(type='V')\n"
     )
     data = read_data(str(path), {}, base)
@@ -132,3 +136,264 @@ def test_configs_that_do_not_say_enough(tmp_path, base, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_data(str(path), {}, base)
+
+
+MASKS = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
+
+
+@pytest.fixture
+def folder(digits: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits, tmp_path / "data"))
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any]], object], *splits: str) -> None:
+    for split in splits or ("train", "val"):
+        path = folder / "annotations" / f"instances_{split}.json"
+        data = json.loads(path.read_text())
+        edit(data)
+        path.write_text(json.dumps(data))
+
+
+def build(dataset: dict[str, Any]) -> Any:
+    from mmdet.registry import DATASETS
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return DATASETS.build(dataset)
+
+
+def labelled(dataset: Any) -> list[tuple[int, str]]:
+    """Image and class name of each object, as training sees them."""
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    return [
+        (info["img_id"], dataset.metainfo["classes"][each["bbox_label"]])
+        for info in infos
+        for each in info["instances"]
+    ]
+
+
+def loader_config(path: Path, train: str, val: str, more: str = "") -> str:
+    """A config of data alone; ``train`` and ``val`` are sources of dicts."""
+    path.write_text(
+        f"train_dataloader = dict(batch_size=2, dataset={train})\n"
+        f"val_dataloader = dict(batch_size=1, dataset={val})\n{more}"
+    )
+    return str(path)
+
+
+def source(folder: Path, split: str, classes: tuple[str, ...] | None = None) -> str:
+    metainfo = f", metainfo=dict(classes={classes!r})" if classes else ""
+    return (
+        f"dict(type='CocoDataset', data_root='{folder}/', data_prefix=dict(img='{split}/'), "
+        f"ann_file='annotations/instances_{split}.json', pipeline=[]{metainfo})"
+    )
+
+
+def test_a_repaired_copy_is_read_and_the_data_is_left_alone(folder, base, tmp_path):
+    expected = labelled(
+        build(read_data(str(folder), {}, base).settings["train_dataloader"]["dataset"])
+    )
+
+    def spoil(data: dict[str, Any]) -> None:
+        for category in data["categories"]:
+            category["name"] = int(category["name"])
+        for annotation in data["annotations"]:
+            del annotation["area"], annotation["iscrowd"], annotation["id"]
+
+    change(folder, spoil)
+    before = [path.read_bytes() for path in sorted(folder.glob("**/*.json"))]
+    data = read_data(str(folder), {}, base, tmp_path / "work")
+    assert [path.read_bytes() for path in sorted(folder.glob("**/*.json"))] == before
+    settings = data.settings
+    copies = [settings[f"{part}_dataloader"]["dataset"]["ann_file"] for part in ("train", "val")]
+    assert all(Path(copy).parent == tmp_path / "work" / "config" for copy in copies)
+    for part in ("val", "test"):
+        assert settings[f"{part}_evaluator"]["ann_file"] == copies[1]
+    assert data.classes == DIGITS
+    assert labelled(build(settings["train_dataloader"]["dataset"])) == expected
+    told = [decision for decision in data.decisions if "repaired copy" in decision]
+    assert len(told) == 2 and "area, as width x height" in told[0] and copies[0] in told[0]
+
+
+def test_a_clean_folder_needs_no_copy(folder, base, tmp_path):
+    read_data(str(folder), {}, base, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_config_s_files_are_repaired_as_well(folder, base, tmp_path):
+    change(folder, lambda data: [a.pop("area") for a in data["annotations"]])
+    evaluator = (
+        "val_evaluator = dict(type='CocoMetric', "
+        f"ann_file='{folder}/annotations/instances_val.json')"
+    )
+    config = loader_config(
+        tmp_path / "c.py",
+        f"dict(type='RepeatDataset', times=2, dataset={source(folder, 'train')})",
+        source(folder, "val"),
+        evaluator,
+    )
+    settings = read_data(config, {}, base, tmp_path / "work").settings
+    assert len(build(settings["train_dataloader"]["dataset"])) == 48
+    copy = settings["val_dataloader"]["dataset"]["ann_file"]
+    assert copy == str(tmp_path / "work" / "config" / "val1_annotations.json")
+    assert settings["val_evaluator"]["ann_file"] == copy
+    assert settings["test_evaluator"]["ann_file"] == copy
+
+
+REVERSED = DIGITS[::-1]
+
+
+@pytest.fixture
+def reversed_folder(digits: Path, tmp_path: Path) -> Path:
+    other = Path(shutil.copytree(digits, tmp_path / "reversed"))
+    change(other, lambda data: data["categories"].reverse())
+    return other
+
+
+def test_labels_in_the_order_of_the_file_are_taken(reversed_folder, base, tmp_path):
+    data = read_data(str(reversed_folder), {}, base)
+    assert data.classes == REVERSED
+    config = loader_config(
+        tmp_path / "c.py", source(reversed_folder, "train"), source(reversed_folder, "val")
+    )
+    assert read_data(config, {}, base).classes == REVERSED
+
+
+@pytest.mark.parametrize("wrapped", ["{}", "dict(type='RepeatDataset', times=2, dataset={})"])
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        (("reversed", DIGITS), ("reversed", DIGITS)),  # metainfo in another order than the file
+        (("data", None), ("reversed", None)),  # train and val in different orders
+        (("data", DIGITS), ("reversed", DIGITS)),
+        (("data", DIGITS), ("data", REVERSED)),
+    ],
+)
+def test_labels_that_would_be_swapped_are_told(
+    folder, reversed_folder, base, tmp_path, wrapped, train, val
+):
+    config = loader_config(
+        tmp_path / "c.py",
+        wrapped.format(source(tmp_path / train[0], "train", train[1])),
+        wrapped.format(source(tmp_path / val[0], "val", val[1])),
+    )
+    with pytest.raises(DataError) as caught:
+        read_data(config, {}, base)
+    assert str(list(DIGITS)) in str(caught.value) and str(list(REVERSED)) in str(caught.value)
+    with pytest.raises(DataError):
+        read_data(None, read_config(config), base)
+
+
+def test_joined_files_of_two_orders_are_told(folder, reversed_folder, base, tmp_path):
+    pieces = ", ".join(source(f, "train", DIGITS) for f in (folder, reversed_folder))
+    config = loader_config(
+        tmp_path / "c.py",
+        f"dict(type='ConcatDataset', datasets=[{pieces}])",
+        source(folder, "val", DIGITS),
+    )
+    with pytest.raises(DataError, match=r"numbers labels in the order of the file.*reversed/"):
+        read_data(config, {}, base)
+
+
+def test_an_evaluator_with_another_order_is_told(folder, reversed_folder, base, tmp_path):
+    config = loader_config(
+        tmp_path / "c.py",
+        source(folder, "train", DIGITS),
+        source(folder, "val", DIGITS),
+        "val_evaluator = dict(type='CocoMetric', "
+        f"ann_file='{reversed_folder}/annotations/instances_val.json')",
+    )
+    with pytest.raises(DataError, match=r"order of the file.*reversed/"):
+        read_data(config, {}, base)
+
+
+def test_classes_that_the_file_does_not_have_are_told(folder, base, tmp_path):
+    classes = ("zero", *DIGITS[1:])
+    config = loader_config(
+        tmp_path / "c.py", source(folder, "train", classes), source(folder, "val", classes)
+    )
+    with pytest.raises(DataError, match=r"train\.json has no category 'zero'; expected"):
+        read_data(config, {}, base)
+
+
+def test_a_part_of_the_classes_may_be_learnt(folder, base, tmp_path):
+    classes = ("1", "3")
+    config = loader_config(
+        tmp_path / "c.py", source(folder, "train", classes), source(folder, "val", classes)
+    )
+    data = read_data(config, {}, base)
+    assert data.classes == classes
+    names = {name for _, name in labelled(build(data.settings["train_dataloader"]["dataset"]))}
+    assert names == {"1", "3"}
+
+
+def test_classes_may_lie_in_a_file(folder, base, tmp_path):
+    (tmp_path / "classes.txt").write_text("\n".join(DIGITS))
+    config = loader_config(tmp_path / "c.py", source(folder, "train"), source(folder, "val"))
+    student = read_config(config)
+    metainfo = dict(classes=str(tmp_path / "classes.txt"))
+    student["train_dataloader"]["dataset"]["metainfo"] = metainfo
+    assert read_data(None, student, base).classes == DIGITS
+
+
+def polygons(data: dict[str, Any]) -> None:
+    for annotation in data["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_masks_are_looked_for_in_both_parts(folder, base, split):
+    change(folder, polygons)
+    read_data(str(folder), read_config(MASKS), base)
+    change(folder, lambda data: data["annotations"][1].pop("segmentation"), split)
+    with pytest.raises(DataError, match=rf"learns masks, and 1 of .*instances_{split}\.json"):
+        read_data(str(folder), read_config(MASKS), base)
+
+
+def test_an_evaluator_of_masks_needs_them(folder, base):
+    change(folder, polygons, "train")
+    change(folder, lambda d: [a.pop("segmentation", 0) for a in d["annotations"]], "val")
+    student = read_config(MASKS)
+    for transform in student["val_dataloader"]["dataset"]["pipeline"]:
+        transform.pop("with_mask", None)
+    with pytest.raises(DataError, match=r"val_evaluator compares masks .*instances_val\.json"):
+        read_data(str(folder), student, base)
+
+
+def test_no_object_to_learn_from_is_told(folder, base):
+    change(folder, lambda data: data["annotations"].clear(), "train")
+    student = read_config(FASTER)
+    with pytest.raises(DataError, match=r"instances_train\.json has no object of any class"):
+        read_data(str(folder), student, base)
+    # With every image kept, there is background.
+    student["train_dataloader"]["dataset"]["filter_cfg"] = None
+    data = read_data(str(folder), student, base)
+    assert len(build(data.settings["train_dataloader"]["dataset"])) == 24
+
+
+def test_images_that_are_all_too_small_are_told(folder, base):
+    student = read_config(FASTER)
+    student["train_dataloader"]["dataset"]["filter_cfg"]["min_size"] = 65
+    with pytest.raises(DataError, match="less than 65 pixels on a side"):
+        read_data(str(folder), student, base)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openimages/faster-rcnn_r50_fpn_32xb2-1x_openimages.py",
+        "lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py",
+        "cityscapes/faster-rcnn_r50_fpn_1x_cityscapes.py",
+        "deepfashion/mask-rcnn_r50_fpn_15e_deepfashion.py",
+        "objects365/retinanet_r50_fpn_1x_objects365v1.py",
+    ],
+)
+def test_students_of_other_data_sets_learn_from_a_folder(folder, base, name):
+    change(folder, polygons)
+    data = read_data(str(folder), read_config(f"mmdet::{name}"), base)
+    for part in ("train", "val", "test"):
+        dataset = build(data.settings[f"{part}_dataloader"]["dataset"])
+        assert dataset.metainfo["classes"] == DIGITS and labelled(
+            getattr(dataset, "dataset", dataset)
+        )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kd_det.compat.mmcv_kernels_roi import compute_dtype
+from kd_det.compat.mmcv.common import compute_dtype
 
 
 def sigmoid_focal_loss_forward(

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from kd_det.compat import mmcv_ops
+from kd_det.compat.mmcv import extension
 
-BREAKAGE = {"mmcv_ops": "import mmcv.ops"}
+BREAKAGE = {"mmcv": "import mmcv.ops"}
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 # `import_module`, since mmcv.ops has functions of the same names as these modules
@@ -40,24 +40,24 @@ def compiled_mmcv() -> bool:
 @pytest.fixture(autouse=True)
 def our_kernels(monkeypatch):
     """mmcv's Python code on top of our module, whatever else is installed."""
-    spec = mmcv_ops._Finder().find_spec("mmcv._ext", None)
+    spec = extension._Finder().find_spec("mmcv._ext", None)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for user in MODULES:
         monkeypatch.setattr(user, "ext_module", module)
 
 
-def test_breaks_without_the_mend(unmended):
+def test_breaks_without_the_patch(unpatched):
     if compiled_mmcv():
-        assert unmended["mmcv_ops"] is None
+        assert unpatched["mmcv"] is None
     else:
-        assert "mmcv._ext" in unmended["mmcv_ops"]
+        assert "mmcv._ext" in unpatched["mmcv"]
 
 
 def test_a_compiled_extension_wins():
     kinds = [finder if isinstance(finder, type) else type(finder) for finder in sys.meta_path]
-    assert kinds.index(mmcv_ops._Finder) > kinds.index(importlib.machinery.PathFinder)
-    ours = sys.modules["mmcv._ext"].__spec__.origin == mmcv_ops.__file__
+    assert kinds.index(extension._Finder) > kinds.index(importlib.machinery.PathFinder)
+    ours = sys.modules["mmcv._ext"].__spec__.origin == extension.__file__
     assert ours != compiled_mmcv()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_det.compat.mmcv_kernels_roi import compute_dtype
+from kd_det.compat.mmcv.common import compute_dtype
 
 
 def deform_conv_forward(

@@ -17,9 +17,10 @@ import torch
 import torchvision  # also registers torch.ops.torchvision
 from torch import Tensor
 
-from kd_det.compat.mmcv_kernels_deform import DEFORM_OPS
-from kd_det.compat.mmcv_kernels_focal import FOCAL_OPS
-from kd_det.compat.mmcv_kernels_roi import ROI_OPS, compute_dtype
+from kd_det.compat.mmcv.common import compute_dtype
+from kd_det.compat.mmcv.deform_conv import DEFORM_OPS
+from kd_det.compat.mmcv.focal_loss import FOCAL_OPS
+from kd_det.compat.mmcv.roi import ROI_OPS
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:

@@ -18,10 +18,10 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
-_EXTENSION = "mmcv._ext"
+from kd_det.compat.mmcv.common import EXTENSION, not_provided
 
 
-def mend() -> None:
+def patch() -> None:
     """Offer an `mmcv._ext`, to be asked last."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
@@ -33,41 +33,31 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != _EXTENSION:
+        if fullname != EXTENSION:
             return None
         return ModuleSpec(fullname, _Loader(), origin=__file__)
 
 
 class _Loader(Loader):
-    """Fills the module with the ops that exist and a `__getattr__` for those that don't."""
+    """Fills the module with the ops that exist and a `__getattr__` for those that are missing."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        from kd_det.compat import mmcv_kernels
+        from kd_det.compat.mmcv.ops import OPS  # loads torch and torchvision
 
-        vars(module).update(mmcv_kernels.OPS)
+        vars(module).update(OPS)
         vars(module)["__getattr__"] = _missing_op
 
 
 def _missing_op(name: str) -> Callable[..., NoReturn]:
     """What `mmcv._ext.<name>` is where nothing provides the op: a function that says so."""
     if name.startswith("_"):  # asked for by the import system and by inspection, never an op
-        raise AttributeError(f"module {_EXTENSION!r} has no attribute {name!r}")
+        raise AttributeError(f"module {EXTENSION!r} has no attribute {name!r}")
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise not_provided(name)
 
     refuse.__name__ = refuse.__qualname__ = name
     return refuse
-
-
-def not_provided(what: str) -> NotImplementedError:
-    """The error of an op (or a mode of one) that only compiled mmcv has."""
-    return NotImplementedError(
-        f"mmcv op {what!r} needs compiled mmcv: this mmcv has no extension `{_EXTENSION}`, and "
-        "neither torchvision nor kd_det provides the op. Remedy: pip uninstall mmcv-lite, then "
-        'pip install --no-build-isolation "mmcv>=2.0.0rc4,<2.2.0" (it compiles for some minutes; '
-        "for GPUs set MMCV_WITH_OPS=1 and FORCE_CUDA=1)."
-    )

@@ -8,12 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kd_det.compat.mmcv_ops import not_provided
-
-
-def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """float32 for the 16-bit types, else the tensor's own."""
-    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+from kd_det.compat.mmcv.common import compute_dtype, not_provided
 
 
 def roi_align_forward(

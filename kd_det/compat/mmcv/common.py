@@ -1,0 +1,23 @@
+"""What the ops of `mmcv._ext` share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EXTENSION = "mmcv._ext"
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """float32 for the 16-bit types, else the tensor's own."""
+    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+
+
+def not_provided(what: str) -> NotImplementedError:
+    """Return the error of an op (or a mode of one) that only a compiled mmcv has."""
+    return NotImplementedError(
+        f"mmcv op {what!r} needs compiled mmcv: this mmcv has no extension `{EXTENSION}`, and "
+        "neither torchvision nor kd_det provides the op. Remedy: pip uninstall mmcv-lite, then "
+        'pip install --no-build-isolation "mmcv>=2.0.0rc4,<2.2.0" (it compiles for some minutes; '
+        "for GPUs set MMCV_WITH_OPS=1 and FORCE_CUDA=1)."
+    )

@@ -1,0 +1,189 @@
+"""Check annotation files in COCO's format: every id, every image, every key that mmdet reads.
+
+mmdet and pycocotools take each entry for granted: an annotation whose category or image does not
+exist is dropped, two images of one id share their boxes, and a missing key ends in a ``KeyError``
+after the models were built.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import locale
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_det.datasets.coco import (
+    KEYS,
+    Annotations,
+    DataError,
+    Entry,
+    Repair,
+    parse,
+    refuse,
+    split_categories,
+)
+from kd_det.datasets.coco_fields import complete_fields
+from kd_det.datasets.images import check_images
+
+
+def check_annotations(
+    path: Path, folders: Sequence[Path], evaluated: bool = False, labelled: bool = True
+) -> Annotations:
+    """Read an annotation file, check all entries and images, and compute what can be computed.
+
+    Args:
+        path: The file, which is never written.
+        folders: Where images may lie; the one that has most of them is taken.
+        evaluated: Whether detections are compared with it by pycocotools.
+        labelled: Whether it must have annotations; a test set may have none.
+
+    Raises:
+        DataError: If it is not in COCO's detection format, an entry lacks what cannot be computed,
+            ids are unknown or not unique, or an image is missing or cannot be read.
+        OSError: If it cannot be read.
+    """
+    raw = path.read_bytes()
+    data = parse(path, raw, KEYS if labelled else ("images", "categories"))
+    data.setdefault("annotations", [])
+    found = Annotations(path, data, folders[0])
+    encoding = json.detect_encoding(raw)  # type: ignore[attr-defined]
+    if encoding != "utf-8":
+        name = "a byte order mark" if encoding == "utf-8-sig" else f"the encoding {encoding}"
+        found.repairs.append(Repair(f"{name} changed to plain text"))
+    elif not raw.isascii() and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
+        found.repairs.append(Repair("letters beyond ASCII escaped, which this locale cannot read"))
+    _check_categories(found)
+    _check_image_entries(found)
+    _check_annotation_entries(found, evaluated)
+    _require_names(found)
+    check_images(found, folders)
+    if evaluated and labelled and not data["annotations"]:
+        found.warnings.append(f"{path} has no objects, so every mAP will be -1")
+    return found
+
+
+def _check_categories(found: Annotations) -> None:
+    categories = found.data["categories"]
+    if not categories:
+        raise DataError(f"{found.path}: there are no categories in it")
+    refuse(
+        found, "categories", [c for c in categories if c.get("name") in (None, "")],
+        "have no 'name'", "give each a name",
+    )  # fmt: skip
+    numbers = [c for c in categories if not isinstance(c["name"], str)]
+    for category in numbers:
+        category["name"] = str(category["name"])
+    if numbers:
+        found.repairs.append(Repair(f"{len(numbers)} names of categories from numbers to text"))
+    _normalise_ids(found, "categories", "id")
+    _require_unique(found, "categories")
+
+
+def _check_image_entries(found: Annotations) -> None:
+    images = found.data["images"]
+    if not images:
+        raise DataError(f"{found.path}: there are no images in it")
+    _normalise_ids(found, "images", "id")
+    _require_unique(found, "images")
+    refuse(
+        found, "images",
+        [i for i in images if not isinstance(i.get("file_name"), str) or not i["file_name"]],
+        "have no 'file_name'", "name the file of each",
+    )  # fmt: skip
+
+
+def _check_annotation_entries(found: Annotations, evaluated: bool) -> None:
+    annotations = found.data["annotations"]
+    for key, kind in (("image_id", "images"), ("category_id", "categories")):
+        _normalise_ids(found, "annotations", key)
+        known = {entry["id"] for entry in found.data[kind]}
+        refuse(
+            found, "annotations", [a for a in annotations if a[key] not in known],
+            f"have an unknown {key} (no such id in {kind})",
+            "mmdet would drop them, and if ids are shifted by one, the others are wrong too: "
+            f"correct {key}, or remove them",
+        )  # fmt: skip
+    _remove_repeated(found)
+    _number_annotations(found, evaluated)
+    complete_fields(found)
+
+
+def _require_names(found: Annotations) -> None:
+    """Raise ``DataError`` if two classes have one name."""
+    names = Counter(split_categories(found.data)[0])
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if twice:
+        raise DataError(
+            f"{found.path}: expected categories of different names, found several called "
+            f"{', '.join(twice)}"
+        )
+
+
+def _normalise_ids(found: Annotations, kind: str, key: str) -> None:
+    """Let ids be integers, or text that is no number (on both sides of a reference)."""
+    changed, invalid = 0, []
+    for entry in found.data[kind]:
+        value = entry.get(key)
+        if type(value) is int:
+            continue
+        number = _whole_number(value)
+        if number is not None:
+            entry[key] = number
+            changed += 1
+        elif not (isinstance(value, str) and value):
+            invalid.append(entry)
+    refuse(found, kind, invalid, f"have no {key}, or one that is not valid", f"give each its {key}")
+    if changed:
+        found.repairs.append(Repair(f"{changed} {key} of {kind} from text to numbers"))
+
+
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def _require_unique(found: Annotations, kind: str) -> None:
+    """Entries that are the same in all may be repeated: pycocotools keeps one of each id."""
+    first: dict[Any, Entry] = {}
+    repeated = [e for e in found.data[kind] if first.setdefault(e["id"], e) != e]
+    refuse(
+        found, kind, repeated,
+        f"have an id that another one has before them (id {repeated[0]['id']!r})"
+        if repeated else "",
+        "mmdet would put annotations of one on the other; give each an id of its own",
+    )  # fmt: skip
+
+
+def _remove_repeated(found: Annotations) -> None:
+    """Remove annotations that are the same in all, with the id."""
+    annotations = found.data["annotations"]
+    if len({str(a.get("id")) for a in annotations}) < len(annotations):
+        kept = list({json.dumps(a, sort_keys=True): a for a in annotations if "id" in a}.values())
+        kept += [a for a in annotations if "id" not in a]
+        if len(kept) < len(annotations):
+            text = f"{len(annotations) - len(kept)} annotations removed that are there twice"
+            found.repairs.append(Repair(text))
+            found.data["annotations"] = kept
+
+
+def _number_annotations(found: Annotations, evaluated: bool) -> None:
+    """Number annotations from 1 where their ids cannot be used as they are."""
+    annotations = found.data["annotations"]
+    ids = [a["id"] if isinstance(a.get("id"), int) else None for a in annotations]
+    required = True
+    if None in ids:
+        reason = "that were missing or text"
+    elif len(set(ids)) < len(ids):
+        reason = "that were not unique"
+    elif evaluated and 0 in ids:
+        # cocoeval.py keeps the id of what a detection matched, and takes 0 for no match.
+        reason, required = "since pycocotools never matches the id 0", False
+    else:
+        return
+    for number, annotation in enumerate(annotations, 1):
+        annotation["id"] = number
+    found.repairs.append(Repair(f"ids of annotations, {reason}", required))

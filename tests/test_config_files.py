@@ -1,0 +1,132 @@
+"""Files that any config names are checked before anything is built, whoever wrote the config."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from small import digits_config
+
+from kd_det.config_files import check_files
+from kd_det.datasets.coco import DataError
+from kd_det.errors import InvalidInputError
+
+Data = dict[str, Any]
+
+
+@pytest.fixture
+def folder(digits: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits, tmp_path / "data"))
+
+
+@pytest.fixture
+def cfg(folder: Path, tmp_path: Path) -> Config:
+    return digits_config("plain", folder, tmp_path / "work")
+
+
+def annotations(folder: Path, split: str = "train") -> Path:
+    return folder / "annotations" / f"instances_{split}.json"
+
+
+def change(path: Path, edit: Callable[[Data], object]) -> None:
+    data = json.loads(path.read_text())
+    edit(data)
+    path.write_text(json.dumps(data))
+
+
+def test_what_is_valid_passes(cfg):
+    check_files(cfg, ("train", "val", "test"))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d["images"][2].update(file_name="gone.png"), "missing in .*: gone.png"),
+        (lambda d: d["images"][2].update(id=d["images"][0]["id"]), "images have an id that"),
+        (
+            lambda d: d["annotations"][3].update(category_id=77),
+            "have an unknown category_id",
+        ),
+        (lambda d: d["categories"].reverse(), "numbers labels in the order of the file"),
+        (lambda d: d["categories"][3].update(name="three"), "has no category '3'"),
+        (lambda d: [a.pop("area") for a in d["annotations"]], "is not as mmdet needs it: .* area"),
+    ],
+)
+def test_annotations_are_checked(cfg, folder, split, edit, message):
+    change(annotations(folder, split), edit)
+    with pytest.raises(DataError, match=message) as caught:
+        check_files(cfg, ("train", "val"))
+    assert f"instances_{split}.json" in str(caught.value)
+
+
+def test_an_image_of_no_bytes_is_named(cfg, folder):
+    image = sorted((folder / "train").iterdir())[5]
+    image.write_bytes(b"")
+    with pytest.raises(DataError, match=f"failed to load image .*{image.name}"):
+        check_files(cfg, ("train",))
+    check_files(cfg, ("val",))
+
+
+def test_what_mmdet_does_not_need_may_be_missing(cfg, folder):
+    """Crowd flags in training: mmdet takes none for 0."""
+    change(annotations(folder), lambda d: [a.pop("iscrowd") for a in d["annotations"]])
+    check_files(cfg, ("train",))
+
+
+def test_a_test_set_needs_no_annotations(cfg, folder):
+    change(annotations(folder, "val"), lambda d: d.pop("annotations"))
+    check_files(cfg, ("test",))
+    with pytest.raises(DataError, match="found no annotations"):
+        check_files(cfg, ("val",))
+
+
+def test_each_piece_of_joined_data_is_checked(cfg, folder, tmp_path):
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    change(annotations(other), lambda d: d["categories"].reverse())
+    one = cfg.train_dataloader.dataset
+    two = {**one, "data_root": str(other)}
+    cfg.train_dataloader.dataset = dict(
+        type="RepeatDataset", times=2, dataset=dict(type="ConcatDataset", datasets=[one, two])
+    )
+    with pytest.raises(DataError, match=r"order of the file.*other/annotations"):
+        check_files(cfg, ("train",))
+
+
+def test_a_byte_order_mark_is_told(cfg, folder):
+    path = annotations(folder)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    with pytest.raises(DataError, match="is not as mmdet needs it: a byte order mark"):
+        check_files(cfg, ("train",))
+
+
+@pytest.mark.parametrize("kind", ["Objects365V1Dataset", "NobodysDataset"])
+def test_datasets_that_read_files_in_another_way_are_left_to_mmdet(cfg, folder, kind):
+    change(annotations(folder), lambda d: d["categories"].reverse())
+    cfg.train_dataloader.dataset.type = kind
+    check_files(cfg, ("train",))
+    annotations(folder).write_text("<html>")
+    with pytest.raises(InvalidInputError, match=r"expected JSON in COCO format, found b'<html>'"):
+        check_files(cfg, ("train",))
+
+
+@pytest.mark.parametrize(
+    "where", [{"data_root": "s3://bucket/"}, {"backend_args": dict(backend="petrel")}]
+)
+def test_data_that_is_elsewhere_is_not_looked_for(cfg, where):
+    cfg.train_dataloader.dataset.update(where)
+    check_files(cfg, ("train",))
+
+
+def test_types_may_be_classes(cfg, folder):
+    from mmdet.datasets import CocoDataset
+
+    cfg.train_dataloader.dataset.type = CocoDataset
+    change(annotations(folder), lambda d: d["categories"].reverse())
+    with pytest.raises(DataError, match="order of the file"):
+        check_files(cfg, ("train",))
