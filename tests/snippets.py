@@ -16,7 +16,8 @@ PAGES = [
 FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$", re.M | re.S)
 # A command with arguments, inside a sentence.
 INLINE = re.compile(
-    r"(?<!`)`((?:python (?:tools|benchmarks)/[^\s`]+|kd-det \w+|tools/dist_train\.sh|make) [^`]+)`(?!`)"
+    r"(?<!`)`((?:python (?:tools|benchmarks)/[^\s`]+|kd-det \w+|tools/dist_train\.sh|make) [^`]+)"
+    r"`(?!`)"
 )
 
 
