@@ -216,7 +216,8 @@ def check_config(args: argparse.Namespace) -> None:
         return
     if not Path(name).exists() and name.startswith(MADE):
         return
-    cfg = read_config(name)
+    method = getattr(args, "method", None)
+    cfg = read_config(name, method) if method else read_config(name)
     known = cfg.keys() | inspect.signature(Runner).parameters
     assert {key.split(".")[0] for key in args.cfg_options or {}} <= known
     cfg.merge_from_dict(args.cfg_options or {})
