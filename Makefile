@@ -16,6 +16,7 @@ lint: env
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports
 
 docs: env
 	$(PY) -m mkdocs build --strict

@@ -69,6 +69,13 @@ setup(
             "mkdocstrings[python]>=1.0.8",
             "pymdown-extensions>=13.1",
         ],
-        "dev": ["hypothesis>=6.170", "mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17"],
+        "dev": [
+            "hypothesis>=6.170",
+            "import-linter>=2.17",
+            "mypy>=2.4",
+            "pytest>=9.2",
+            "pytest-xdist>=3.8",
+            "ruff>=0.17",
+        ],
     },
 )

@@ -13,7 +13,7 @@ from _bench.timing import Budget
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
-import kd_det  # noqa: F401  (mends the stack before anything else is imported)
+import kd_det  # noqa: F401  (patches the stack before anything else is imported)
 from kd_det.commands import common
 from kd_det.files import write_atomically
 

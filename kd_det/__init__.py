@@ -13,7 +13,7 @@ from kd_det import compat
 from kd_det.version import __version__
 
 if TYPE_CHECKING:
-    from kd_det.algorithms import FixedTeacherDistill, RoITeacherDistill
+    from kd_det.algorithms import FixedTeacherDistill, RoITeacherDistill, TeacherDistill
     from kd_det.hooks import (
         ClassCenterHook,
         EmbeddingMonitorHook,
@@ -35,6 +35,7 @@ __all__ = [
     "RoITeacherDistill",
     "StudentExportHook",
     "TeacherAccuracyHook",
+    "TeacherDistill",
     "__version__",
     "distill_config",
 ]
@@ -42,6 +43,7 @@ __all__ = [
 _LAZY = {
     "FixedTeacherDistill": "kd_det.algorithms",
     "RoITeacherDistill": "kd_det.algorithms",
+    "TeacherDistill": "kd_det.algorithms",
     "ClassCenterHook": "kd_det.hooks",
     "EmbeddingMonitorHook": "kd_det.hooks",
     "LossBalanceHook": "kd_det.hooks",

@@ -1,9 +1,9 @@
 """Class centers: the mean of a teacher's embeddings for each class.
 
-Needs torch alone; reading and writing files needs ``safetensors`` besides.
+Needs torch alone; reading and writing files also needs ``safetensors``.
 
 File format (version 1): one ``.safetensors`` file with ``centers`` float32 ``[C, D]`` and
-``counts`` int64 ``[C]``. Its metadata, all strings, say where the means come from:
+``counts`` int64 ``[C]``. Its metadata, all strings, describe the origin of the means:
 ``format_version``, ``class_names`` (a JSON list), ``embedding`` (where it was recorded),
 ``teacher_sha256``, ``dataset``, ``kd_det_version``, and ``checksum``, a SHA-256 of both tensors.
 """
@@ -79,7 +79,7 @@ class ClassCenters:
         self._counts += torch.bincount(labels, minlength=self.num_classes)
 
     def merge(self, other: ClassCenters) -> None:
-        """Add what ``other`` has seen.
+        """Add the sums and counts of ``other``.
 
         Raises:
             ValueError: If class count or embedding size differ.
@@ -93,7 +93,7 @@ class ClassCenters:
         self._counts += other._counts.to(self._counts.device)
 
     def all_reduce(self) -> None:
-        """Add what all ranks have seen; every rank ends with the same sums.
+        """Add the sums and counts of all ranks; every rank ends with the same.
 
         Does nothing where no process group is initialised.
         """
@@ -119,6 +119,15 @@ class ClassCenters:
         """Mean embedding of each class, float32 ``[C, D]``; zero for a class never seen."""
         return (self._sums / self._counts.clamp(min=1).unsqueeze(1)).float()
 
+    def require_finite(self) -> None:
+        """Raise :class:`ClassCentersError` if a mean is not finite; names the classes."""
+        broken = (~self.means.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if broken:
+            raise ClassCentersError(
+                f"the centers of classes {broken} are not finite: the teacher gave embeddings "
+                "with inf or NaN"
+            )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file under a temporary name, then rename it; needs ``safetensors``.
 
@@ -127,13 +136,8 @@ class ClassCenters:
         """
         from safetensors.torch import save
 
+        self.require_finite()
         means = self.means.cpu()
-        broken = (~means.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        if broken:
-            raise ClassCentersError(
-                f"the centers of classes {broken} are not finite: the teacher gave embeddings "
-                "with inf or NaN"
-            )
         counts = self._counts.cpu()
         checksum = _checksum(means, counts)
         metadata = {**self.metadata, "format_version": FORMAT_VERSION, "checksum": checksum}
@@ -151,20 +155,20 @@ class ClassCenters:
     ) -> ClassCenters:
         """Read a file written by :meth:`save`, or the published JSON form.
 
-        The JSON form is an object from class index as text to a list of D numbers. It says
-        nothing of its origin: ``metadata`` is not compared, and every class counts once.
+        The JSON form is an object from class index as text to a list of D numbers. It has no
+        metadata: ``metadata`` is not compared, and every class has count 1.
 
         Args:
             path: The file, ``.safetensors`` or ``.json``.
             num_classes: Number of classes that the run needs; None accepts any.
             embed_dim: Embedding size that the run needs; None accepts any.
-            metadata: Entries that the file's metadata must have, for example
+            metadata: Required entries of the file's metadata, for example
                 ``teacher_sha256`` and ``class_names``.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ClassCentersError: If it is not such a file, or does not fit; says what was
-                expected and what was found.
+            ClassCentersError: If the file is of another kind, damaged, or does not fit; says
+                what was expected and what was found.
         """
         path = Path(path)
         if not path.is_file():
@@ -190,7 +194,7 @@ class ClassCenters:
 
 
 def class_names_text(names: Sequence[str]) -> str:
-    """Class names as they stand in the metadata."""
+    """Write class names as the metadata has them, as a JSON list."""
     return json.dumps(list(names), ensure_ascii=False)
 
 

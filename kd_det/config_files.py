@@ -67,6 +67,23 @@ def model_config(cfg: Config, part: str) -> ConfigDict:
     return model
 
 
+def drop_hooks_of_none(cfg: Config) -> None:
+    """Take out of ``default_hooks`` what is None there: the hook of a base that is not wanted.
+
+    MMEngine's Runner does that for its own hooks alone.
+    """
+    hooks = cfg.get("default_hooks") or {}
+    for name in [name for name, hook in hooks.items() if hook is None]:
+        # Under these names MMEngine has hooks that are there unless None says otherwise.
+        if name not in RUNNER_HOOKS:
+            del hooks[name]
+
+
+RUNNER_HOOKS = {
+    "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
+}  # fmt: skip
+
+
 def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
     """Look for the local files that ``parts`` of the config will read, and check annotations.
 

@@ -110,38 +110,21 @@ def _described(level: BaseRecorder, indices: Mapping[str, Any]) -> str:
     return f"{kind}{level.source}{item}{call}"
 
 
-def parts(recorder: BaseRecorder) -> list[BaseRecorder]:
-    """The recorder itself, or those of the levels of a pyramid."""
-    return recorder._levels if isinstance(recorder, PyramidRecorder) else [recorder]
+def flat(recorders: Iterable[BaseRecorder]) -> Iterator[BaseRecorder]:
+    """The recorders, a pyramid's replaced by those of its levels."""
+    for recorder in recorders:
+        yield from recorder._levels if isinstance(recorder, PyramidRecorder) else [recorder]
 
 
 @contextmanager
 def recording(recorders: Iterable[BaseRecorder], go_on: bool = False) -> Iterator[None]:
     """Record; with ``go_on`` behind what was recorded before, which MMRazor's drop."""
     with ExitStack() as stack:
-        for recorder in _flat(recorders):
-            before = recorder.data_buffer if go_on else []
-            stack.enter_context(recorder)
-            # In place: what records functions holds on to the list.
-            recorder.data_buffer.extend(before)
-        yield
-
-
-@contextmanager
-def paused(recorders: Iterable[BaseRecorder]) -> Iterator[None]:
-    """Inside of :func:`recording`, do not record for a while."""
-    recorders = list(_flat(recorders))
-    for recorder in recorders:
-        recorder.__exit__(None, None, None)
-    try:
-        yield
-    finally:
-        for recorder in recorders:
+        for recorder in flat(recorders):
             before = recorder.data_buffer
-            recorder.__enter__()
-            recorder.data_buffer.extend(before)
-
-
-def _flat(recorders: Iterable[BaseRecorder]) -> Iterator[BaseRecorder]:
-    for recorder in recorders:
-        yield from parts(recorder)
+            stack.enter_context(recorder)
+            # A recorder of a parameter keeps its list.
+            if go_on and recorder.data_buffer is not before:
+                # In place: a recorder of a function holds on to the list.
+                recorder.data_buffer.extend(before)
+        yield

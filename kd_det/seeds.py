@@ -1,4 +1,4 @@
-"""Random numbers that follow from where they are used; needs numpy and torch alone."""
+"""RNG seeds that follow from a place in training; needs numpy and torch alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-# What numbers are for, so that the same place gives others to each.
+# Purposes; the same place in training has another seed for each.
 MODEL, DATA, SAMPLING = range(3)
 
 
 class Seeds:
-    """Seeds for all generators, from numbers that say where in training one is."""
+    """Seeds of all generators (Python, numpy, torch), from the numbers of a place in training.
+
+    Args:
+        where: The place: purpose, seed of the run, epoch, index and the like.
+    """
 
     def __init__(self, *where: int) -> None:
         words = np.random.SeedSequence(where).generate_state(5)
@@ -30,7 +34,7 @@ class Seeds:
 
 @contextmanager
 def numbers_of(seeds: Seeds) -> Iterator[None]:
-    """Random numbers of ``seeds`` on the CPU; afterwards those that there would have been."""
+    """Seed the generators on the CPU with ``seeds``; restore their states at the end."""
     python, numpy, generator = random.getstate(), np.random.get_state(), torch.default_generator
     state = generator.get_state()
     random.seed(seeds.python)

@@ -1,4 +1,4 @@
-"""Times things against each other: in turns, so that what else a machine does hits all alike."""
+"""Time calls in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 def one_round(
     calls: Sequence[Callable[[], Any]], device: torch.device | str, first: int = 0
 ) -> list[float]:
-    """Seconds of each call, made one after the other.
+    """Time each call once, one after the other; seconds.
 
     Args:
-        calls: What is timed.
-        device: Waited for before and after each call.
-        first: Index of the call that is made first, of any number of turns.
+        calls: The calls to be timed.
+        device: Device to synchronize before and after each call.
+        first: Number of the call to begin with, modulo the number of calls; the number of the
+            round gives each call its turn.
     """
     times = [0.0] * len(calls)
     for i in range(first, first + len(calls)):
@@ -30,6 +31,6 @@ def one_round(
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait for all work queued on a GPU; does nothing for a CPU."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

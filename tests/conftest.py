@@ -7,13 +7,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
-# Runners would move models to a GPU, and numbers are compared with those of a CPU. To test the
-# kernels on a GPU: CUDA_VISIBLE_DEVICES=0 pytest tests/compat
+# Runners would move models to a GPU, and numbers are compared with those of a CPU. What is for a
+# GPU too takes `device`: CUDA_VISIBLE_DEVICES=0 pytest tests/losses tests/connectors tests/compat
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 GOLDEN = Path(__file__).parent / "golden"
+DEVICES = ["cpu"]
+if torch.cuda.is_available():
+    DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The CPU, and a GPU where there is one."""
+    return torch.device(request.param)
 
 
 @pytest.fixture(autouse=True)

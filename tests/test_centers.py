@@ -62,16 +62,16 @@ def assert_equal(found: ClassCenters, expected: ClassCenters) -> None:
 @pytest.mark.parametrize(
     "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str
 )
-def test_means_are_those_of_a_loop(samples, dtype):
+def test_means_are_those_of_a_loop(samples, dtype, device):
     emb, labels = samples[0].to(dtype), samples[1]
-    centers = gathered(emb, labels)
+    centers = gathered(emb.to(device), labels.to(device))
     means, counts = slow_means(emb, labels)
     assert centers.means.dtype == torch.float32
     assert centers.counts.dtype == torch.int64
     assert centers.counts.tolist() == counts
     # float32 keeps 24 bits: half a unit in the last place is a relative 2^-24.
     torch.testing.assert_close(
-        centers.means.double(), torch.tensor(means).double(), rtol=2e-7, atol=0
+        centers.means.cpu().double(), torch.tensor(means).double(), rtol=2e-7, atol=0
     )
 
 

@@ -97,10 +97,10 @@ def test_a_level_that_names_no_module_is_refused_when_the_model_is_built(level):
 
 
 @pytest.mark.parametrize("of_function", [False, True], ids=["module", "method"])
-def test_recording_goes_on_where_it_was_and_pauses(of_function):
+def test_recording_goes_on_where_it_was(of_function):
     from mmrazor.models.task_modules import MethodOutputsRecorder, ModuleOutputsRecorder
 
-    from kd_det.recorders import paused, recording
+    from kd_det.recorders import recording
 
     layer = nn.ReLU()
     recorder = (
@@ -111,29 +111,37 @@ def test_recording_goes_on_where_it_was_and_pauses(of_function):
     recorder.initialize(nn.ModuleDict({"layer": layer}))
     with recording([recorder]):
         layer(torch.tensor(1.0))
-        with paused([recorder]):
-            layer(torch.tensor(2.0))
-        layer(torch.tensor(3.0))
-    layer(torch.tensor(4.0))
+    layer(torch.tensor(2.0))
     with recording([recorder], go_on=True):
-        layer(torch.tensor(5.0))
-    assert [float(x) for x in recorder.data_buffer] == [1, 3, 5]
+        layer(torch.tensor(3.0))
+    assert [float(x) for x in recorder.data_buffer] == [1, 3]
     with recording([recorder]):
-        layer(torch.tensor(6.0))
-    assert [float(x) for x in recorder.data_buffer] == [6]
+        layer(torch.tensor(4.0))
+    assert [float(x) for x in recorder.data_buffer] == [4]
 
 
-def test_a_pyramid_goes_on_and_pauses_with_its_levels():
-    from kd_det.recorders import PyramidRecorder, paused, recording
+def test_a_pyramid_goes_on_with_its_levels():
+    from kd_det.recorders import PyramidRecorder, recording
 
     model = nn.ModuleDict({"fine": nn.Identity(), "deep": nn.Identity()})
     recorder = PyramidRecorder(["fine", "deep"])
     recorder.initialize(model)
     with recording([recorder]):
         model["fine"](torch.tensor(1.0))
-        with paused([recorder]):
-            model["deep"](torch.tensor(2.0))
         assert recorder.data_buffer == []
     with recording([recorder], go_on=True):
         model["deep"](torch.tensor(3.0))
     assert recorder.get_record_data() == [1, 3]
+
+
+def test_a_parameter_is_recorded_once_however_often_recording_goes_on():
+    from mmrazor.models.task_modules.recorder import ParameterRecorder
+
+    from kd_det.recorders import recording
+
+    recorder = ParameterRecorder("weight")
+    recorder.initialize(nn.Linear(1, 1))
+    for _ in range(3):
+        with recording([recorder], go_on=True):
+            pass
+    assert len(recorder.data_buffer) == 1

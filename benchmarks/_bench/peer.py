@@ -63,7 +63,7 @@ def _forget(model: Any) -> None:
 
 
 def _switch_inplace_on(model: Any) -> None:
-    # MMRazor means to switch it off; without our mend, on current torch, it does not.
+    # MMRazor means to switch it off; without our patch, on current torch, it does not.
     for module in [*model.student.modules(), *model.teacher.modules()]:
         if getattr(module, "inplace", None) is False:
             module.inplace = True

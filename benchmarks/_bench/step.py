@@ -81,7 +81,8 @@ def teacher_forward(pair: Pair) -> Callable[[], None]:
     model = pair.model
     with pair.autocast(), torch.no_grad():
         model._record(pair.inputs, pair.samples)
-    rois = [found.clone() for found in model._rois()] if model.teacher_scores_rois else []
+    reads_rois = getattr(model.probe, "scores", False)
+    rois = [found.clone() for found in model.probe.rois] if reads_rois else []
     model._forget_records()
 
     @torch.no_grad()

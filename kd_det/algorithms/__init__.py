@@ -1,8 +1,17 @@
-"""Algorithms: what runs teacher and student on one batch."""
+"""Algorithms: how teacher and student run on one batch."""
 
 from kd_det.algorithms.checkpoint import CheckpointError
-from kd_det.algorithms.fixed_teacher_distill import FixedTeacherDistill
-from kd_det.algorithms.roi_teacher_distill import RoITeacherDistill
+from kd_det.algorithms.teacher_distill import (
+    FixedTeacherDistill,
+    RoITeacherDistill,
+    TeacherDistill,
+)
 from kd_det.algorithms.wiring import WiringError
 
-__all__ = ["CheckpointError", "FixedTeacherDistill", "RoITeacherDistill", "WiringError"]
+__all__ = [
+    "CheckpointError",
+    "FixedTeacherDistill",
+    "RoITeacherDistill",
+    "TeacherDistill",
+    "WiringError",
+]

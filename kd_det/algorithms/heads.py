@@ -17,6 +17,7 @@ from mmdet.models.roi_heads import (
 )
 from torch import Tensor, nn
 
+from kd_det.algorithms.wiring import WiringError
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 
 TEACHER_STAGES = ("same", "last", "mean")
@@ -37,6 +38,27 @@ class StageMean(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Means ``[n, D]`` and ``[n, C]`` of the stages' embeddings and logits."""
         return torch.stack(list(embeddings)).mean(0), torch.stack(list(logits)).mean(0)
+
+
+def require_pair(student: nn.Module, teacher: nn.Module) -> None:
+    """Raise an error unless both sides score given RoIs, of equally many classes.
+
+    Raises:
+        TypeError: If a side is no two-stage detector with a supported head.
+        kd_det.algorithms.WiringError: If the two have other numbers of classes.
+    """
+    require_two_stage(student, "student")
+    require_two_stage(teacher, "teacher")
+    if num_classes(student) != num_classes(teacher):
+        raise WiringError(
+            f"the student has {num_classes(student)} classes and the teacher "
+            f"{num_classes(teacher)}; both must be trained on the same classes"
+        )
+
+
+def scores_rois(detector: nn.Module) -> bool:
+    """Whether a detector has an RoI head that scores given RoIs."""
+    return _why_not(detector) is None
 
 
 def require_two_stage(detector: nn.Module, who: str) -> None:
@@ -71,7 +93,7 @@ def roi_extractors(detector: TwoStageDetector) -> list[str]:
     return [f"{name}.{stage}" for stage in range(detector.roi_head.num_stages)]
 
 
-def num_classes(detector: TwoStageDetector) -> int:
+def num_classes(detector: Any) -> int:
     """Foreground classes of the RoI box heads."""
     return box_heads(detector)[0].num_classes
 
@@ -93,13 +115,13 @@ def choose_stage(
         f"the student is a {_describe(student)} and the teacher a {_describe(teacher)}, "
         f"found teacher_stage={option!r}"
     )
-    equal = is_cascade(student) and len(box_heads(student)) == len(box_heads(teacher))
     if option is not None and option not in TEACHER_STAGES:
         raise InvalidInputError(f"expected teacher_stage None or one of {TEACHER_STAGES}; {both}")
     if not is_cascade(teacher):
         if option is not None:
             raise InvalidInputError(f"teacher_stage needs a teacher that is a cascade; {both}")
         return None
+    equal = is_cascade(student) and len(box_heads(student)) == len(box_heads(teacher))
     if option == "same" and not equal:
         raise InvalidInputError(
             f"teacher_stage 'same' needs cascades of equally many stages; {both}"
@@ -139,7 +161,7 @@ def _why_not(detector: nn.Module) -> str | None:
 def _describe(detector: TwoStageDetector) -> str:
     name = type(detector).__name__
     if not is_cascade(detector):
-        return f"{name} with one box head"
+        return f"{name} with one box head" if hasattr(detector, "roi_head") else name
     return f"{name} of {len(box_heads(detector))} stages"
 
 

@@ -41,21 +41,24 @@ def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list
             under it has the same shape on both sides.
     """
     if isinstance(modules, str):
-        raise wiring.WiringError(f"inherit: expected a list of module names, found {modules!r}")
+        raise wiring.WiringError(
+            f"init_student_from_teacher: expected a list of module names, found {modules!r}"
+        )
     rows: dict[str, Row] = {}
     for module in modules:
         for who, model in (("student", student), ("teacher", teacher)):
             if not module or module not in dict(model.named_modules()):
                 raise wiring.WiringError(
-                    f"inherit names '{module}', but the {who} {type(model).__name__} has no such "
-                    f"module; it has {wiring.modules_near(model, module)}"
+                    f"init_student_from_teacher names '{module}', but the {who} "
+                    f"{type(model).__name__} has no such module; it has "
+                    f"{wiring.modules_near(model, module)}"
                 )
         ours, theirs = (_shapes(model, module) for model in (student, teacher))
         found = [Row(name, ours.get(name), theirs.get(name)) for name in ours | theirs]
         if not any(row.agrees for row in found):
             raise wiring.WiringError(
-                f"inherit names '{module}', but none of its tensors has the same shape in student "
-                f"and teacher:\n{table(found)}"
+                f"init_student_from_teacher names '{module}', but none of its tensors has the same "
+                f"shape in student and teacher:\n{table(found)}"
             )
         rows.update((row.name, row) for row in found)
     return list(rows.values())

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kd_det.algorithms.heads import box_heads, is_cascade, num_classes
 from kd_det.errors import InvalidInputError
-from kd_det.recorders import paused
+from kd_det.recorders import flat
 from kd_det.seeds import SAMPLING, Seeds, numbers_of
 
 
@@ -144,17 +144,21 @@ def score_ground_truth(
 def samplers_unrecorded(
     detector: TwoStageDetector, recorders: Iterable[BaseRecorder]
 ) -> Iterator[None]:
-    """Keep out of ``recorders`` what samplers do that score their candidates (OHEM, PISA).
+    """Drop from ``recorders`` what samplers do that score their candidates (OHEM, PISA).
 
     They call the box branch before it is called with the RoIs that they choose, which would no
     longer be the first record.
     """
-    recorders = list(recorders)
+    recorders = list(flat(recorders))
 
     def unrecorded(sample: Callable) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
-            with paused(recorders):
+            lengths = [len(recorder.data_buffer) for recorder in recorders]
+            try:
                 return sample(*args, **kwargs)
+            finally:
+                for recorder, length in zip(recorders, lengths):
+                    del recorder.data_buffer[length:]
 
         return call
 

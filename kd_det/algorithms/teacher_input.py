@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.models import DetDataPreprocessor
-from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
-from kd_det.algorithms.wiring import WiringError
+from kd_det.algorithms.wiring import WiringError, is_detector
 
-# What these do to an image is known; a subclass with a forward of its own may do anything.
-KNOWN_FORWARDS = (DetDataPreprocessor.forward, ImgDataPreprocessor.forward)
+# What these do to an image is known; a subclass with a forward of its own may do anything. By
+# name, since mmpretrain need not be installed.
+KNOWN_FORWARDS = (
+    "mmdet.models.data_preprocessors.data_preprocessor.DetDataPreprocessor.forward",
+    "mmengine.model.base_model.data_preprocessor.ImgDataPreprocessor.forward",
+    "mmpretrain.models.utils.data_preprocessor.ClsDataPreprocessor.forward",
+)
 
 
 class TeacherInput(nn.Module):
@@ -31,7 +34,8 @@ class TeacherInput(nn.Module):
     Outside of an image (``img_shape`` of its data sample) stands the teacher's ``pad_value``. The
     batch gets the size that the teacher's ``pad_size_divisor`` asks for; if it is also the
     student's, the size stays, so that the student's ``batch_augments`` may change it. Those of
-    the teacher are left out, since it is to see the student's images.
+    the teacher are left out, since it is to see the student's images. Images of a classifier,
+    which its ``batch_augments`` may have mixed, count as filling the batch.
 
     The result differs from that of the teacher's preprocessor by rounding alone, by less than
     5e-5 of a grey level, of 255.
@@ -41,8 +45,9 @@ class TeacherInput(nn.Module):
         theirs: The teacher's.
 
     Raises:
-        kd_det.algorithms.WiringError: If the two differ and one is neither mmdet's
-            ``DetDataPreprocessor`` nor mmengine's ``ImgDataPreprocessor``.
+        kd_det.algorithms.WiringError: If the two differ and one is none of mmdet's
+            ``DetDataPreprocessor``, mmengine's ``ImgDataPreprocessor`` and mmpretrain's
+            ``ClsDataPreprocessor``.
     """
 
     scale: Tensor
@@ -51,20 +56,36 @@ class TeacherInput(nn.Module):
     def __init__(self, ours: nn.Module, theirs: nn.Module) -> None:
         super().__init__()
         self.theirs = theirs
-        known = all(type(side).forward in KNOWN_FORWARDS for side in (ours, theirs))
+        known = all(_forward(side) in KNOWN_FORWARDS for side in (ours, theirs))
         if not known and _settings(ours) != _settings(theirs):
             raise WiringError(
                 "student and teacher preprocess images differently, expected on both sides "
-                "mmdet's DetDataPreprocessor or mmengine's ImgDataPreprocessor, between which "
-                f"images are converted; found student {_settings(ours)}, teacher "
-                f"{_settings(theirs)}"
+                "mmdet's DetDataPreprocessor, mmengine's ImgDataPreprocessor or mmpretrain's "
+                "ClsDataPreprocessor, between which images are converted; found student "
+                f"{_settings(ours)}, teacher {_settings(theirs)}"
             )
         self.is_identity = not known
         if known:
             self._read(ours, theirs)
 
+    @classmethod
+    def between(cls, ours: nn.Module, teacher: Any) -> TeacherInput:
+        """From the student's data preprocessor to the input of a teacher.
+
+        A classifier's preprocessor that does nothing is the default of one whose config gives it at
+        the top level, for both sides: the teacher's is the student's then.
+        """
+        theirs = teacher.data_preprocessor
+        does_nothing = not (
+            getattr(theirs, "_enable_normalize", False)
+            or _swaps(theirs)
+            or getattr(theirs, "pad_size_divisor", 1) > 1
+        )
+        return cls(ours, ours if does_nothing and not is_detector(teacher) else theirs)
+
     def _read(self, ours: Any, theirs: Any) -> None:
-        self.swap = ours._channel_conversion != theirs._channel_conversion
+        self.swap = _swaps(ours) != _swaps(theirs)
+        self.fills_batch = "mmpretrain" in _forward(ours)
         mean, std = _normalisation(ours)
         if self.swap:
             mean, std = mean.flip(0), std.flip(0)
@@ -82,7 +103,7 @@ class TeacherInput(nn.Module):
             and ours.pad_value == self.pad_value
         )
 
-    def forward(self, inputs: Tensor, data_samples: Sequence[Any]) -> Tensor:
+    def forward(self, inputs: Tensor, data_samples: Sequence[Any] | None) -> Tensor:
         """The teacher's batch ``[N, C, H', W']`` for the student's ``[N, C, H, W]``.
 
         Computed in float32 or higher, returned in the dtype of ``inputs``. Where both
@@ -90,7 +111,10 @@ class TeacherInput(nn.Module):
         """
         if self.is_identity:
             return inputs
-        shapes = [sample.metainfo["img_shape"][:2] for sample in data_samples]
+        if self.fills_batch or data_samples is None:
+            shapes = [tuple(inputs.shape[-2:])] * len(inputs)
+        else:
+            shapes = [sample.metainfo["img_shape"][:2] for sample in data_samples]
         height, width = inputs.shape[-2:] if self.keeps_size else self._padded_size(shapes)
         x = inputs[..., :height, :width]
         x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
@@ -127,6 +151,19 @@ class TeacherInput(nn.Module):
         return text
 
 
+def _forward(preprocessor: nn.Module) -> str:
+    """Where the ``forward`` of a preprocessor is defined."""
+    function = type(preprocessor).forward
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _swaps(preprocessor: Any) -> bool:
+    """Whether channels are swapped."""
+    return bool(
+        getattr(preprocessor, "to_rgb", getattr(preprocessor, "_channel_conversion", False))
+    )
+
+
 def _normalisation(preprocessor: Any) -> tuple[Tensor, Tensor]:
     """Mean and std, ``[C, 1, 1]`` or ``[1, 1, 1]`` in float64."""
     if not preprocessor._enable_normalize:
@@ -153,6 +190,6 @@ def _settings(preprocessor: nn.Module) -> dict[str, Any]:
         found[f"{prefix}type"] = type(module).__name__
         options = {k: v for k, v in vars(module).items() if not k.startswith("_")}
         options |= {k: v.flatten().tolist() for k, v in module.named_buffers(recurse=False)}
-        options["channel_swap"] = getattr(module, "_channel_conversion", None)
+        options["channel_swap"] = _swaps(module)
         found |= {f"{prefix}{k}": v for k, v in options.items() if k != "training"}
     return found

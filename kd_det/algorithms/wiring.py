@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from mmdet.models.detectors.base import BaseDetector
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
@@ -120,14 +121,45 @@ def shapes(value: Any) -> str:
     return type(value).__name__
 
 
-def dry_run_input(preprocessor: nn.Module | None = None) -> tuple[Tensor, list[DetDataSample]]:
-    """One blank image of ``SIDE`` pixels a side with one object, as a model gets it.
+def is_detector(model: nn.Module) -> bool:
+    """Whether a model is one of mmdet's detectors; others are taken for classifiers."""
+    return isinstance(model, BaseDetector)
+
+
+def sides(model: nn.Module) -> tuple[int, ...]:
+    """Sides of blank images, in pixels, of which one must fit ``model`` and its losses.
+
+    Classifiers are often made for images of one size, mostly of CIFAR's or of ImageNet's.
+    """
+    return (SIDE,) if is_detector(model) else (32, 224)
+
+
+def dry_run_input(
+    preprocessor: nn.Module | None = None, model: nn.Module | None = None, side: int = SIDE
+) -> tuple[Tensor, list[Any]]:
+    """One blank image of ``side`` pixels a side with one object, as a model gets it.
 
     Args:
         preprocessor: Pads the image as in evaluation: without ``batch_augments``, which may need
-            a running training. With None the image stays ``[1, 3, SIDE, SIDE]``.
+            a running training. With None the image stays ``[1, 3, side, side]``.
+        model: A detector or classifier; None for a detector.
+        side: Height and width.
     """
-    size = (SIDE, SIDE)
+    detects = model is None or is_detector(model)
+    sample = _detection_sample(side) if detects else _classification_sample(side)
+    batch: dict[str, Any] = {"inputs": torch.zeros(1, 3, side, side), "data_samples": [sample]}
+    if preprocessor is not None:
+        batch = preprocessor(batch, training=False)
+    inputs, samples = batch["inputs"], batch["data_samples"]
+    if detects:
+        # HTC and SCNet also learn a map of the scene, of the size of the padded image.
+        scene = torch.zeros(1, *inputs.shape[-2:], dtype=torch.int64, device=inputs.device)
+        samples[0].gt_sem_seg = PixelData(sem_seg=scene)
+    return inputs, samples
+
+
+def _detection_sample(side: int) -> DetDataSample:
+    size = (side, side)
     sample = DetDataSample(
         metainfo=dict(
             img_shape=size,
@@ -145,14 +177,13 @@ def dry_run_input(preprocessor: nn.Module | None = None) -> tuple[Tensor, list[D
     sample.ignored_instances = InstanceData(
         bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)
     )
-    batch: dict[str, Any] = {"inputs": torch.zeros(1, 3, *size), "data_samples": [sample]}
-    if preprocessor is not None:
-        batch = preprocessor(batch, training=False)
-    inputs, samples = batch["inputs"], batch["data_samples"]
-    # HTC and SCNet also learn a map of the scene, of the size of the padded image.
-    scene = torch.zeros(1, *inputs.shape[-2:], dtype=torch.int64, device=inputs.device)
-    samples[0].gt_sem_seg = PixelData(sem_seg=scene)
-    return inputs, samples
+    return sample
+
+
+def _classification_sample(side: int) -> Any:
+    from mmpretrain.structures import DataSample
+
+    return DataSample(metainfo=dict(img_shape=(side, side))).set_gt_label(0)
 
 
 def check_losses(distiller: ConfigurableDistiller, hint: str = "") -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Backbones that mmpretrain lacks: those of the distillation papers' classification studies."""
+"""Backbones of the distillation papers' classification studies that mmpretrain lacks."""
 
 from __future__ import annotations
 

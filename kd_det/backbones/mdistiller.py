@@ -1,4 +1,4 @@
-"""Reads the CIFAR-100 teachers that mdistiller publishes."""
+"""Read the CIFAR-100 teachers that mdistiller publishes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RENAMES = (
 
 
 def from_mdistiller(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of an mmpretrain ``ImageClassifier`` for those of an mdistiller model.
+    """Rename the weights of an mdistiller model to those of an mmpretrain ``ImageClassifier``.
 
     Args:
         state: State dict of ``resnet*``, ``wrn_*`` or ``ResNet50``, ``"model"`` of their files.
@@ -37,6 +37,6 @@ def from_mdistiller(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if unknown or not renamed:
         raise InvalidInputError(
             "expected the weights of mdistiller's resnet*, wrn_* or ResNet50 for CIFAR, found "
-            f"entries {unknown[:5] or 'of nothing'}"
+            f"{f'the entries {unknown[:5]}' if unknown else 'no entries'}"
         )
     return renamed

@@ -1,4 +1,4 @@
-"""MobileNet, the first one."""
+"""MobileNet V1."""
 
 from __future__ import annotations
 

@@ -90,6 +90,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = config_files.read_config(args.config)
     merge_options(cfg, args.cfg_options)
+    config_files.drop_hooks_of_none(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -152,13 +153,16 @@ def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
 
 
 def _check_arguments() -> None:
-    """Raise ``InvalidInputError`` for an argument that the locale's encoding cannot express."""
+    """Start again in UTF-8 mode if the locale's encoding cannot express an argument.
+
+    Raises:
+        InvalidInputError: If it is no UTF-8 either.
+    """
     for word in sys.argv[1:]:
         try:
             word.encode()
         except UnicodeEncodeError as error:
-            shown = os.fsencode(word).decode(errors="replace")
-            raise InvalidInputError(
-                f"{shown} cannot be written in the encoding of this locale, "
-                f"{sys.getfilesystemencoding()}; set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
-            ) from error
+            if not sys.flags.utf8_mode:
+                os.environ["PYTHONUTF8"] = "1"
+                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+            raise InvalidInputError(f"expected arguments in UTF-8, found {word!a}") from error

@@ -80,6 +80,7 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
 
     from kd_det import config_files
     from kd_det.algorithms.checkpoint import load_weights
+    from kd_det.evaluation import fit_evaluator
 
     cfg = common.load_config(args)
     checkpoint = args.checkpoint
@@ -102,7 +103,9 @@ def evaluate(args: argparse.Namespace, which: str) -> dict[str, float]:
         _augment(cfg)
     runner = Runner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_weights(model.module if args.tta else model, checkpoint, which)
+    detector = model.module if args.tta else model
+    load_weights(detector, checkpoint, which)
+    fit_evaluator(runner.test_loop, detector, f"the {which}")
     if args.out and Path(args.out).suffix in PICKLES:
         runner.test_evaluator.metrics.append(_dump(cfg, args.out))
     return {key: float(value) for key, value in runner.test().items()}

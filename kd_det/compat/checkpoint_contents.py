@@ -25,8 +25,7 @@ def refuse(what: str) -> NoReturn:
     """Raise the error of a file that holds something else."""
     raise pickle.UnpicklingError(
         f"refused {what}: not something a checkpoint of MMEngine contains. Nothing was executed. "
-        "If you trust its source, load it with torch.load(..., weights_only=False) and save its "
-        "state_dict to a new file."
+        "If you trust its source, load it with torch alone and save its state_dict to a new file."
     )
 
 

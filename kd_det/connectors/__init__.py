@@ -1,4 +1,4 @@
-"""Connectors: what turns the student's features into something comparable to the teacher's."""
+"""Connectors: modules that make the student's features comparable to the teacher's."""
 
 from __future__ import annotations
 

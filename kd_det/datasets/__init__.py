@@ -1,4 +1,4 @@
-"""Built-in sample data: a small detection set, made in seconds, to try a recipe on."""
+"""Built-in sample data: small sets, made in seconds, to try a recipe on."""
 
 from __future__ import annotations
 

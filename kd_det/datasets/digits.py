@@ -30,7 +30,7 @@ class Digits(BaseDataset):
         kwargs: As in MMEngine's ``BaseDataset``: ``pipeline``, ``indices``, ...
 
     Raises:
-        ValueError: For another ``split``, or more images than there are.
+        ValueError: For an unknown ``split``, or more images than are available.
     """
 
     METAINFO: ClassVar[dict] = dict(classes=CLASSES)

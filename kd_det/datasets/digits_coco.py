@@ -43,7 +43,7 @@ Track = Callable[[Sequence[int], str], Iterable[int]]
 
 @dataclass(frozen=True)
 class DigitsCoco:
-    """Where a digits-coco set lies, and whether this call made it or found it up to date."""
+    """Paths of a digits-coco set, and whether this call made it or found it up to date."""
 
     root: Path
     train_ann: Path
@@ -83,8 +83,8 @@ def make_digits_coco(
 
     Raises:
         ValueError: An argument is out of range.
-        FileExistsError: ``root`` holds something else than the set asked for.
-        ImportError: scikit-learn, which brings the handwriting, is missing.
+        FileExistsError: ``root`` holds something other than the requested set.
+        ImportError: scikit-learn, which has the handwriting, is not installed.
     """
     arguments = {
         "image_size": _integer("image_size", image_size, 32),
@@ -184,16 +184,16 @@ def _is_current(target: Path, arguments: dict[str, int], force: bool) -> bool:
     found = {split: _read_info(_annotation_file(target, split)) for split in SPLITS}
     if not any(info.get("generator") == GENERATOR for info in found.values()):
         raise FileExistsError(
-            f"{target}: expected a digits-coco set, an empty folder or nothing, found something "
-            "else, which is never replaced; choose another root"
+            f"{target}: expected a digits-coco set, an empty folder or no folder, found other "
+            "files, which are never replaced; choose another root"
         )
     if force:
         names = (path.relative_to(target).as_posix() for path in sorted(target.rglob("*")))
         foreign = [name for name in names if not _OWN_FILES.fullmatch(name)]
         if foreign:
             raise FileExistsError(
-                f"{target}: expected nothing but a digits-coco set to replace, found "
-                f"{len(foreign)} more, such as {foreign[0]}; move that away first"
+                f"{target}: expected only the files of a digits-coco set to replace, found "
+                f"{len(foreign)} other, such as {foreign[0]}; move them away first"
             )
         return False
     for split in SPLITS:
@@ -201,13 +201,13 @@ def _is_current(target: Path, arguments: dict[str, int], force: bool) -> bool:
         if found[split] != expected:
             raise FileExistsError(
                 f"{target}: expected the {split} set of {_summary(expected)}, found that of "
-                f"{_summary(found[split])}; choose another root, or force to replace it"
+                f"{_summary(found[split])}; choose another root, or use force to replace it"
             )
         count = sum(1 for _ in (target / split).glob("*.jpg"))
         if count != arguments[f"{split}_images"]:
             raise FileExistsError(
                 f"{target / split}: expected {arguments[f'{split}_images']} images, found {count}; "
-                "choose another root, or force to make the set again"
+                "choose another root, or use force to make the set again"
             )
     return True
 

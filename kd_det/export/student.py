@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kd_det.algorithms.checkpoint import CheckpointError, read_weights
 from kd_det.export.plain_config import PlainConfig
-from kd_det.files import sha256_of_file, write_folder_atomically
+from kd_det.files import file_sha256, write_folder_atomically
 
 CONFIG, CHECKPOINT, WEIGHTS, METADATA = (
     "config.py", "model.pth", "model.safetensors", "metadata.json",
@@ -155,7 +155,7 @@ def _file_sha256(path: str | None) -> str | None:
         file = Path(torch.hub.get_dir(), "checkpoints", path.rsplit("/", 1)[-1])
     if not file.is_file():
         return None
-    return sha256_of_file(file)
+    return file_sha256(file)
 
 
 def _versions() -> dict[str, str]:

@@ -8,9 +8,12 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
+
+# What MMRazor's algorithms put before the names of the distiller's losses.
+DISTILL_PREFIX = "distill."
 
 
 def unwrapped(runner: Runner) -> Any:
@@ -54,19 +57,30 @@ def total(loss: Any) -> Tensor:
 
 
 def same_names(theirs: Sequence[str], ours: Sequence[str]) -> bool:
-    """Whether the teacher's classes have the names of the data's.
+    """Whether the teacher's classes have the names of the data's, but for case and blanks.
 
     Raises:
         ValueError: If they are the same in another order.
     """
-    if list(theirs) != list(ours) and sorted(theirs) == sorted(ours):
+    teacher, data = ([_plain(name) for name in names] for names in (theirs, ours))
+    if teacher != data and sorted(teacher) == sorted(data):
         raise InvalidInputError(
             f"the teacher's classes are in another order than the training data's: expected "
             f"{list(theirs)}, found {list(ours)}; give metainfo.classes of the datasets the "
             "teacher's order, and the categories of COCO files too, whose order mmdet takes for "
             "the labels"
         )
-    return list(theirs) == list(ours)
+    return teacher == data
+
+
+def _plain(name: str) -> str:
+    return " ".join(str(name).casefold().split())
+
+
+def input_of_training(model: Any) -> nn.Module:
+    """The data preprocessor whose batches the teacher of an algorithm gets in training."""
+    converted = getattr(model, "teacher_input", None)
+    return model.data_preprocessor if converted is None else converted.theirs
 
 
 def check_teacher_classes(runner: Runner, model: Any) -> None:

@@ -10,16 +10,13 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import total
-
-DISTILL_PREFIX = "distill."
+from kd_det.hooks._distillation import DISTILL_PREFIX, total
 
 
 class GradientNorms:
     """Measures, in the middle of a step, how strongly each loss pulls at the features.
 
-    Where ``recording`` is set, it keeps the features and the distillation losses as their
-    modules return them, before any other hook has changed them.
+    Where ``recording`` is set, it keeps the features.
 
     Args:
         model: An MMRazor algorithm with a student and a distiller.
@@ -34,7 +31,7 @@ class GradientNorms:
         self.recording = False
         self._source = source
         self._features: list[Tensor] = []
-        self._terms: dict[str, Tensor | None] = dict.fromkeys(names)
+        self._names = list(names)
         self._told: set[str] = set()
         modules = dict(model.student.named_modules())
         if source not in modules:
@@ -43,26 +40,21 @@ class GradientNorms:
                 f"the student {type(model.student).__name__} has no module '{source}' whose "
                 f"outputs could be the shared features; its parts are {parts}"
             )
-        self._handles = [modules[source].register_forward_hook(self._keep_features)]
-        for name in self._terms:
-            loss = model.distiller.distill_losses[name]
-            # In front of hooks that weight the loss.
-            self._handles.append(loss.register_forward_hook(self._keeper(name), prepend=True))
+        self._handle = modules[source].register_forward_hook(self._keep_features)
 
     def remove(self) -> None:
-        """Take all hooks off the model."""
-        for handle in self._handles:
-            handle.remove()
+        """Take the hook off the model."""
+        self._handle.remove()
 
     def measure(self, losses: Mapping[str, Any], loss_scale: float = 1.0) -> Tensor:
         """Norms over all features together, ``[1 + n]``: of the task losses, then of each term.
 
-        The graph stays as it is, and no gradient of a parameter is touched. What was recorded
-        is forgotten. A term that was not computed in this step has norm 0.
+        The graph stays as it is, and no gradient of a parameter is touched. The features are
+        forgotten. A term that is not among the losses of this step has norm 0.
 
         Args:
-            losses: What the algorithm's forward pass returns. The task's are those that
-                MMEngine sums up and that are no distillation loss.
+            losses: What the algorithm's forward pass returns, before scales and weights. The
+                task's are those that MMEngine sums up and that are no distillation loss.
             loss_scale: That of mixed precision. Without it, gradients in half precision vanish.
 
         Raises:
@@ -74,7 +66,8 @@ class GradientNorms:
             for name, loss in losses.items()
             if "loss" in name and not name.startswith(DISTILL_PREFIX)
         ]
-        terms, self._terms = self._terms, dict.fromkeys(self._terms)
+        found = {name: losses.get(DISTILL_PREFIX + name) for name in self._names}
+        terms = {name: None if term is None else total(term) for name, term in found.items()}
         self._features = []
         device = next(t for loss in losses.values() for t in _tensors(loss)).device
         # As in the step's own backward pass, which does not run in autocast.
@@ -96,13 +89,6 @@ class GradientNorms:
     def _keep_features(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         if self.recording:
             self._features += _tensors(outputs)
-
-    def _keeper(self, name: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, loss: Any) -> None:
-            if self.recording:
-                self._terms[name] = total(loss)
-
-        return keep
 
     def _tell(self, name: str) -> None:
         if name not in self._told:

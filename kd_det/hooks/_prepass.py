@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from mmrazor.models.task_modules import ModuleInputsRecorder, ModuleOutputsRecor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from kd_det.centers import ClassCenters, class_names_text
+from kd_det.centers import ClassCenters, ClassCentersError, class_names_text
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import unwrapped
+from kd_det.hooks._distillation import input_of_training, unwrapped
+from kd_det.hooks._origin import dataset_digest, digest
 from kd_det.hooks._progress import progress
 from kd_det.hooks._seeded_data import SeededDataset, SeededIndex
 
@@ -102,52 +104,75 @@ class PrePass:
     def _dataset_meta(self) -> dict[str, Any]:
         return getattr(self.runner.train_dataloader.dataset, "metainfo", {})
 
-    @property
-    def dataset_text(self) -> str:
-        dataset = self.runner.train_dataloader.dataset
-        number = min(self.max_images or len(dataset), len(dataset))
-        return f"{type(dataset).__name__}, {number} of {len(dataset)} images"
-
-    def metadata(self, source: str) -> dict[str, str]:
-        """What a file of centers must say of its origin to fit this run."""
+    @cached_property
+    def _origin(self) -> dict[str, str]:
         from kd_det.algorithms.checkpoint import weights_sha256
 
-        rois = f", RoIs {self.rois}" if self.has_rois else ""
-        stage = f", teacher_stage {self.teacher_stage}" if self.teacher_stage else ""
+        dataset = self.runner.train_dataloader.dataset
+        number = min(self.max_images or len(dataset), len(dataset))
+        # How a teacher chooses and scores RoIs of its own.
+        rules = [getattr(self.teacher, name, None) for name in ("train_cfg", "test_cfg")]
+        rules = rules if self.has_rois and self.rois == "sampled" else []
         return {
             "teacher_sha256": weights_sha256(self.teacher),
             "class_names": class_names_text(self.class_names),
-            "embedding": f"{self.embeddings[source]}{rois}{stage}",
+            "input_sha256": digest(input_of_training(self.model), rules),
+            "dataset": f"{type(dataset).__name__}, {number} of {len(dataset)} images",
+            "dataset_sha256": dataset_digest(dataset),
         }
 
-    def load(self, source: str, path: Path, **metadata: str) -> ClassCenters:
-        return ClassCenters.load(
-            path,
-            num_classes=self.num_rows,
-            embed_dim=self.embed_dims[source],
-            metadata={**self.metadata(source), **metadata},
-        )
+    def origin(self, source: str) -> dict[str, str]:
+        """All that the centers of an embedding depend on, as a file's metadata have it."""
+        rois = f", RoIs {self.rois}" if self.has_rois else ""
+        stage = f", teacher_stage {self.teacher_stage}" if self.teacher_stage else ""
+        return {**self._origin, "embedding": f"{self.embeddings[source]}{rois}{stage}"}
+
+    def misfit(self, source: str, found: Mapping[str, str], keys: Iterable[str]) -> str | None:
+        """The first entry under which centers of origin ``found`` are not this run's."""
+        expected = self.origin(source)
+        for key in keys:
+            if found.get(key) != expected[key]:
+                return f"expected {key} {expected[key]}, found {found.get(key)}"
+        return None
+
+    def load(self, source: str, path: Path) -> ClassCenters:
+        """Read a file of as many classes, and embeddings of the size, that the losses need.
+
+        Raises:
+            ClassCentersError: If it is no such file, or has others.
+        """
+        centers = ClassCenters.load(path, embed_dim=self.embed_dims[source])
+        losses = [loss for name, loss in self.losses.items() if self.source_of[name] == source]
+        background = any(getattr(loss, "background", False) for loss in losses)
+        # A loss without a mean of background takes or leaves that row.
+        fitting = sorted({self.num_rows, self.num_rows if background else self.num_classes})
+        if centers.num_classes not in fitting:
+            raise ClassCentersError(
+                f"{path}: expected classes {' or '.join(map(str, fitting))}, found "
+                f"{centers.num_classes}"
+            )
+        return centers
 
     @torch.no_grad()
     def run(self) -> dict[str, ClassCenters]:
         """The centers of each embedding, by its source."""
         from kd_det import __version__
 
-        more = {"dataset": self.dataset_text, "kd_det_version": __version__}
+        version = {"kd_det_version": __version__}
         centers = {
-            source: ClassCenters(self.num_rows, dim, {**self.metadata(source), **more})
+            source: ClassCenters(self.num_rows, dim, {**self.origin(source), **version})
             for source, dim in self.embed_dims.items()
         }
         recorders = {source: e.of_distiller for source, e in self.embeddings.items()}
-        labels_recorder = self._labels_recorder() if self.labels is not None else None
         was_training = self.teacher.training
         self.teacher.eval()
         try:
             with ExitStack() as recording:
                 for recorder in recorders.values():
                     recording.enter_context(recorder)
+                seen = recording.enter_context(self._labels_seen())
                 for batch in progress(self._loader(), "Gathering class centers"):
-                    for labels in self._passes(batch, recorders.values(), labels_recorder):
+                    for labels in self._passes(batch, recorders.values(), seen):
                         self._update(centers, recorders, labels)
         finally:
             self.teacher.train(was_training)
@@ -169,17 +194,15 @@ class PrePass:
                 centers[source].update(embedding, labels)
                 recorder.reset_data_buffer()
 
-    def _passes(
-        self, batch: dict, recorders: Collection[Any], labels: Any | None
-    ) -> Iterator[Tensor]:
+    def _passes(self, batch: dict, recorders: Collection[Any], seen: list[Any]) -> Iterator[Tensor]:
         """Run the teacher on a batch; yields labels after each pass of its head."""
         data = self._preprocess(batch)
         inputs, samples = data["inputs"], data["data_samples"]
-        if self.labels is not None and labels is not None:
-            with labels:
-                self.teacher(inputs, samples, mode="loss")
-            yield labels.get_record_data(self.labels.record_idx, self.labels.data_idx)
-            labels.reset_data_buffer()
+        if self.labels is not None:
+            self.teacher(inputs, samples, mode="loss")
+            found = seen[self.labels.record_idx]
+            yield found if self.labels.data_idx is None else found[self.labels.data_idx]
+            seen.clear()
             return
         from kd_det.algorithms import roi
 
@@ -230,27 +253,53 @@ class PrePass:
             )
         return found.pop()
 
-    def _labels_recorder(self) -> Any:
-        """What records in the teacher what the losses' ``labels`` are of the student."""
-        assert self.labels is not None
+    @contextmanager
+    def _labels_seen(self) -> Iterator[list[Any]]:
+        """What the teacher's module has, from which the losses' ``labels`` are of the student."""
+        seen: list[Any] = []
+        if self.labels is None:
+            yield seen
+            return
         if not issubclass(self.labels.recorder, (ModuleInputsRecorder, ModuleOutputsRecorder)):
             raise InvalidInputError(
                 "ClassCenterHook expected the argument 'labels' to come from a ModuleInputs or "
                 f"ModuleOutputs recorder, found {self.labels}"
             )
-        recorder = self.labels.recorder(self.labels.source)
-        recorder.initialize(self.teacher)
-        return recorder
+        of_inputs = issubclass(self.labels.recorder, ModuleInputsRecorder)
+
+        def keep(module: nn.Module, inputs: Any, outputs: Any) -> None:
+            seen.append(inputs if of_inputs else outputs)
+
+        # Not a recorder of MMRazor's, whose hook stays on the module.
+        handle = self.teacher.get_submodule(self.labels.source).register_forward_hook(keep)
+        try:
+            yield seen
+        finally:
+            handle.remove()
 
     def _loader(self) -> DataLoader:
         """The training data once, in order, each image on one rank."""
-        dataset = self.runner.train_dataloader.dataset
-        cfg = copy.deepcopy(self.runner.cfg.train_dataloader)
-        cfg.dataset = SeededDataset(dataset)
-        cfg.sampler = _Spread(dataset, self.max_images or len(dataset))
-        cfg.persistent_workers = False
-        cfg.drop_last = False
-        return self.runner.build_dataloader(cfg, seed=0)
+        loader = self.runner.train_dataloader
+        dataset: Any = SeededDataset(loader.dataset)
+        sampler = _Spread(loader.dataset, self.max_images or len(loader.dataset))
+        cfg = self.runner.cfg.get("train_dataloader")
+        if isinstance(cfg, dict):
+            cfg = copy.deepcopy(cfg)
+            cfg.update(dataset=dataset, sampler=sampler, persistent_workers=False, drop_last=False)
+            return self.runner.build_dataloader(cfg, seed=0)
+        return DataLoader(
+            dataset,
+            # None where batches are chosen by a sampler of the loader's own.
+            batch_size=loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1),
+            sampler=sampler,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            prefetch_factor=loader.prefetch_factor,
+        )
 
 
 class _Spread(Sampler):

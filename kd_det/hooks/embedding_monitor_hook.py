@@ -13,10 +13,6 @@ from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import distillation_model, require_alone
-from kd_det.losses._class_means import ClassMeanLoss
-from kd_det.losses._dtype import at_least_float32
-from kd_det.losses._rows import mean_over
-from kd_det.losses.center_cosine import center_cosine_loss
 from kd_det.registry import HOOKS
 
 ARGUMENTS = {"s_emb", "t_emb"}
@@ -32,7 +28,8 @@ class EmbeddingMonitorHook(Hook):
 
     - ``student_norm``, ``teacher_norm``: lengths of the embeddings;
     - ``student_cosine``, ``teacher_cosine``: to the class mean of each sample's label, where the
-      loss has class means; samples that take no part in the loss take none here;
+      loss has class means (a method ``mean_cosine(emb, labels)``); samples that take no part in
+      the loss take none here;
     - ``agreement``: the share of samples to which both give the same class, where the logits of
       the layer whose inputs are the embeddings are recorded on both sides.
 
@@ -124,16 +121,15 @@ def _short(name: str) -> str:
 
 
 def _means(
-    loss: nn.Module, s_emb: Tensor, t_emb: Tensor, labels: Tensor | None = None, **_: Any
+    loss: Any, s_emb: Tensor, t_emb: Tensor, labels: Tensor | None = None, **_: Any
 ) -> dict[str, Tensor]:
     """Mean norms and, where the loss has class means, cosines of embeddings ``[N, D]``."""
-    sides = {"student": at_least_float32(s_emb), "teacher": at_least_float32(t_emb)}
+    # Squares of half-precision numbers overflow.
+    sides = {"student": s_emb.float(), "teacher": t_emb.float()}
     found = {f"{s}_norm": torch.linalg.vector_norm(x, dim=1).mean() for s, x in sides.items()}
-    if isinstance(loss, ClassMeanLoss) and labels is not None:
-        takes_part, rows = loss.choose(labels)
+    if hasattr(loss, "mean_cosine") and labels is not None:
         for side, emb in sides.items():
-            cosines = 1 - center_cosine_loss(emb, loss.centers, rows)
-            found[f"{side}_cosine"] = mean_over(cosines, takes_part)
+            found[f"{side}_cosine"] = loss.mean_cosine(emb, labels)
     return found
 
 

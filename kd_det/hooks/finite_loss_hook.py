@@ -1,4 +1,4 @@
-"""Stops a training whose numbers are none any more, or leaves a bad batch out."""
+"""Stops a training whose loss is NaN or infinite, or leaves that step out."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from kd_det.errors import InvalidInputError, UserError
+from kd_det.errors import InvalidInputError, UnsupportedTypeError, UserError
 from kd_det.files import write_atomically
 from kd_det.hooks._distillation import require_alone, unwrapped
+from kd_det.hooks._loss_transforms import Stage, transform_losses
 from kd_det.registry import HOOKS
 
 POLICIES = ("stop", "skip")
@@ -30,16 +32,20 @@ class NonFiniteLossError(UserError, RuntimeError):
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Looks at the sum of all losses before the weights are changed by it.
+    """Leaves out every step whose sum of losses is NaN or infinite.
 
-    Where it is inf or NaN, the log says which terms are, in which iteration, for which images,
-    with the norms of weights and inputs, and ``nonfinite_iter_<n>_rank_<r>.safetensors`` in the
-    work directory keeps the batch: images, boxes, labels. The weights stay as they were, so the
-    last checkpoint, and the ones to come, hold finite numbers.
+    The weights stay as they were, so the last checkpoint, and the ones to come, hold finite
+    numbers. The log says which terms are not finite, in which iteration, for which images, with
+    the norms of weights and inputs, and ``nonfinite_iter_<n>_rank_<r>.safetensors`` in the work
+    directory keeps the batch: images, boxes, labels.
 
-    The answer is copied from a GPU while the backward pass is queued and read before the step, so
-    that nothing should have to wait for it (not measured). With several processes it is reduced
-    over all of them in each iteration.
+    For any model of MMEngine's, with accumulated gradients, mixed precision and several processes.
+    What the model returns is looked at after all that other hooks do to its losses, on all ranks
+    together; a
+    pre-hook of the optimizer's step takes all gradients away if they are not, so that the step
+    changes nothing; after the iteration it is reported. The answer is copied from a GPU while the
+    backward pass is queued and read before the step, so that nothing should have to wait for it
+    (not measured).
 
     Args:
         policy: ``'stop'`` ends the training; ``'skip'`` goes on without this step.
@@ -63,30 +69,43 @@ class FiniteLossHook(Hook):
         self.skipped = 0
         self._batch: Any = None
         self._since_step: list[_Iteration] = []  # several where gradients are accumulated
+        self._handles: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Look at losses where they are summed, and at the answer before each step."""
+        """Look at the losses that the model returns, and at the answer before each step."""
         require_alone(runner, self)
         model = unwrapped(runner)
-        parse, take_step = model.parse_losses, runner.optim_wrapper.step
+        optimizers = [wrapper.optimizer for wrapper in _wrappers(runner)]
+        can_skip = all(hasattr(each, "register_step_pre_hook") for each in optimizers)
+        if self.policy == "skip" and not can_skip:
+            raise UnsupportedTypeError(
+                "FiniteLossHook(policy='skip') needs optimizers that have register_step_pre_hook, "
+                f"as torch's have; found {[type(each).__name__ for each in optimizers]}; use "
+                "policy='stop'"
+            )
+        self._remove_handles()
         self._since_step.clear()
 
-        def parse_losses(losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-            total, terms = parse(losses)
-            answer = _Answer(total.detach().isfinite().all())
+        def look(losses: dict[str, Any]) -> dict[str, Any]:
+            with torch.no_grad():
+                total, terms = model.parse_losses(losses)
+                answer = _Answer(total.isfinite().all())
             self._since_step.append(_Iteration(runner.iter + 1, self._batch, terms, answer))
-            return total, terms
+            if not can_skip and not answer.get():
+                self._handle(runner, self._since_step.pop())
+            return losses
 
-        def step(*args: Any, **kwargs: Any) -> None:
-            since, self._since_step = self._since_step, []
-            bad = [iteration for iteration in since if not iteration.finite.get()]
-            if bad:
-                self._handle(runner, bad[0])
-            else:
-                take_step(*args, **kwargs)
+        def guard(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
+            if any(not iteration.finite.get() for iteration in self._since_step):
+                # An optimizer ignores parameters without a gradient: neither weights nor
+                # moments nor weight decay change.
+                for group in optimizer.param_groups:
+                    for parameter in group["params"]:
+                        parameter.grad = None
 
-        model.parse_losses = parse_losses
-        runner.optim_wrapper.step = step
+        self._handles.append(transform_losses(model, Stage.CHECK, look))
+        if can_skip:
+            self._handles += [each.register_step_pre_hook(guard) for each in optimizers]
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
@@ -94,10 +113,25 @@ class FiniteLossHook(Hook):
         """Keep the batch in mind."""
         self._batch = data_batch
 
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Say what was wrong with a step that was left out, and stop where it has to be."""
+        # Otherwise gradients are accumulated, for the step of a later iteration.
+        if not all(wrapper.should_update() for wrapper in _wrappers(runner)):
+            return
+        since, self._since_step = self._since_step, []
+        bad = [iteration for iteration in since if not iteration.finite.get()]
+        if bad:
+            self._handle(runner, bad[0])
+
     def after_train(self, runner: Runner) -> None:
-        """Leave model and optimizer as they were."""
-        del unwrapped(runner).parse_losses
-        del runner.optim_wrapper.step
+        """Leave model and optimizer without hooks."""
+        self._remove_handles()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep how many steps were skipped."""
@@ -108,31 +142,49 @@ class FiniteLossHook(Hook):
         if runner._resume:
             self.skipped = checkpoint.get("kd_det_skipped", 0)
 
+    def _remove_handles(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
     def _handle(self, runner: Runner, bad: _Iteration) -> None:
+        """Report a step that was left out; all ranks come here in the same iteration."""
+        model = unwrapped(runner)
+        text = _explain(model, bad)
         name = f"nonfinite_iter_{bad.number}_rank_{get_rank()}.safetensors"
-        text = _explain(unwrapped(runner), bad)
-        path = _save_batch(Path(runner.work_dir) / name, bad.batch, text)
-        text += f"; the batch lies in {path}"
+        text += f"; {_save_batch(Path(runner.work_dir) / name, bad.batch, text)}"
         self.skipped += 1
         if self.policy == "skip" and self.skipped <= self.limit:
-            self._require_finite_statistics(unwrapped(runner), text)
+            _require_finite_statistics(model, text)
             runner.logger.warning(f"Step {self.skipped} of {self.limit} is left out: {text}")
             return
         more = f" after {self.limit} steps that were left out" if self.policy == "skip" else ""
         raise NonFiniteLossError(f"{text}. Training stops{more}; the weights are as they were")
 
-    def _require_finite_statistics(self, model: nn.Module, text: str) -> None:
-        """A forward pass with inf or NaN inside leaves them in running statistics."""
-        bad = [
-            name
-            for name, value in model.named_buffers()
-            if value.is_floating_point() and not value.isfinite().all()
-        ]
-        if bad:
-            raise NonFiniteLossError(
-                f"{text}. Training stops: leaving the step out would not help, since running "
-                f"statistics are not finite either: {', '.join(bad[:SHOWN])}"
-            )
+
+def _wrappers(runner: Runner) -> list[OptimWrapper]:
+    found = runner.optim_wrapper
+    return list(found.values()) if isinstance(found, OptimWrapperDict) else [found]
+
+
+def _require_finite_statistics(model: nn.Module, text: str) -> None:
+    """Raise if a forward pass with inf or NaN inside left them in running statistics.
+
+    Those of a rank are its own, and a rank that stopped alone would leave the others waiting:
+    all of them stop if one has to.
+    """
+    bad = [
+        name
+        for name, value in model.named_buffers()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    number = torch.tensor(len(bad), device=next(model.parameters()).device)
+    all_reduce(number, "max")
+    if number:
+        raise NonFiniteLossError(
+            f"{text}. Training stops: leaving the step out would not help, since running "
+            f"statistics are not finite either: {', '.join(bad[:SHOWN]) or 'those of another rank'}"
+        )
 
 
 def _explain(model: Any, bad: _Iteration) -> str:
@@ -168,9 +220,8 @@ class _Answer:
 
     def __init__(self, value: Tensor) -> None:
         # Every rank must do the same: a step that one leaves out would hang the others.
-        if torch.distributed.is_initialized():
-            value = value.to(torch.int32)
-            torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MIN)
+        value = value.to(torch.int32)
+        all_reduce(value, "min")
         self._event = None
         if value.is_cuda:
             self._value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
@@ -205,8 +256,13 @@ def _images(batch: Any) -> list[str]:
     return [str(meta.get("img_path") or meta.get("img_id", "?")) for meta in names]
 
 
-def _save_batch(path: Path, batch: Any, text: str) -> Path:
-    """Images, boxes and labels of a batch, with what is wrong with it as metadata."""
+def _save_batch(path: Path, batch: Any, text: str) -> str:
+    """Keep images, boxes and labels of a batch, with what is wrong with it as metadata.
+
+    Returns:
+        Where it lies, or why it does not: a full disk must neither hide what is reported nor
+        end one rank alone.
+    """
     from safetensors.torch import save
 
     tensors = {f"inputs.{i}": x for i, x in enumerate(_tensors(batch, "inputs"))}
@@ -221,5 +277,8 @@ def _save_batch(path: Path, batch: Any, text: str) -> Path:
             tensors[f"gt_label.{i}"] = sample.gt_label
     data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"why": text, "images": json.dumps(_images(batch))}
-    write_atomically(path, save(data, metadata=metadata))
-    return path
+    try:
+        write_atomically(path, save(data, metadata=metadata))
+    except OSError as error:
+        return f"the batch could not be kept: {error}"
+    return f"the batch lies in {path}"

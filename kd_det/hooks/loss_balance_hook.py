@@ -9,12 +9,18 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
 
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._balance import GradientBalance
-from kd_det.hooks._distillation import check_names, distillation_model, require_alone, scaled
-from kd_det.hooks._gradient_norms import DISTILL_PREFIX, GradientNorms
+from kd_det.hooks._distillation import (
+    DISTILL_PREFIX,
+    check_names,
+    distillation_model,
+    require_alone,
+    scaled,
+)
+from kd_det.hooks._gradient_norms import GradientNorms
+from kd_det.hooks._loss_transforms import Handle, Stage, transform_losses
 from kd_det.registry import HOOKS
 
 # At the start of a training gradients change fast: its first iterations are all measured.
@@ -74,13 +80,14 @@ class LossBalanceHook(Hook):
         self.source = source
         self.balance: GradientBalance | None = None
         self._state: Mapping[str, Any] | None = None
+        self._handles: list[Handle | GradientNorms] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the state of an earlier run until it is known whether this one resumes it."""
         self._state = checkpoint.get(STATE_KEY)
 
     def before_train(self, runner: Runner) -> None:
-        """Find losses and features in the model, and put hooks on them."""
+        """Find losses and features in the model."""
         require_alone(runner, self)
         if sum(isinstance(hook, LossBalanceHook) for hook in runner.hooks) > 1:
             raise InvalidInputError("a run can have one LossBalanceHook: name all shares in it")
@@ -100,17 +107,16 @@ class LossBalanceHook(Hook):
                     f"LossBalanceHook cannot go on from the checkpoint: {error}; resume with the "
                     "terms that the run began with, or begin anew with load_from"
                 ) from error
+        self._remove()
         norms = GradientNorms(model, shares, self.source)
 
-        def balance_losses(model: nn.Module, inputs: Any, losses: Any) -> Any:
-            if not isinstance(losses, dict):  # predictions
-                return losses
+        def balance_losses(losses: dict[str, Any]) -> dict[str, Any]:
             if norms.recording:
                 norms.recording = False
                 self._measure(losses, _loss_scale(runner))
             return _balanced(losses, balance)
 
-        self._handle = model.register_forward_hook(balance_losses)
+        self._handles = [norms, transform_losses(model, Stage.BALANCE, balance_losses)]
         self.balance, self._norms = balance, norms
         self._scalars = _scalars(balance)
 
@@ -137,8 +143,12 @@ class LossBalanceHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model without hooks."""
-        self._norms.remove()
-        self._handle.remove()
+        self._remove()
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     def _measure(self, losses: dict[str, Any], loss_scale: float) -> None:
         assert self.balance is not None
@@ -152,7 +162,6 @@ class LossBalanceHook(Hook):
 
 def _balanced(losses: dict[str, Any], balance: GradientBalance) -> dict[str, Any]:
     """The losses with what is balanced scaled, from the very step that was measured on."""
-    losses = dict(losses)
     for name, scale in zip(balance.names, balance.scales):
         key = DISTILL_PREFIX + name
         if key in losses:

@@ -7,10 +7,15 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
 
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import check_names, distillation_model, scaled
+from kd_det.hooks._distillation import (
+    DISTILL_PREFIX,
+    check_names,
+    distillation_model,
+    scaled,
+)
+from kd_det.hooks._loss_transforms import Handle, Stage, transform_losses
 from kd_det.hooks._schedule import WeightSchedule
 from kd_det.registry import HOOKS
 
@@ -56,9 +61,10 @@ class LossWeightHook(Hook):
             except (TypeError, ValueError) as error:
                 raise InvalidInputError(f"LossWeightHook: schedule of '{name}': {error}") from error
         self._factors = dict.fromkeys(self.schedules, 1.0)
+        self._handle: Handle | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Put a hook on each loss."""
+        """Find the losses, and act on what the model returns of them."""
         model = distillation_model(runner, "LossWeightHook")
         check_names(self.schedules, model, "LossWeightHook")
         for hook in runner.hooks:
@@ -66,10 +72,8 @@ class LossWeightHook(Hook):
                 twice = sorted(self.schedules.keys() & hook.schedules)
                 if twice:
                     raise InvalidInputError(f"two LossWeightHooks have a schedule of {twice}")
-        losses = model.distiller.distill_losses
-        self._handles = [
-            losses[name].register_forward_hook(self._weigher(name)) for name in self.schedules
-        ]
+        self._remove()
+        self._handle = transform_losses(model, Stage.WEIGHT, self._weigh)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
@@ -84,12 +88,17 @@ class LossWeightHook(Hook):
             runner.message_hub.update_scalar(f"train/weight/{name}", self._factors[name])
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the losses without hooks."""
-        for handle in self._handles:
-            handle.remove()
+        """Leave the model without a hook."""
+        self._remove()
 
-    def _weigher(self, name: str) -> Any:
-        def weigh(module: nn.Module, inputs: Any, loss: Any) -> Any:
-            return scaled(loss, self._factors[name])
+    def _weigh(self, losses: dict[str, Any]) -> dict[str, Any]:
+        for name, factor in self._factors.items():
+            key = DISTILL_PREFIX + name
+            if key in losses:
+                losses[key] = scaled(losses[key], factor)
+        return losses
 
-        return weigh
+    def _remove(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kd_det.errors import InvalidInputError, UserError
+from kd_det.evaluation import fitting_evaluator
 from kd_det.files import write_atomically
-from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrapped
+from kd_det.hooks._distillation import (
+    check_teacher_classes,
+    input_of_training,
+    require_alone,
+    unwrapped,
+)
+from kd_det.hooks._origin import dataset_digest, digest
 from kd_det.hooks._prepass import own_random_numbers
 from kd_det.hooks._progress import progress
 from kd_det.registry import HOOKS
@@ -34,12 +40,14 @@ class TeacherAccuracyHook(Hook):
     """Evaluates the teacher once, before the first iteration, and stops if it is too bad.
 
     Wrong weights, classes in another order or another normalisation leave a teacher that runs
-    without an error and teaches nonsense. It is evaluated with the run's own validation data
-    and evaluator, on the input that it gets in training: with its own data preprocessor in
-    :class:`kd_det.RoITeacherDistill`, with the student's in the other algorithms, which convert
-    nothing. The result is logged as the teacher's (scalars ``teacher/<metric>``) and written to
-    ``teacher_metrics.json`` in the work directory, where the next run finds it; a resumed run
-    does not ask again. Training goes on with the random numbers that it would have had.
+    without an error and teaches nonsense. It is evaluated with the run's own validation data and
+    evaluator (without metrics of masks, if it predicts none), on the input that it gets in
+    training: with its own data preprocessor in :class:`kd_det.RoITeacherDistill`, with the
+    student's in the other algorithms, which convert nothing. The result is logged as the teacher's
+    (scalars ``teacher/<metric>``) and written to ``teacher_metrics.json`` in the work directory,
+    where the next run finds it and uses it if it is of the same teacher, input and validation data;
+    a resumed run does not ask again. Training goes on with the random numbers that it would have
+    had.
 
     MMRazor's ``SingleTeacherDistillValLoop`` evaluates the teacher after every epoch, though it
     never changes; with this hook a plain ``ValLoop`` is enough.
@@ -94,7 +102,7 @@ class TeacherAccuracyHook(Hook):
         broadcast_object_list(found)
         if found[0] is not None:
             return found[0]
-        metrics = _evaluate(runner, model.teacher, _input_of_training(model))
+        metrics = _evaluate(runner, model.teacher, input_of_training(model))
         if is_main_process():
             text = json.dumps({**origin, "metrics": metrics}, indent=2) + "\n"
             write_atomically(path, text.encode())
@@ -126,27 +134,18 @@ def _likely_causes(runner: Runner) -> str:
     )
 
 
-def _input_of_training(model: Any) -> nn.Module:
-    """The data preprocessor whose batches the teacher is given in training."""
-    converted = getattr(model, "teacher_input", None)
-    return model.data_preprocessor if converted is None else converted.theirs
-
-
 def _origin(runner: Runner, model: Any) -> dict[str, Any]:
     """What metrics must come from to be this run's."""
     from kd_det.algorithms.checkpoint import weights_sha256
 
-    cfg = runner.cfg
-    settings = [
-        (cfg.get("val_dataloader") or {}).get("dataset"),
-        cfg.get("val_evaluator"),
-        (cfg.get("model") or {}).get("teacher"),
-        (cfg.get("model") or {}).get("type"),  # decides what the teacher is given
-    ]
+    loop, teacher = runner.val_loop, model.teacher
+    dataset = loop.dataloader.dataset
     return {
-        "teacher_sha256": weights_sha256(model.teacher),
-        "config_sha256": hashlib.sha256(json.dumps(settings, default=repr).encode()).hexdigest(),
-        "images": len(runner.val_loop.dataloader.dataset),
+        "teacher_sha256": weights_sha256(teacher),
+        "input_sha256": digest(input_of_training(model), getattr(teacher, "test_cfg", None)),
+        "dataset_sha256": dataset_digest(dataset),
+        "evaluator_sha256": digest(loop.evaluator.metrics),
+        "images": len(dataset),
     }
 
 
@@ -157,8 +156,8 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         metrics = dict(kept["metrics"])
-        other = [f"{key} {value}, found {kept[key]}" for key, value in origin.items()
-                 if kept[key] != value]  # fmt: skip
+        other = [f"{key} {value}, found {kept.get(key)}" for key, value in origin.items()
+                 if kept.get(key) != value]  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         metrics, other = {}, [f"a file of metrics, found {error!r}"]
     if other:
@@ -172,6 +171,7 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
 def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str, float]:
     """All numbers that the run's evaluator finds; the same on all ranks."""
     loop = runner.val_loop
+    evaluator = None
     was_training, own = teacher.training, teacher.data_preprocessor
     teacher.eval()
     teacher.data_preprocessor = preprocessor
@@ -180,8 +180,12 @@ def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str
             for batch in progress(_loader(loop.dataloader), "Evaluating the teacher"):
                 with autocast(enabled=getattr(loop, "fp16", False)):
                     outputs = teacher.val_step(batch)
-                loop.evaluator.process(data_samples=outputs, data_batch=batch)
-            metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
+                if evaluator is None:
+                    evaluator = fitting_evaluator(loop.evaluator, outputs, "the teacher")
+                evaluator.process(data_samples=outputs, data_batch=batch)
+            if evaluator is None:
+                raise InvalidInputError("TeacherAccuracyHook: the validation data has no batch")
+            metrics = evaluator.evaluate(len(loop.dataloader.dataset))
     finally:
         teacher.train(was_training)
         teacher.data_preprocessor = own

@@ -1,8 +1,9 @@
 """Distillation losses: one file each, a pure function and the thin module around it.
 
-All speak one dialect: ``s_*`` is the student's tensor, ``t_*`` the teacher's, ``labels`` the
-classes. Modules return a scalar with ``loss_weight`` applied once, compute in float32 under
-AMP, keep the graph on empty input and return no NaN for finite input.
+They need torch alone. Names of arguments are the same in all of them: ``s_*`` is the student's
+tensor, ``t_*`` the teacher's, ``labels`` the classes. Modules return a scalar with ``loss_weight``
+applied once, compute in float32 under AMP, keep the graph on empty input and return no NaN for
+finite input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What losses against the teacher's class means have in common."""
+"""Base of the losses against the teacher's class means."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kd_det.centers import ClassCenters
 from kd_det.errors import InvalidInputError, UserError
+from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import mean_over, unit_rows
 
 
@@ -37,7 +38,7 @@ def check_shapes(
 
 
 def directions(centers: Tensor, labels: Tensor) -> Tensor:
-    """Unit class mean of each sample, ``[N, D]``; for shares of classes, of their mixed means."""
+    """Compute each sample's unit class mean ``[N, D]``; for shares, the unit of the mixed mean."""
     if labels.dim() == 1:
         # Rows of samples, not of classes: it costs the same however many classes there are.
         rows = centers[labels]
@@ -101,7 +102,7 @@ class ClassMeanLoss(nn.Module, ABC):
         return bool(self.counts.any())
 
     def set_centers(self, centers: ClassCenters) -> None:
-        """Take over the class means of ``centers``.
+        """Copy the class means and counts of ``centers``.
 
         Args:
             centers: Means ``[C, embed_dim]``, with C the rows of this loss, or one more: a
@@ -148,13 +149,20 @@ class ClassMeanLoss(nn.Module, ABC):
         return self.loss_weight * mean_over(losses, takes_part)
 
     def choose(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Which samples take part, bool ``[N]``, and labels that are finite for all."""
+        """Return which samples take part, bool ``[N]``, and labels that are valid for all."""
         if labels.dim() == 2:
             return ~((labels > 0) & (self.counts == 0)).any(dim=1), labels
         known = (labels >= 0) & (labels < len(self.counts))
         takes_part = known & (self.counts[torch.where(known, labels, 0)] > 0)
         # The others are computed against a class that was seen, and then left out.
         return takes_part, torch.where(takes_part, labels, self.counts.argmax())
+
+    def mean_cosine(self, emb: Tensor, labels: Tensor) -> Tensor:
+        """Mean cosine of embeddings ``[N, D]`` to their class means, of the samples with a part."""
+        takes_part, rows = self.choose(labels)
+        emb = at_least_float32(emb)
+        cosines = (unit_rows(emb) * directions(self.centers.to(emb.dtype), rows)).sum(dim=1)
+        return mean_over(cosines, takes_part)
 
     @abstractmethod
     def sample_losses(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one rule for number formats that all losses share."""
+"""Floating-point precision of all losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32, or in float64 if it is that already.
+    """Convert ``x`` to float32, unless it is float64.
 
     Half-precision tensors arrive from autocast regions; squares and norms of them overflow
     (float16) or lose the small differences that a distillation loss is about (bfloat16).

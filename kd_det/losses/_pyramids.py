@@ -1,4 +1,4 @@
-"""The one check of pyramids that losses on them share."""
+"""Input check of the losses on pyramids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arithmetic on rows of embeddings that losses share: norms and means that stay finite."""
+"""Norms and means of rows of embeddings, finite for any finite input."""
 
 from __future__ import annotations
 

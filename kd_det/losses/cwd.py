@@ -32,8 +32,7 @@ def cwd_loss(
     How sharp the softmax is depends on the scale of the features, which differs from teacher to
     teacher. With ``relative``, ``tau`` is in units of the standard deviation of the teacher's
     pyramid (of each sample, around the means of its channels), and there is no factor ``tau^2``:
-    scaling both pyramids together changes nothing. How the levels compare with each other stays
-    the teacher's affair.
+    scaling both pyramids together changes nothing. The levels keep the teacher's relative scales.
 
     Args:
         s_feats: Student maps, each ``[N, C, H, W]``.

@@ -96,7 +96,7 @@ def _find_annotations(root: Path, part: str) -> tuple[str, str]:
     there = sorted(str(f.relative_to(root)) for f in root.glob("**/*.json"))
     if not there:
         raise DataError(
-            f"{root} has no annotation file for {part}, and no .json file at all; {_contents(root)}. "
+            f"{root} has no annotation file for {part}, and no .json file; {_contents(root)}. "
             f"Expected COCO format, one of {', '.join(looked)}; convert the annotations, or give a "
             "config of mmdet as --data"
         )

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from kd_det import config_files
 from kd_det.errors import InvalidInputError
-from kd_det.files import sha256_of_file
+from kd_det.files import file_sha256
 from kd_det.report.runs import Run, settings_text
 
 
@@ -124,7 +124,7 @@ class Validation:
 
 def _file_digest(path: str) -> str:
     """Of a file's content; of the name itself where it is a URL."""
-    return path if "://" in path or not path else sha256_of_file(Path(path))
+    return path if "://" in path or not path else file_sha256(Path(path))
 
 
 def _digest(*texts: str) -> str:

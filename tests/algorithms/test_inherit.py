@@ -24,7 +24,7 @@ def cfg(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Any:
     cfg = digits_config(
         "review_nd_kd", digits, tmp_path / "run", **{"model.teacher_ckpt": str(teacher_ckpt)}
     )
-    cfg.model.inherit = MODULES
+    cfg.model.init_student_from_teacher = MODULES
     cfg.randomness = dict(seed=0)
     # Quick: no pre-pass, no validation.
     cfg.custom_hooks = []
@@ -65,7 +65,7 @@ def log_of(run: Runner) -> str:
 def test_student_equals_the_teacher_there_before_the_first_step(cfg):
     run = started(cfg)
     student, teacher = weights(run.model.student), weights(run.model.teacher)
-    cfg.model.inherit = None
+    cfg.model.init_student_from_teacher = None
     cfg.work_dir += "_alone"
     alone = weights(started(cfg).model.student)
 
@@ -119,7 +119,7 @@ def test_buffers_are_inherited(cfg):
     cfg.model.architecture.backbone.base_channels = 16
     cfg.model.architecture.backbone.stem_channels = 16
     cfg.model.architecture.neck.in_channels = [16, 32, 64, 128]
-    cfg.model.inherit = ["backbone.bn1"]
+    cfg.model.init_student_from_teacher = ["backbone.bn1"]
     model = build(cfg.model)
     model.teacher.backbone.bn1.running_var.fill_(7)
     model.init_weights()
@@ -146,8 +146,8 @@ def test_buffers_are_inherited(cfg):
     ],
 )
 def test_name_that_leads_nowhere_is_an_error_at_build_time(cfg, modules: Any, message: str):
-    cfg.model.inherit = modules
-    with pytest.raises(WiringError, match=f"(?s)^inherit.*{message}"):
+    cfg.model.init_student_from_teacher = modules
+    with pytest.raises(WiringError, match=f"(?s)^init_student_from_teacher.*{message}"):
         build(cfg.model)
 
 

@@ -243,32 +243,31 @@ def test_what_is_recorded_of_the_student_is_the_students_alone(cfg, batch):
     give_centers(model)
     seen: list[int] = []
     recorder = model.distiller.student_recorders.recorders["both"]
-    compute = model._compute_distill_losses
+    compute = model._distill_losses
 
     def look() -> dict:
         seen.append(len(recorder.data_buffer))
         return compute()
 
-    model._compute_distill_losses = look
+    model._distill_losses = look
     step(model.train(), batch)
     assert seen == [1]
 
 
-def test_features_of_both_sides_rois_never_stand_in_memory_together(model, batch):
-    """The teacher is done with the RoIs when the student's box head begins."""
+def test_teacher_runs_ahead_and_scores_when_the_student_is_done(model, batch):
     order: list[str] = []
     for who in ("teacher", "student"):
-        head = getattr(model, who).roi_head
-        for part in (head.bbox_roi_extractor, head.bbox_head):
-            part.register_forward_hook(
-                lambda module, *_, who=who: order.append(f"{who} {type(module).__name__}")
-            )
+        side = getattr(model, who)
+        for name in ("neck", "roi_head.bbox_roi_extractor", "roi_head.bbox_head.loss_cls"):
+            text = f"{who} {name.rpartition('.')[2]}"
+            side.get_submodule(name).register_forward_hook(lambda *_, text=text: order.append(text))
     step(model, batch)
     assert order == [
-        "teacher SingleRoIExtractor",
-        "teacher Shared2FCBBoxHead",
-        "student SingleRoIExtractor",
-        "student Shared2FCBBoxHead",
+        "teacher neck",
+        "student neck",
+        "student bbox_roi_extractor",
+        "student loss_cls",
+        "teacher bbox_roi_extractor",
     ]
 
 
@@ -285,7 +284,7 @@ def test_losses_do_not_wait_for_the_device(model, batch):
             return function(*args, **(kwargs or {}))
 
     step(model, batch)  # whether there are centers is asked once
-    compute = model._compute_distill_losses
+    compute = model._distill_losses
 
     def watched() -> dict:
         with Watch():
@@ -293,7 +292,7 @@ def test_losses_do_not_wait_for_the_device(model, batch):
             sum(losses.values()).backward(retain_graph=True)
         return losses
 
-    model._compute_distill_losses = watched
+    model._distill_losses = watched
     step(model, batch)
     assert asked == []
     with Watch():

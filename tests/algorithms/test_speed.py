@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from small import build
 from torch import nn
+from torch.utils._pytree import tree_flatten
 
 from kd_det.algorithms.checkpoint import weights_sha256
-from kd_det.algorithms.speed import beside, fold, join, tensors
+from kd_det.algorithms.speed import Speed
+from kd_det.algorithms.teacher import Teacher, fuse
 from kd_det.algorithms.wiring import WiringError
 from kd_det.centers import ClassCenters
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def losses_and_gradients(model, batch: dict, dtype=torch.float32) -> tuple[dict,
     ("speed", "tolerance"),
     [
         (dict(channels_last=True), 1e-6),
-        (dict(fold_teacher=True), 1e-6),
+        (dict(fuse_conv_bn=True), 1e-6),
         (dict(compile_teacher=dict(backend="aot_eager")), 1e-6),
         (dict(overlap_teacher=True), 0),  # on a CPU, one after the other as ever
         (dict(teacher_dtype="float32"), 0),
@@ -81,7 +83,7 @@ def test_channels_last_is_the_layout_of_all_three(cfg, batch):
     for part in (model.student.backbone, model.teacher.backbone, model.distiller.connectors.review):
         part.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     losses_and_gradients(model, batch)
-    maps = [x for inputs in seen for x in tensors(inputs) if x.shape[2] > 1]
+    maps = [x for x in tree_flatten(seen)[0] if x.shape[2] > 1]
     assert len(maps) > 2
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
 
@@ -107,15 +109,15 @@ def test_float32_teacher_beside_a_student_in_mixed_precision(cfg, batch):
     assert seen == [torch.float32]
 
 
-def test_a_folded_teacher_has_no_batch_norm_and_its_old_name(cfg):
-    plain, folded = model_with(cfg), model_with(cfg, fold_teacher=True)
-    backbone = folded.teacher.backbone
+def test_a_fused_teacher_has_no_batch_norm_and_its_old_digest(cfg):
+    plain, fused = model_with(cfg), model_with(cfg, fuse_conv_bn=True)
+    backbone = fused.teacher.backbone
     assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in folded.student.modules())
-    assert weights_sha256(folded.teacher) == weights_sha256(plain.teacher)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in fused.student.modules())
+    assert weights_sha256(fused.teacher) == weights_sha256(plain.teacher)
 
 
-def test_a_teacher_that_folding_would_change_is_refused():
+def test_a_teacher_that_fusing_would_change_is_refused():
     class Backbone(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -132,8 +134,8 @@ def test_a_teacher_that_folding_would_change_is_refused():
 
     teacher = Teacher().eval()
     teacher.backbone.bn.running_mean.fill_(0.5)
-    with pytest.raises(RuntimeError, match="fold_teacher: the teacher's batch norms do not"):
-        fold(teacher)
+    with pytest.raises(RuntimeError, match="fuse_conv_bn: the teacher's batch norms do not"):
+        fuse(teacher)
 
 
 def test_losses_of_mmrazor_get_maps_in_the_usual_order(cfg, batch):
@@ -146,7 +148,7 @@ def test_losses_of_mmrazor_get_maps_in_the_usual_order(cfg, batch):
     torch.testing.assert_close(losses["distill.loss_cwd"], plain["distill.loss_cwd"])
 
 
-@pytest.mark.parametrize("option", ["fold_teacher", "compile_teacher"])
+@pytest.mark.parametrize("option", ["fuse_conv_bn", "compile_teacher"])
 def test_a_record_inside_of_what_is_changed_is_refused(cfg, option):
     recorders = cfg.model.distiller.teacher_recorders
     recorders.stage = dict(type="ModuleOutputs", source="backbone.layer1")
@@ -190,18 +192,33 @@ def test_a_teacher_whose_box_head_nobody_reads_scores_nothing(cfg, batch):
         model.teacher.roi_head.bbox_head.register_forward_hook(lambda *_, seen=seen: seen.append(1))
         losses, _ = losses_and_gradients(model, batch)
         assert losses["distill.loss_review"] > 0
-        assert model.teacher_scores_rois == reads
+        assert model.probe.scores == reads
         calls[reads] = len(seen)
     assert calls == {True: 1, False: 0}
 
 
-def test_work_beside_and_its_join_do_nothing_on_a_cpu():
-    with beside(CPU, active=True):
-        x = torch.ones(2) * 2
-    join(CPU, True, [x])
-    assert x.tolist() == [2, 2]
+def test_the_old_name_of_an_option_stays_valid(cfg):
+    with pytest.warns(DeprecationWarning, match="fold_teacher is now called fuse_conv_bn"):
+        assert Speed.of(dict(fold_teacher=True)) == Speed(fuse_conv_bn=True)
 
 
-def test_tensors_are_found_in_all_that_holds_them():
-    a, b, c = torch.zeros(3).unbind()
-    assert list(tensors([a, (b, {"x": c}), "text", None])) == [a, b, c]
+def test_work_beside_the_student_is_none_on_a_cpu():
+    teacher = Teacher(nn.Linear(1, 1), speed=Speed(overlap_teacher=True))
+    with teacher.turn(ahead=True):
+        x = teacher.model(torch.ones(2, 1))
+    teacher.join([x])
+    assert not x.requires_grad
+
+
+class Maps(NamedTuple):
+    fine: torch.Tensor
+    more: dict
+
+
+def test_a_named_tuple_of_maps_gets_the_usual_order():
+    from kd_det.algorithms.speed import _usual_layout
+
+    x = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    (maps,), _ = _usual_layout(nn.Identity(), (Maps(x, {"deep": [x, "text"]}),), {})
+    assert isinstance(maps, Maps) and maps.more["deep"][1] == "text"
+    assert maps.fine.is_contiguous() and maps.more["deep"][0].is_contiguous()

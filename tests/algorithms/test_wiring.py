@@ -122,8 +122,14 @@ def test_a_loss_that_would_not_be_summed_is_refused(cfg):
 
 
 def test_delivery_is_refused(cfg):
-    cfg.model.distiller.distill_deliveries = dict(x=dict(type="MethodOutputs"))
-    with pytest.raises(ValueError, match=r"runs the student first.*distill_deliveries \['x'\]"):
+    cfg.model.distiller.distill_deliveries = dict(
+        x=dict(
+            type="MethodOutputs",
+            max_keep_data=1,
+            method_path="mmdet.models.detectors.FasterRCNN.extract_feat",
+        )
+    )
+    with pytest.raises(ValueError, match=r"after the student's forward pass.*deliver.*\['x'\]"):
         build(cfg.model)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import runpy
 import subprocess
@@ -16,12 +17,9 @@ from kd_det import commands
 from kd_det.commands import COMMANDS, common
 from kd_det.version import __version__
 
-# What --help must not wait for; kd_det itself may import torch to repair it.
+# What --help must not wait for.
 HELP = """
-import sys, types
-compat = types.ModuleType("kd_det.compat")
-compat.activate = lambda: None
-sys.modules["kd_det.compat"] = compat
+import sys
 from kd_det.commands import main
 for words in ([], *([name] for name in sys.argv[1:])):
     try:
@@ -114,3 +112,23 @@ def test_no_other_room_imports_the_commands():
             else:
                 continue
             assert not any(name.startswith("kd_det.commands") for name in names), path
+
+
+def test_arguments_beyond_the_locale_are_understood(tmp_path):
+    """As where neither locale nor Python's UTF-8 mode is set."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def make(folder: str) -> subprocess.CompletedProcess:
+        sizes = ["--image-size", "32", "--train-images", "1", "--val-images", "1"]
+        command = [sys.executable, "-m", "kd_det", "digits", "--root", folder, *sizes]
+        return subprocess.run(
+            command, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True,
+            check=False,
+        )  # fmt: skip
+
+    done = make(f"{tmp_path}/水果")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/水果: made".encode() in done.stdout
+    assert (tmp_path / "水果" / "train").is_dir()
+    done = make(os.fsdecode(f"{tmp_path}/".encode() + b"\xff"))
+    assert done.returncode == 1 and b"expected arguments in UTF-8, found" in done.stderr

@@ -72,8 +72,8 @@ def test_starts_as_published():
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_a_batch_without_statistics_uses_the_running_ones(rows):
-    module, x = connector().train(), embeddings(rows).requires_grad_()
+def test_a_batch_without_statistics_uses_the_running_ones(rows, device):
+    module, x = connector().train().to(device), embeddings(rows).to(device).requires_grad_()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     out = module(x)
     assert out.shape == (rows, OUT)
@@ -98,11 +98,11 @@ def test_two_rows_have_statistics():
 @pytest.mark.parametrize("rows", [0, 1, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_any_input_format_with_and_without_autocast(training, rows, dtype, autocast):
-    module = connector().train(training)
-    x = embeddings(rows).to(dtype).requires_grad_()
-    expected = connector().train(training)(x.detach().float())
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+def test_any_input_format_with_and_without_autocast(training, rows, dtype, autocast, device):
+    module = connector().train(training).to(device)
+    x = embeddings(rows).to(device, dtype).requires_grad_()
+    expected = connector().train(training).to(device)(x.detach().float())
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         out = module(x)
     assert out.dtype == (torch.bfloat16 if autocast else torch.float32)
     torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.1 if autocast else 1e-5)

@@ -275,11 +275,11 @@ def test_a_pooled_feature_is_a_map_of_one_pixel():
     torch.testing.assert_close(fusion([fine, pooled]), as_map, rtol=0, atol=0)
 
 
-def test_half_precision_runs_under_autocast():
-    fusion = ReviewFusion([3, 4], [5, 6], 2).eval()
-    s = [torch.randn(2, 3, 8, 8), torch.randn(2, 4, 4, 4)]
+def test_half_precision_runs_under_autocast(device):
+    fusion = ReviewFusion([3, 4], [5, 6], 2).eval().to(device)
+    s = [torch.randn(2, 3, 8, 8, device=device), torch.randn(2, 4, 4, 4, device=device)]
     expected = fusion(s)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         found = fusion([x.bfloat16() for x in s])
     torch.testing.assert_close([x.float() for x in found], expected, rtol=0.1, atol=0.1)
 
@@ -338,11 +338,12 @@ def test_a_single_image_has_a_pooled_level():
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
-def test_recomputed_maps_change_nothing(train):
+def test_recomputed_maps_change_nothing(train, device):
     def run(recompute: bool) -> tuple:
         fusion = ReviewFusion([6, 5, 4], [3, 4, 5], 8, recompute=recompute)
-        fusion = randomised(fusion).train(train)
-        maps = [x.requires_grad_() for x in random_maps([(2, 6, 8, 8), (2, 5, 4, 4), (2, 4, 2, 2)])]
+        fusion = randomised(fusion).train(train).to(device)
+        maps = random_maps([(2, 6, 8, 8), (2, 5, 4, 4), (2, 4, 2, 2)])
+        maps = [x.to(device).requires_grad_() for x in maps]
         outputs = fusion(maps)
         sum(x.square().sum() for x in outputs).backward()
         gradients = [x.grad for x in [*maps, *fusion.parameters()]]

@@ -354,7 +354,7 @@ def test_force_spares_a_set_with_other_files_in_it(tmp_path, name):
     path = make_digits_coco(tmp_path / "digits", **TINY).root / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match=f"more, such as {name.split('/')[0]}"):
+    with pytest.raises(FileExistsError, match=f"other, such as {name.split('/')[0]}"):
         make_digits_coco(tmp_path / "digits", **TINY, force=True)
     assert path.read_text() == "mine"
 

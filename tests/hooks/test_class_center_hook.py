@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import random
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +20,13 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
-from small import build, digits_config, runner
+from small import ROOT, build, digits_config, runner
 from small_heads import config, detector, distiller, in_training
 from torch import Tensor, nn
 
 from kd_det import ClassCenterHook
 from kd_det.centers import ClassCenters, ClassCentersError
+from kd_det.hooks._prepass import PrePass
 
 IMAGES, ROIS_PER_IMAGE = 24, 64
 CLASSES, BACKGROUND, DIM = 10, 10, 128
@@ -741,3 +744,220 @@ def test_dataset_of_another_class_count_is_refused(run):
     run.train_dataloader.dataset._metainfo["classes"] = ("apple", "pear")
     with pytest.raises(ValueError, match="expect 10 classes, but the training dataset has 2"):
         ClassCenterHook(max_images=4).before_train(run)
+
+
+# Of the same teacher and data
+
+
+def swap_labels(cfg: Config) -> None:
+    """Correct the annotations in place: the same file, as many images and boxes."""
+    file = Path(cfg.train_dataloader.dataset.data_root, cfg.train_dataloader.dataset.ann_file)
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["category_id"] = annotation["category_id"] % CLASSES + 1
+    file.write_text(json.dumps(content))
+
+
+def change_normalisation(cfg: Config) -> None:
+    for side in ("architecture", "teacher"):
+        cfg.model[side].data_preprocessor.mean = [10.0, 20.0, 30.0]
+
+
+def change_padding(cfg: Config) -> None:
+    for side in ("architecture", "teacher"):
+        cfg.model[side].data_preprocessor.pad_size_divisor = 64
+
+
+def change_image_size(cfg: Config) -> None:
+    cfg.train_dataloader.dataset.pipeline[2]["scale"] = (48, 48)
+
+
+def change_sampling(cfg: Config) -> None:
+    cfg.model.teacher.train_cfg.rcnn.sampler.num = 32
+
+
+CHANGES = {
+    swap_labels: "dataset_sha256",
+    change_normalisation: "input_sha256",
+    change_padding: "input_sha256",
+    change_image_size: "dataset_sha256",
+    change_sampling: "input_sha256",
+}
+
+
+@pytest.fixture
+def copied(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Config:
+    """A config on a copy of the data."""
+    cfg = digits_config("review_nd_kd", shutil.copytree(digits, tmp_path / "d"), tmp_path / "work")
+    cfg.model.teacher_ckpt = str(teacher_ckpt)
+    cfg.train_dataloader.dataset.indices = 4
+    cfg.train_cfg.val_interval = 99
+    return cfg
+
+
+def warned(run: Runner, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What setting the centers of a run warns about."""
+    caplog.clear()
+    run.logger.addHandler(caplog.handler)
+    ClassCenterHook().before_train(run)
+    run.logger.removeHandler(caplog.handler)
+    return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_centers_of_something_else_are_not_reused(copied, caplog, change):
+    ClassCenterHook().before_train(runner(copy.deepcopy(copied)))
+    again = runner(copy.deepcopy(copied))
+    with forwards(again.model.teacher.backbone) as passes:
+        assert not any("gathered anew" in text for text in warned(again, caplog)) and not passes
+    change(copied)
+    other = runner(copied)
+    with forwards(other.model.teacher.backbone) as passes:
+        (text,) = [text for text in warned(other, caplog) if "gathered anew" in text]
+        assert passes
+    assert f"expected {CHANGES[change]} " in text and ", found " in text
+
+
+def test_digest_is_that_of_another_process(copied):
+    """And does not depend on what the data was used for."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from mmengine.config import Config\n"
+        "from small import runner\n"
+        "from kd_det.hooks._prepass import PrePass\n"
+        "run = runner(Config.fromfile(sys.argv[1]))\n"
+        "print(PrePass(run, 'sampled', None).origin('roi_head.bbox_head.fc_cls'))"
+    )
+    file = Path(copied.work_dir).parent / "config.py"
+    copied.dump(file)
+    run = runner(copied)
+    collect(run)
+    source = "roi_head.bbox_head.fc_cls"
+    expected = str(PrePass(run, "sampled", None).origin(source))
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(file), str(ROOT), str(ROOT / "tests")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip().splitlines()[-1] == expected
+
+
+def test_resumed_run_replaces_centers_of_something_else(copied, caplog):
+    first = runner(copy.deepcopy(copied))
+    first.train()
+    old = nd_loss(first).centers.clone()
+    copied.merge_from_dict({"train_cfg.max_epochs": 2, "resume": True})
+    swap_labels(copied)
+    resumed = runner(copied)
+    resumed.logger.addHandler(caplog.handler)
+    with forwards(resumed.model.teacher.rpn_head) as prepass:
+        resumed.train()
+    assert prepass and resumed.iter == 2
+    assert "checkpoint's class centers are not those of this teacher and data" in caplog.text
+    new = ClassCenters.load(own_file(resumed))
+    assert torch.equal(nd_loss(resumed).centers, new.means) and not torch.equal(new.means, old)
+    state = torch.load(Path(copied.work_dir) / "epoch_2.pth", weights_only=True)
+    (origin,) = state["kd_det_class_centers"].values()
+    assert origin.items() <= new.metadata.items()
+
+
+def test_resumed_run_of_an_earlier_version_says_so(copied, caplog):
+    runner(copy.deepcopy(copied)).train()
+    file = Path(copied.work_dir) / "epoch_1.pth"
+    state = torch.load(file, weights_only=True)
+    del state["kd_det_class_centers"]
+    torch.save(state, file)
+    copied.merge_from_dict({"train_cfg.max_epochs": 2, "resume": True})
+    resumed = runner(copied)
+    resumed.logger.addHandler(caplog.handler)
+    with forwards(resumed.model.teacher.rpn_head) as prepass:
+        resumed.train()
+    assert not prepass and "does not say what its class centers were gathered from" in caplog.text
+
+
+def test_named_file_of_other_data_is_used_with_a_warning(copied, caplog, tmp_path):
+    file = tmp_path / "named.safetensors"
+    centers = collect(runner(copy.deepcopy(copied)), file)
+    swap_labels(copied)
+    other = runner(copied)
+    other.logger.addHandler(caplog.handler)
+    ClassCenterHook(file=str(file)).before_train(other)
+    assert "were gathered over other data" in caplog.text
+    assert torch.equal(nd_loss(other).centers, centers.means)
+    change_normalisation(copied)
+    with pytest.raises(ClassCentersError, match=r"made for another run, expected input_sha256"):
+        ClassCenterHook(file=str(file)).before_train(runner(copied))
+
+
+def test_named_file_of_an_earlier_version_is_accepted(copied, tmp_path):
+    run = runner(copied)
+    file = tmp_path / "named.safetensors"
+    centers = collect(run)
+    for key in ("input_sha256", "dataset_sha256"):
+        del centers.metadata[key]
+    centers.save(file)
+    ClassCenterHook(file=str(file)).before_train(run)
+    assert torch.equal(nd_loss(run).centers, centers.means)
+
+
+# Runs of other kinds
+
+
+@pytest.mark.parametrize("rows", [CLASSES, CLASSES + 1])
+def test_json_without_background_fits_a_loss_without(copied, tmp_path, rows):
+    copied.model.distiller.distill_losses.loss_nd.background = False
+    means = torch.randn(rows, DIM, generator=torch.Generator().manual_seed(0))
+    file = tmp_path / "centers.json"
+    file.write_text(json.dumps({str(i): row.tolist() for i, row in enumerate(means)}))
+    run = runner(copied)
+    ClassCenterHook(file=str(file)).before_train(run)
+    torch.testing.assert_close(nd_loss(run).centers, means[:CLASSES])
+    file.write_text(json.dumps({"0": [1.0] * DIM}))
+    with pytest.raises(ClassCentersError, match="expected classes 10 or 11, found 1"):
+        ClassCenterHook(file=str(file)).before_train(run)
+
+
+def test_runner_made_of_objects(copied, tmp_path):
+    """Without configs, MMEngine's Runner has none to read the data's from."""
+    run = runner(copied)
+    expected = collect(run, rois="gt")
+    loader = run.train_dataloader
+    objects = Runner(
+        model=run.model,
+        work_dir=str(tmp_path / "objects"),
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01)),
+        experiment_name="objects",
+    )
+    assert "train_dataloader" not in objects.cfg
+    found = collect(objects, rois="gt")
+    assert torch.equal(found.counts, expected.counts) and found.counts.sum() > 0
+    assert_close(found.means, expected.means)
+
+
+def test_no_hook_stays_on_a_teacher(images, tmp_path):
+    cfg = classification_config(images, tmp_path / "work")
+    torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "teacher.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
+    run = runner(cfg)
+
+    def hooks() -> list[int]:
+        modules = run.model.teacher.modules()
+        return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules]
+
+    before = hooks()
+    first, second = (ClassCenterHook().collect(run)["head.fc"] for _ in range(2))
+    assert hooks() == before
+    assert torch.equal(first.means, second.means) and first.counts.sum() == 12
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_all_ranks_stop_for_embeddings_that_are_nan(copied, monkeypatch, is_main):
+    run = runner(copied)
+    with torch.no_grad():
+        run.model.teacher.roi_head.bbox_head.shared_fcs[1].bias.fill_(float("nan"))
+    monkeypatch.setattr(sys.modules[ClassCenterHook.__module__], "is_main_process", lambda: is_main)
+    with pytest.raises(ClassCentersError, match="are not finite: the teacher gave embeddings"):
+        collect(run, rois="gt")

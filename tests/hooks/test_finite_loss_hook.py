@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from safetensors import safe_open
 from small import digits_config, runner
@@ -89,17 +91,123 @@ def test_skipping_leaves_out_these_steps_alone(tmp_path):
     state = torch.load(tmp_path / "epoch_1.pth", weights_only=False)
     assert state["kd_det_skipped"] == 2
     # Nothing of the hook stays.
-    assert "parse_losses" not in vars(run.model) and "step" not in vars(run.optim_wrapper)
+    assert not run.model._forward_hooks
+    assert not run.optim_wrapper.optimizer._optimizer_step_pre_hooks
 
 
-def test_a_skipped_step_changes_no_weight(tmp_path):
-    run = run_of(tmp_path, dict(FINITE, policy="skip", limit=7), set(range(7)))
+OPTIMIZERS = {
+    "momentum": dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=0.1),
+    "adamw": dict(type="AdamW", lr=0.1, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("more", [{}, {"clip_grad": dict(max_norm=1)}, {"accumulative_counts": 2}])
+def test_a_skipped_step_changes_no_weight(tmp_path, name, more):
+    wrapper = dict(_delete_=True, type="OptimWrapper", optimizer=OPTIMIZERS[name], **more)
+    hook = dict(FINITE, policy="skip", limit=7)
+    run = run_of(tmp_path, hook, set(range(7)), optim_wrapper=wrapper)
     run._init_model_weights()
     run.model.init_weights = lambda: None
     before = weights(run)
     run.train()
     after = weights(run)
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_moments_of_a_skipped_step_do_not_change(tmp_path):
+    """What the optimizer keeps is that of the finite steps alone."""
+    wrapper = dict(_delete_=True, type="OptimWrapper", optimizer=OPTIMIZERS["adamw"])
+    run = run_of(tmp_path, dict(FINITE, policy="skip"), {5, 6}, optim_wrapper=wrapper)
+    run.train()
+    states = run.optim_wrapper.optimizer.state.values()
+    assert states and all(int(state["step"]) == 5 for state in states)
+    assert all(state["exp_avg"].isfinite().all() for state in states)
+
+
+def test_a_constant_that_is_nan_changes_no_weight(tmp_path):
+    """Its gradient is finite, and so are those of the other terms."""
+    run = run_of(tmp_path, dict(FINITE, policy="skip", limit=7), set())
+    constant = {"loss_constant": torch.tensor(float("nan"))}
+    run.model.register_forward_hook(
+        lambda model, inputs, losses: {**losses, **constant} if model.training else losses
+    )
+    run._init_model_weights()
+    run.model.init_weights = lambda: None
+    before = weights(run)
+    run.train()
+    after = weights(run)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@OPTIM_WRAPPERS.register_module()
+class ScaledOptimWrapper(OptimWrapper):
+    """MMEngine's AmpOptimWrapper without its autocast, which runs on GPUs alone."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.loss_scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+    def backward(self, loss: torch.Tensor, **kwargs: object) -> None:
+        self.loss_scaler.scale(loss).backward(**kwargs)
+        self._inner_count += 1
+
+    def step(self, **kwargs: object) -> None:
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update()
+
+
+def test_steps_that_the_scaler_of_mixed_precision_leaves_out_are_reported(tmp_path):
+    """It takes no step where a gradient is not finite, so that no step can be guarded."""
+    wrapper = dict(type="ScaledOptimWrapper")
+    hook = dict(FINITE, policy="skip", limit=1)
+    run = run_of(tmp_path, hook, {1, 3}, optim_wrapper=wrapper)
+    with pytest.raises(NonFiniteLossError, match=r"not finite in iteration 4 .*stops after 1 step"):
+        run.train()
+    assert (tmp_path / "nonfinite_iter_2_rank_0.safetensors").is_file()
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert run.optim_wrapper.loss_scaler.get_scale() == 1.0  # halved twice
+
+
+def test_a_plain_detector_is_protected(digits, tmp_path):
+    cfg = digits_config("plain", digits, tmp_path)
+    cfg.train_dataloader.dataset.indices = 8
+    run = runner(cfg)
+    run._init_model_weights()
+    run.model.init_weights = lambda: None
+    before = {k: v.detach().clone() for k, v in run.model.named_parameters()}
+    loss = run.model.roi_head.bbox_head.loss_cls.forward
+    run.model.roi_head.bbox_head.loss_cls.forward = lambda *a, **k: loss(*a, **k) * float("inf")
+    with pytest.raises(NonFiniteLossError, match=r"^loss_cls not finite in iteration 1 "):
+        run.train()
+    assert all(torch.equal(before[k], v) for k, v in run.model.named_parameters())
+
+
+def test_no_method_of_anything_else_is_replaced(tmp_path, recwarn):
+    run = run_of(tmp_path, FINITE, set())
+    run.train()
+    assert not {"parse_losses", "step"} & vars(run.model).keys()
+    assert not [w for w in recwarn if "overridden" in str(w.message)]
+
+
+def test_optimizers_without_step_hooks_can_be_stopped_alone(tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.optim.Optimizer, "register_step_pre_hook")
+    with pytest.raises(TypeError, match=r"needs optimizers .* found \['SGD'\]; use policy='stop'"):
+        run_of(tmp_path, dict(FINITE, policy="skip"), set()).train()
+    run = run_of(tmp_path, FINITE, {3})
+    with pytest.raises(NonFiniteLossError, match="not finite in iteration 4 "):
+        run.train()
+    assert all(value.isfinite().all() for value in weights(run).values())
+
+
+def test_a_batch_that_cannot_be_kept_hides_nothing(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    run = run_of(tmp_path, FINITE, {0})
+    monkeypatch.setattr("kd_det.hooks.finite_loss_hook.write_atomically", full)
+    with pytest.raises(NonFiniteLossError, match=r"iteration 1 .*could not be kept: no space left"):
+        run.train()
 
 
 def test_more_than_the_limit_stop_the_training(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmdet.models import DetDataPreprocessor
 from mmengine.runner import Runner
+from small import ROOT
 from torch import nn
 
 from kd_det import TeacherAccuracyHook
@@ -134,11 +135,28 @@ def change_weights(run: Runner) -> None:
 
 
 def change_images(run: Runner) -> None:
-    run.cfg.val_dataloader.dataset.pipeline[2]["scale"] = (32, 32)
+    (resize,) = [t for t in run.val_dataloader.dataset.pipeline.transforms if "Resize" in repr(t)]
+    resize.scale = (32, 32)
 
 
-def change_algorithm(run: Runner) -> None:
-    run.cfg.model.type = "mmrazor.SingleTeacherDistill"
+def change_input(run: Runner) -> None:
+    run.model.teacher.data_preprocessor.mean += 1
+
+
+def change_threshold(run: Runner) -> None:
+    run.model.teacher.test_cfg.rcnn.score_thr = 0.5
+
+
+def change_annotations(run: Runner) -> None:
+    """As if the dataset had read a file whose labels were corrected in place."""
+    dataset = run.val_dataloader.dataset
+    dataset.data_list = [dataset.get_data_info(i) for i in range(len(dataset))]
+    dataset.data_list[0]["instances"][0]["bbox_label"] += 1
+    dataset.data_bytes, dataset.data_address = dataset._serialize_data()
+
+
+def change_evaluator(run: Runner) -> None:
+    run.val_loop.evaluator.metrics[0]._coco_api.dataset["annotations"][0]["category_id"] += 1
 
 
 def break_file(run: Runner) -> None:
@@ -149,8 +167,11 @@ def break_file(run: Runner) -> None:
     ("change", "why"),
     [
         (change_weights, r"expected teacher_sha256 \w{64}, found \w{64}"),
-        (change_images, r"expected config_sha256 \w{64}, found \w{64}"),
-        (change_algorithm, r"expected config_sha256 \w{64}, found \w{64}"),
+        (change_images, r"expected dataset_sha256 \w{64}, found \w{64}"),
+        (change_annotations, r"expected dataset_sha256 \w{64}, found \w{64}"),
+        (change_input, r"expected input_sha256 \w{64}, found \w{64}"),
+        (change_threshold, r"expected input_sha256 \w{64}, found \w{64}"),
+        (change_evaluator, r"expected evaluator_sha256 \w{64}, found \w{64}"),
         (break_file, "expected a file of metrics, found JSONDecodeError"),
     ],
 )
@@ -258,3 +279,29 @@ def test_resumed_run_does_not_ask(make, kill):
     with passes_of(resumed.model.teacher) as passes:
         resumed.train()
     assert resumed.iter == 2 and not passes and not kept(resumed).exists()
+
+
+def test_teacher_without_masks_is_evaluated_by_its_boxes(run, caplog):
+    (metric,) = run.val_loop.evaluator.metrics
+    metric.metrics = ["bbox", "segm"]  # as a Mask R-CNN student has it
+    logs = told(run, caplog)
+    TeacherAccuracyHook(-1.0).before_train(run)
+    assert "the teacher predicts no masks, so it is evaluated by bbox" in logs.text
+    assert METRIC in json.loads(kept(run).read_text())["metrics"]
+    # The student's own evaluator is as it was.
+    assert run.val_loop.evaluator.metrics == [metric]
+    assert metric.metrics == ["bbox", "segm"] and metric.results == []
+
+
+def test_none_removes_the_hook_of_a_recipe(tmp_path):
+    """MMEngine knows None for its own default hooks alone, and stops at others."""
+    config = tmp_path / "own.py"
+    config.write_text(
+        f"_base_ = {str(ROOT / 'configs/digits/review_nd_kd.py')!r}\n"
+        f"work_dir = {str(tmp_path / 'work')!r}\n"
+        "default_hooks = dict(timer=None, student_export=None, finite_loss=None)\n"
+    )
+    parsed = common.parser("test", "", "").parse_args([str(config)])
+    hooks = common.load_config(parsed).default_hooks
+    assert not {"student_export", "finite_loss"} & hooks.keys()
+    assert hooks.timer is None  # without the entry, MMEngine adds its own

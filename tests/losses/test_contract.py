@@ -37,6 +37,10 @@ class Member(NamedTuple):
     # Whether the target is the student's own detached value: the loss is then a constant, which
     # says nothing of its gradient.
     own_target: bool = False
+    device: torch.device = torch.device("cpu")
+
+    def module(self, loss_weight: float = 1.0) -> nn.Module:
+        return self.build(loss_weight).to(self.device)
 
 
 def with_centers(kind: type) -> Callable[[float], nn.Module]:
@@ -81,8 +85,8 @@ FAMILY = {
 
 
 @pytest.fixture(params=FAMILY)
-def member(request) -> Member:
-    return FAMILY[request.param]
+def member(request, device) -> Member:
+    return FAMILY[request.param]._replace(device=device)
 
 
 def inputs(member: Member, samples: int = 4) -> tuple[list[Tensor], list[Tensor]]:
@@ -90,7 +94,8 @@ def inputs(member: Member, samples: int = 4) -> tuple[list[Tensor], list[Tensor]
     generator = torch.Generator().manual_seed(0)
 
     def side() -> list[Tensor]:
-        return [torch.randn(samples, *shape, generator=generator) for shape in member.shapes]
+        maps = [torch.randn(samples, *shape, generator=generator) for shape in member.shapes]
+        return [x.to(member.device) for x in maps]
 
     return side(), side()
 
@@ -104,9 +109,11 @@ def run(
 ) -> tuple[Tensor, list[Tensor]]:
     """Loss, of weight 1 if not given, and its gradients at the student's tensors."""
     s = [x.detach().requires_grad_() for x in s]
-    labels = torch.arange(first_label, first_label + len(s[0])) % CLASSES
-    loss = member.call(module or member.build(1.0), s, t, labels)
-    with torch.autocast("cpu", enabled=False):  # a step's backward pass is outside of autocast
+    labels = torch.arange(first_label, first_label + len(s[0]), device=member.device) % CLASSES
+    loss = member.call(module or member.module(), s, t, labels)
+    with torch.autocast(
+        member.device.type, enabled=False
+    ):  # a step's backward pass is outside of autocast
         return loss.detach(), list(torch.autograd.grad(loss, s))
 
 
@@ -126,7 +133,7 @@ def test_gradient_reaches_the_student_and_never_the_teacher(member):
     s, t = inputs(member)
     for x in s + t:
         x.requires_grad_()
-    member.call(member.build(1.0), s, t, torch.arange(4)).backward()
+    member.call(member.module(), s, t, torch.arange(4, device=member.device)).backward()
     assert all(x.grad.abs().sum() > 0 for x in s)
     assert all(x.grad is None for x in t)
 
@@ -134,13 +141,13 @@ def test_gradient_reaches_the_student_and_never_the_teacher(member):
 @pytest.mark.parametrize("loss_weight", [0.0, 2.5])
 def test_weight_is_applied_once(member, loss_weight):
     loss, grads = run(member, *inputs(member))
-    weighted = run(member, *inputs(member), member.build(loss_weight))
+    weighted = run(member, *inputs(member), member.module(loss_weight))
     assert_same(weighted, (loss * loss_weight, [g * loss_weight for g in grads]))
 
 
 def test_negative_weight_is_an_error(member):
     with pytest.raises(ValueError, match="loss_weight"):
-        member.build(-1.0)
+        member.module(-1.0)
 
 
 def test_same_input_gives_the_same_bits(member):
@@ -150,7 +157,7 @@ def test_same_input_gives_the_same_bits(member):
 
 def test_autocast_changes_nothing(member):
     plain = run(member, *inputs(member))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(member.device.type, dtype=torch.bfloat16):
         assert_same(run(member, *inputs(member)), plain, rtol=0, atol=0)
 
 
@@ -158,7 +165,7 @@ def test_autocast_changes_nothing(member):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_input_is_computed_in_float32(member, dtype, autocast):
     s, t = ([x.to(dtype) for x in side] for side in inputs(member))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+    with torch.autocast(member.device.type, dtype=torch.bfloat16, enabled=autocast):
         loss, grads = run(member, s, t)
     expected, expected_grads = run(member, [x.float() for x in s], [x.float() for x in t])
     assert loss.dtype == torch.float32
@@ -188,9 +195,9 @@ def test_float64_input_is_computed_in_float64(member):
 
 def test_empty_input_gives_a_zero_that_reaches_the_parameters(member):
     s, t = inputs(member, samples=0)
-    parameter = nn.Parameter(torch.ones(()))
-    labels = torch.zeros(0, dtype=torch.int64)
-    loss = member.call(member.build(1.0), [x * parameter for x in s], t, labels)
+    parameter = nn.Parameter(torch.ones((), device=member.device))
+    labels = torch.zeros(0, dtype=torch.int64, device=member.device)
+    loss = member.call(member.module(), [x * parameter for x in s], t, labels)
     assert loss.shape == ()
     assert loss == 0
     loss.backward()
@@ -226,7 +233,7 @@ def test_finite_input_gives_no_nan(member, s_factor, t_factor):
 
 def test_state_dict_restores_the_loss(member):
     s, t = inputs(member)
-    saved, restored = member.build(1.0), member.build(1.0)
+    saved, restored = member.module(), member.module()
     for tensor in restored.state_dict().values():
         tensor.zero_()
     restored.load_state_dict(saved.state_dict(), strict=True)
@@ -243,7 +250,7 @@ def test_input_is_not_changed(member):
 def test_is_in_the_registry_under_its_own_name(member):
     from kd_det.registry import MODELS
 
-    loss = type(member.build(1.0))
+    loss = type(member.module())
     assert MODELS.get(loss.__name__) is loss
 
 

@@ -44,6 +44,35 @@ def test_records_are_dropped_after_a_step(model):
         assert all(recorder.data_buffer == [] for recorder in recorders.values())
 
 
+def test_records_are_dropped_after_a_step_that_fails(model):
+    model.distiller.distill_losses["loss_review"].forward = None
+    with pytest.raises(TypeError):
+        losses_of(model, batch(10, 8))
+    for side in ("student", "teacher"):
+        recorders = getattr(model.distiller, f"{side}_recorders").recorders
+        assert all(recorder.data_buffer == [] for recorder in recorders.values())
+
+
+def test_the_teacher_is_no_part_of_parameters_and_goes_along(model):
+    teacher = {id(p) for p in model.teacher.parameters()}
+    assert teacher and not teacher & {id(p) for p in model.parameters()}
+    model.double()
+    assert all(p.dtype == torch.float64 for p in model.teacher.parameters())
+    assert model.get_submodule("teacher.backbone") is model.teacher.backbone
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_teacher_with_weights_that_are_not_finite_is_refused(cfg, tmp_path: Path, value: float):
+    from kd_det.algorithms import CheckpointError
+
+    weights = build_classifier(cfg.model.teacher).state_dict()
+    weights["head.fc.bias"][3] = value
+    torch.save(weights, tmp_path / "teacher.pth")
+    cfg.model.update(teacher_ckpt=str(tmp_path / "teacher.pth"), data_preprocessor=None)
+    with pytest.raises(CheckpointError, match=r"teacher\.pth.*NaN or infinite.*head\.fc\.bias"):
+        build_classifier(cfg.model)
+
+
 def test_checkpoints_hold_no_teacher_and_load_strictly(model, cfg):
     state = model.state_dict()
     assert state and not any(key.startswith("teacher.") for key in state)
@@ -86,7 +115,8 @@ def test_student_inherits_modules(cfg, tmp_path: Path):
         teacher_recorders=dict(fc=dict(type="ModuleOutputs", source="head.fc")),
     )
     cfg.model.inherit = ["head"]
-    model = build_distiller(cfg)
+    with pytest.warns(DeprecationWarning, match="now called init_student_from_teacher"):
+        model = build_distiller(cfg)
     model.init_weights()
     assert torch.equal(model.architecture.head.fc.weight, model.teacher.head.fc.weight)
     stem = "backbone.conv1"
@@ -103,12 +133,23 @@ def test_a_typo_is_told_when_the_model_is_built(cfg):
 
 
 def test_an_error_in_a_loss_says_what_it_was_given(cfg):
-    cfg.model.distiller.connectors.review.in_channels = [4, 8, 16, 17]
+    def fail(**_: object) -> None:
+        raise ValueError("not this batch")
+
     model = build_distiller(cfg)
     give_random_centers(model)
-    with pytest.raises(ValueError, match="level 3 expected a student map") as raised:
+    model.distiller.distill_losses["loss_review"].forward = fail
+    with pytest.raises(ValueError, match="not this batch") as raised:
         losses_of(model, batch(10, 8))
     assert any("loss_review" in note and "head.fc" in note for note in raised.value.__notes__)
+
+
+def test_a_loss_that_does_not_fit_is_told_when_the_model_is_built(cfg):
+    from kd_det.algorithms import WiringError
+
+    cfg.model.distiller.connectors.review.in_channels = [4, 8, 16, 17]
+    with pytest.raises(WiringError, match=r"loss_review.*head\.fc.*level 3 expected a student map"):
+        build_distiller(cfg)
 
 
 def test_mixed_images_reach_the_losses_of_class_means(cfg):
@@ -123,16 +164,22 @@ def test_mixed_images_reach_the_losses_of_class_means(cfg):
     assert losses["distill.loss_nd"] > 0
 
 
-def test_a_teacher_with_another_normalisation_is_refused(cfg):
-    from kd_det.algorithms import WiringError
+def test_a_teacher_with_another_normalisation_gets_its_own(cfg):
+    own = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 4.0, 8.0], to_rgb=True)
+    cfg.model.teacher.data_preprocessor = dict(type="mmpretrain.ClsDataPreprocessor", **own)
+    model = build_distiller(cfg)
+    data = batch(10, 8)
+    ours = model.data_preprocessor(data, training=False)["inputs"]
+    theirs = model.teacher.data_preprocessor(data, training=False)["inputs"]
+    torch.testing.assert_close(model.teacher_input(ours, data["data_samples"]), theirs)
+    assert (ours - theirs).abs().max() > 1
 
-    own = dict(type="mmpretrain.ClsDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3)
-    cfg.model.teacher.data_preprocessor = own
-    with pytest.raises(WiringError, match=r"expected .*\[0\.0.*found .*\[78\.0"):
-        build_distiller(cfg)
-    cfg = Config.fromfile(CLS / "digits" / "review_nd.py")
-    cfg.model.teacher.data_preprocessor = cfg.data_preprocessor.copy()
-    build_distiller(cfg)
+
+def test_a_teacher_without_a_normalisation_of_its_own_gets_the_students_batch(cfg):
+    model = build_distiller(cfg)
+    x = torch.rand(2, 3, 8, 8)
+    assert model.teacher_input(x, None) is x
+    assert model.teacher_input.theirs is model.data_preprocessor
 
 
 def test_a_stopped_distillation_needs_no_teacher(model, monkeypatch):
@@ -149,3 +196,52 @@ def test_an_error_of_the_student_is_not_explained_by_the_losses(model, monkeypat
     with pytest.raises(RuntimeError, match="out of memory") as raised:
         losses_of(model, batch(10, 8))
     assert not hasattr(raised.value, "__notes__")
+
+
+LOGITS = dict(
+    type="mmrazor.ConfigurableDistiller",
+    student_recorders=dict(logits=dict(type="ModuleOutputs", source="head.fc")),
+    teacher_recorders=dict(logits=dict(type="ModuleOutputs", source="head.fc")),
+    distill_losses=dict(loss_kd=dict(type="mmrazor.KLDivergence")),
+    loss_forward_mappings=dict(
+        loss_kd=dict(
+            preds_S=dict(recorder="logits", from_student=True),
+            preds_T=dict(recorder="logits", from_student=False),
+        )
+    ),
+)
+
+
+def test_what_the_teacher_computes_first_is_delivered_to_the_student(cfg):
+    cfg.model.distiller = dict(
+        **LOGITS,
+        distill_deliveries=dict(
+            pooled=dict(
+                type="MethodOutputs",
+                max_keep_data=1,
+                method_path="mmpretrain.models.heads.LinearClsHead.pre_logits",
+            )
+        ),
+    )
+    cfg.model.architecture = cfg.model.teacher.copy()
+    model = build_distiller(cfg)
+    assert model.probe.name == "image"
+    model.student.head.load_state_dict(model.teacher.head.state_dict())
+    for _ in range(2):
+        assert losses_of(model, batch(10, 8))["distill.loss_kd"].abs() < 1e-6
+    model.student.backbone.forward = None
+    for _ in range(2):  # the queue, of one entry, is emptied when a step fails
+        with pytest.raises(TypeError):
+            losses_of(model, batch(10, 8))
+
+
+def test_embeddings_of_a_batch_for_class_centers(model):
+    data = batch(10, 8, number=3)
+    hooks = [len(m._forward_hooks) for m in model.teacher.modules()]
+    ((source, embeddings, labels),) = model.teacher_embeddings(data)
+    assert [source] == list(model.embedding_sources.values()) == ["head.fc"]
+    assert hooks == [len(m._forward_hooks) for m in model.teacher.modules()]
+    inputs = model.data_preprocessor(data, training=False)["inputs"]
+    torch.testing.assert_close(embeddings, model.teacher.extract_feat(inputs)[-1])
+    assert labels.tolist() == [0, 1, 2]
+    assert model.distiller.teacher_recorders.recorders["embedding"].data_buffer == []

@@ -1,0 +1,105 @@
+"""Probes that run the teacher ahead of the student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from mmdet.models.detectors import (
+    DetectionTransformer,
+    SingleStageDetector,
+    TwoStageDetector,
+)
+from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
+from torch import Tensor
+
+
+class Probe:
+    """Runs a teacher on the student's batch as far as losses read it.
+
+    Attributes:
+        name: What it is called in a config.
+        student_recorders: Recorders of the student that it needs.
+    """
+
+    name: str
+    student_recorders: tuple[BaseRecorder, ...] = ()
+
+    def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
+        """Run the teacher ahead of the student; returns what :meth:`follow` needs.
+
+        Args:
+            teacher: The teacher, in eval mode.
+            inputs: The teacher's own input ``[N, C, H, W]``.
+            data_samples: Those of the student's batch.
+        """
+        raise NotImplementedError
+
+    def during(
+        self, student: Any, recorders: Iterable[BaseRecorder]
+    ) -> AbstractContextManager[Any]:
+        """The context of the student's forward pass under ``recorders``."""
+        return nullcontext()
+
+    def follow(self, seen: Any) -> None:
+        """Run what depends on the student, after its forward pass."""
+
+    @property
+    def lacks_rois(self) -> bool:
+        """Whether the student sampled no RoI, or none for some stage."""
+        return False
+
+
+class FeatureProbe(Probe):
+    """Backbone and neck alone."""
+
+    name = "features"
+
+    def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
+        """Run ``extract_feat``."""
+        return teacher.extract_feat(inputs)
+
+
+class DenseProbe(Probe):
+    """Backbone, neck and dense head; of a two-stage detector, that of the RPN."""
+
+    name = "dense"
+
+    def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
+        """Run the detector as ``mode='tensor'`` does, but for proposals and RoIs.
+
+        Heads are called as modules, which ``mode='tensor'`` does not, so that recorders see them.
+        """
+        data_samples = _of_size(data_samples, inputs)
+        if isinstance(teacher, TwoStageDetector):
+            return teacher.rpn_head(teacher.extract_feat(inputs))
+        if isinstance(teacher, SingleStageDetector):
+            return teacher.bbox_head(teacher.extract_feat(inputs))
+        if isinstance(teacher, DetectionTransformer):
+            feats = teacher.extract_feat(inputs)
+            return teacher.bbox_head(**teacher.forward_transformer(feats, data_samples))
+        return teacher(inputs, data_samples, mode="tensor")
+
+
+class ImageProbe(Probe):
+    """A classifier as a whole."""
+
+    name = "image"
+
+    def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
+        """Run the classifier as ``mode='tensor'`` does."""
+        return teacher(inputs, data_samples, mode="tensor")
+
+
+def _of_size(data_samples: list | None, inputs: Tensor) -> list | None:
+    """Data samples that say ``inputs``' size, which transformers read; the given ones stay."""
+    size = tuple(inputs.shape[-2:])
+    if data_samples is None or all(
+        tuple(sample.metainfo.get("batch_input_shape", size)) == size for sample in data_samples
+    ):
+        return data_samples
+    resized = [sample.new() for sample in data_samples]
+    for sample in resized:
+        sample.set_metainfo(dict(batch_input_shape=size))
+    return resized

@@ -1,0 +1,200 @@
+"""The teacher: one object that owns its weights and says how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from mmcv.cnn import fuse_conv_bn
+from mmengine.model import BaseModel, BaseModule
+from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from kd_det.algorithms.checkpoint import CheckpointError, load_weights, weights_sha256
+from kd_det.algorithms.speed import DTYPES, Speed
+from kd_det.algorithms.wiring import WiringError
+from kd_det.recorders import flat
+
+# Parts that extract_feat runs; compiling and fusing change their inside.
+FEATURES = ("backbone", "neck")
+# Of fusing, relative to the largest entry of a level of the pyramid.
+TOLERANCE = 1e-3
+
+
+class Teacher:
+    """A model that is read, run and never changed.
+
+    It is in eval mode, without gradients, and no part of an algorithm's checkpoints, parameters
+    or copies: the algorithm holds it as an attribute, not as a submodule, so that optimizers,
+    averages of weights and DistributedDataParallel do not see it.
+
+    Args:
+        model: The teacher as it was built.
+        checkpoint: File or URL of its weights; None if it is loaded already.
+        speed: How it is run.
+
+    Attributes:
+        classes: Names of the classes that it was trained on, where its checkpoint has them.
+
+    Raises:
+        kd_det.algorithms.CheckpointError: If the checkpoint lacks weights, or has NaN or infinite
+            ones.
+    """
+
+    def __init__(
+        self, model: BaseModel, checkpoint: str | None = None, speed: Speed | None = None
+    ) -> None:
+        self.model = model
+        self.speed = speed or Speed()
+        self.classes: list[str] | None = None
+        self.is_shared = False
+        if checkpoint is not None:
+            self.classes = load_weights(model, checkpoint, "teacher")
+        _require_finite(model, checkpoint)
+        model.requires_grad_(False).eval()
+        for module in model.modules():
+            # Weight initialisation would overwrite what was loaded, or download a backbone.
+            if isinstance(module, BaseModule):
+                module.is_init = True
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        """Share the model with copies of the algorithm, such as an average of its weights."""
+        shared = type(self).__new__(type(self))
+        shared.__dict__.update(self.__dict__, is_shared=True)
+        return shared
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights that were loaded."""
+        return weights_sha256(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.model.parameters()).device
+
+    def move(self, *args: Any, **kwargs: Any) -> None:
+        """Follow the algorithm to another device or dtype, unless this is a copy's."""
+        if not self.is_shared:
+            self.model._apply(*args, **kwargs)
+
+    @contextmanager
+    def turn(self, ahead: bool = False) -> Iterator[None]:
+        """The context of its forward passes: no gradient, its dtype and, ``ahead``, its stream.
+
+        What runs ahead of the student must be awaited, by :meth:`join`, before it is read.
+        """
+        stream = _stream(self.device) if ahead and self._overlaps else None
+        if stream is not None:
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+        dtype = DTYPES.get(self.speed.teacher_dtype or "")
+        autocast = (
+            nullcontext()
+            if dtype is None
+            else torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+        )
+        with torch.no_grad(), torch.cuda.stream(stream) if stream else nullcontext(), autocast:
+            yield
+
+    def join(self, results: Any) -> None:
+        """Wait for what ran ahead, and take its ``results``, nested tensors, over."""
+        if not self._overlaps:
+            return
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(_stream(self.device))
+        for result in tree_flatten(results)[0]:
+            # Else the allocator might give their memory away while the current stream reads them.
+            if isinstance(result, Tensor):
+                result.record_stream(current)
+
+    @property
+    def _overlaps(self) -> bool:
+        return self.speed.overlap_teacher and self.device.type == "cuda"
+
+    def speed_up(self, recorders: Iterable[BaseRecorder]) -> None:
+        """Fuse and compile as the options say.
+
+        Args:
+            recorders: Those of the teacher.
+
+        Raises:
+            kd_det.algorithms.WiringError: If a recorder reads inside of what is changed.
+            RuntimeError: If a fused teacher does not compute what it computed before.
+        """
+        if self.speed.compile_teacher or self.speed.fuse_conv_bn:
+            _check_recorders(recorders)
+        if self.speed.fuse_conv_bn:
+            fuse(self.model)
+        if self.speed.compile_teacher:
+            given = self.speed.compile_teacher
+            options: dict[str, Any] = {} if given is True else dict(given)
+            for part in _features(self.model):
+                # The method, so that recorders, hooks on the module, stay outside.
+                part.forward = torch.compile(part.forward, **options)
+
+
+@torch.no_grad()
+def fuse(model: Any) -> None:
+    """Fuse batch norms of backbone and neck into convolutions; check that the output stays."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        images = torch.randn(1, 3, 64, 64).to(device)
+    before = _run(model, images)
+    # Files of class centers and of the teacher's mAP name the weights that were loaded.
+    model.folded_from = weights_sha256(model)
+    for part in _features(model):
+        fuse_conv_bn(part)
+    for old, new in zip(before, _run(model, images)):
+        if not (new - old).abs().max() <= TOLERANCE * old.abs().max():
+            raise RuntimeError(
+                "speed.fuse_conv_bn: the teacher's batch norms do not follow its convolutions in "
+                "the order of their names, so that fusing changes its output; leave fuse_conv_bn "
+                "out"
+            )
+
+
+def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
+    found: Any = images
+    for part in _features(model):
+        found = part(found)
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def _features(model: nn.Module) -> list[Any]:
+    found = [getattr(model, name, None) for name in FEATURES]
+    return [part for part in found if isinstance(part, nn.Module)]
+
+
+def _check_recorders(recorders: Iterable[BaseRecorder]) -> None:
+    inside = tuple(f"{name}." for name in FEATURES)
+    for source in (recorder.source for recorder in flat(recorders)):
+        if source.startswith(inside):
+            raise WiringError(
+                "speed.compile_teacher and speed.fuse_conv_bn change the teacher's "
+                f"{' and '.join(FEATURES)} inside: expected recorders of them as a whole or of "
+                f"other parts, found one of '{source}'"
+            )
+
+
+def _require_finite(model: nn.Module, checkpoint: str | None) -> None:
+    broken = [
+        name
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise CheckpointError(
+            f"the teacher's weights ({checkpoint or 'given as a model'}) have NaN or infinite "
+            f"values in {len(broken)} tensors, among them {', '.join(broken[:3])}; use another "
+            "checkpoint"
+        )
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    # One for all steps: each stream keeps freed memory for itself.
+    return torch.cuda.Stream(device)
