@@ -1,5 +1,5 @@
-# make demo: from an empty machine to a distilled detector; METHOD=... names another recipe of
-# configs/digits. make test: lint and all tests. make docs: the documentation, into site/.
+# make demo: from an empty machine to a distilled detector; METHOD=... names another method.
+# make test: lint and all tests. make docs: the documentation, into site/.
 PYTHON ?= python3
 PY := .venv/bin/python
 

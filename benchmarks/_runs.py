@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from kd_det.commands.steps import Step, run_all
 from kd_det.datasets.coco import read_annotations
+from kd_det.recipes import load_named
 
 CONFIGS = Path("configs/digits")
 Change = Callable[[Config], None]
@@ -61,7 +62,7 @@ class Data:
 
 def adapted(recipe: str, data: Data, seed: int, epochs: int) -> Config:
     """A recipe of configs/digits for other data and another length."""
-    cfg = Config.fromfile(CONFIGS / f"{recipe}.py")
+    cfg = load_named(CONFIGS / f"{recipe}.py")
     for part, split in (("train", "train"), ("val", data.judge), ("test", data.judge)):
         # Batches are made by the process that uses them: there is a run on every core.
         loader = cfg[f"{part}_dataloader"]
@@ -123,7 +124,7 @@ class Study:
         """The training of a student.
 
         Args:
-            recipe: Name of a file in configs/digits.
+            recipe: A method, or the name of a file in configs/digits.
             seed: Of weights and batches.
             epochs: Length; None for the data's own.
             change: What is different from the recipe.

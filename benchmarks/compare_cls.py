@@ -12,6 +12,7 @@ from mmengine.config import Config
 from kd_det.commands import common
 from kd_det.commands.steps import Step, run_all
 from kd_det.files import write_atomically
+from kd_det.recipes import load_named
 
 CONFIGS = Path("configs/cls/digits")
 METHODS = ("kd", "kd_nd", "review", "review_nd", "dkd_nd", "dist_nd")
@@ -70,7 +71,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def config(recipe: str, args: argparse.Namespace, seed: int = 0) -> Config:
-    cfg = Config.fromfile(CONFIGS / f"{recipe}.py")
+    cfg = load_named(CONFIGS / f"{recipe}.py")
     cfg.train_cfg.update(max_epochs=args.epochs, val_interval=args.epochs)
     cfg.param_scheduler.T_max = args.epochs
     cfg.default_hooks.checkpoint.interval = args.epochs

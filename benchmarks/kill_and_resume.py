@@ -28,6 +28,7 @@ from kd_det.algorithms.checkpoint import STUDENT_PREFIX
 from kd_det.centers import ClassCenters
 from kd_det.commands import common
 from kd_det.export.student import CHECKPOINT, CONFIG, METADATA, WEIGHTS
+from kd_det.recipes import load_named
 
 RECIPE = Path("configs/cls/digits/review_nd.py")
 EPOCHS = 10  # for each kill in training; one takes about 0.1 s, and a checkpoint follows it
@@ -101,7 +102,7 @@ def configuration(root: Path, epochs: int) -> Config:
     from mmengine.registry import DefaultScope
     from mmrazor.registry import MODELS
 
-    cfg = Config.fromfile(RECIPE)
+    cfg = load_named(RECIPE)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         teacher = MODELS.build(cfg.model.teacher)

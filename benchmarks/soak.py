@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from kd_det.commands import common
+from kd_det.recipes import load_named
 
 RECIPE = Path(__file__).parents[1] / "configs" / "cls" / "digits" / "review_nd.py"
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -62,7 +62,7 @@ def soak(iterations: int, folder: Path, interval: int) -> Watch:
     from mmengine.runner import Runner
     from mmrazor.registry import MODELS
 
-    cfg = Config.fromfile(RECIPE)
+    cfg = load_named(RECIPE)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         torch.save(MODELS.build(cfg.model.teacher).state_dict(), folder / "teacher.pth")
     cfg.model.teacher_ckpt = str(folder / "teacher.pth")

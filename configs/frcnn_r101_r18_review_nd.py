@@ -1,12 +1,3 @@
 # Faster R-CNN on COCO: R101-FPN teaches R18-FPN by ReviewKD and the ND loss (ReviewKD++).
-_base_ = ["./_base_/methods/review_nd.py", "./_base_/pairs/r101_r18.py"]
-
-model = dict(
-    architecture=_base_.student,
-    teacher=_base_.teacher,
-    teacher_ckpt=_base_.teacher_ckpt,
-    # ReviewKD++ for this pair, arXiv 2305.17007.
-    distiller=dict(
-        distill_losses=dict(loss_review=dict(loss_weight=1.2), loss_nd=dict(loss_weight=1.5))
-    ),
-)
+_base_ = "./frcnn_r101_r18.py"
+method = "review_nd"

@@ -14,23 +14,28 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
-from kd_det import caches
+from kd_det import caches, recipes
 from kd_det.errors import InvalidInputError
 
 caches.install()
 
 
-def read_config(name: str) -> Config:
+def read_config(name: str, method: str | None = None) -> Config:
     """The config of a file, or of a package by a name like ``mmdet::path/name.py``.
+
+    Args:
+        name: The file, or the name in a package.
+        method: For a pair's file: the method by which the teacher teaches.
 
     Raises:
         FileNotFoundError: If there is no such file.
+        InvalidInputError: If the config cannot be read with that method.
     """
     if "::" in name:
-        return Config.fromfile(package_config(name))
+        return recipes.load_recipe(package_config(name), method)
     remedy = "recipes lie in configs/, those of a package are named like mmdet::path/name.py"
-    require(name, "the config file", remedy)
-    return Config.fromfile(name)
+    require(name, "the config file", recipes.moved_to(Path(name)) or remedy)
+    return recipes.load_recipe(name, method)
 
 
 def package_config(name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 import kd_det  # noqa: F401  (patches the stack before mmdet is imported)
+from kd_det.recipes import load_named, methods_of
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
@@ -17,9 +19,14 @@ IMAGE_SIZE = 64
 ROIS_PER_IMAGE = 64
 
 
+def recipes_in(files: Iterable[Path]) -> list[tuple[Path, str | None]]:
+    """All files, those of pairs once for every method."""
+    return [(path, method) for path in files for method in methods_of(path) or [None]]
+
+
 def digits_config(name: str, data: Path, work_dir: Path, **options: object) -> Config:
-    """``configs/digits/<name>.py`` on ``data``, one epoch, all in this process."""
-    cfg = Config.fromfile(ROOT / "configs" / "digits" / f"{name}.py")
+    """The digits' recipe of a method or file on ``data``, one epoch, all in this process."""
+    cfg = load_named(ROOT / "configs" / "digits" / f"{name}.py")
     # Every Runner and every checkpoint would format the config anew, for seconds.
     object.__setattr__(cfg, "_format_python_code", False)
     for part in ("train", "val", "test"):

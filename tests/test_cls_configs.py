@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from small import recipes_in
 from small_cls import (
     CLS,
     batch,
@@ -19,12 +20,14 @@ from small_cls import (
     losses_of,
 )
 
+from kd_det.recipes import load_recipe, methods_of
+
 pytestmark = pytest.mark.usefixtures("offline")
 
 FILES = sorted(CLS.rglob("*.py"))
 BASES = [p for p in FILES if "_base_" in p.parts]
-RECIPES = [p for p in FILES if "_base_" not in p.parts]
-STUDENTS = [p for p in RECIPES if p.stem not in ("plain", "teacher")]
+RECIPES = recipes_in(p for p in FILES if "_base_" not in p.parts)
+STUDENTS = [recipe for recipe in RECIPES if recipe[0].stem not in ("plain", "teacher")]
 METHODS = {"kd", "kd_nd", "dkd_nd", "dist_nd", "review", "review_nd"}
 CIFAR = ["r56_r20", "r32x4_r8x4", "wrn40x2_wrn40x1", "r50_mv2", "r32x4_sv1", "r32x4_sv2"]
 IMAGENET = ["r34_r18", "r50_r18", "r101_r18", "r152_r18", "r50_mv1"]
@@ -32,17 +35,17 @@ IMAGENET = ["r34_r18", "r50_r18", "r101_r18", "r152_r18", "r50_mv1"]
 SIDES = dict(cifar100=32, imagenet=64, digits=8)
 
 
-def name_of(path: Path) -> str:
-    return str(path.relative_to(CLS))
+def name_of(value: Path | str | None) -> str:
+    return str(value.relative_to(CLS).with_suffix("")) if isinstance(value, Path) else value or "-"
 
 
 @lru_cache
-def _load(path: Path) -> Config:
-    return Config.fromfile(path)
+def _load(path: Path, method: str | None) -> Config:
+    return load_recipe(path, method)
 
 
-def load(path: Path) -> Config:
-    return copy.deepcopy(_load(path))
+def load(path: Path, method: str | None = None) -> Config:
+    return copy.deepcopy(_load(path, method))
 
 
 def side_of(path: Path) -> int:
@@ -54,9 +57,9 @@ def test_base_parses(path):
     assert len(load(path)) > 0
 
 
-@pytest.mark.parametrize("path", STUDENTS, ids=name_of)
-def test_every_loss_of_a_recipe_reaches_the_student(path):
-    cfg = load(path)
+@pytest.mark.parametrize(("path", "method"), STUDENTS, ids=name_of)
+def test_every_loss_of_a_recipe_reaches_the_student(path, method):
+    cfg = load(path, method)
     if "deitb" in path.stem:  # parts of this teacher would be downloaded
         cfg.model.teacher.backbone.pretrained = False
         del cfg.model.teacher.head["init_cfg"]
@@ -70,9 +73,9 @@ def test_every_loss_of_a_recipe_reaches_the_student(path):
         assert gradients_reach_student(model, loss), name
 
 
-@pytest.mark.parametrize("path", STUDENTS, ids=name_of)
-def test_a_recipe_has_the_hooks_that_its_losses_need(path):
-    cfg = load(path)
+@pytest.mark.parametrize(("path", "method"), STUDENTS, ids=name_of)
+def test_a_recipe_has_the_hooks_that_its_losses_need(path, method):
+    cfg = load(path, method)
     hooks = {hook.type: hook for hook in cfg.custom_hooks}
     losses = cfg.model.distiller.distill_losses
     assert ("kd_det.ClassCenterHook" in hooks) == ("loss_nd" in losses)
@@ -83,9 +86,9 @@ def test_a_recipe_has_the_hooks_that_its_losses_need(path):
     assert all(schedule == dict(warmup=warmup) for schedule in schedules.values())
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=name_of)
-def test_recipe_can_train_and_evaluate(path):
-    cfg = load(path)
+@pytest.mark.parametrize(("path", "method"), RECIPES, ids=name_of)
+def test_recipe_can_train_and_evaluate(path, method):
+    cfg = load(path, method)
     for part in ("train", "val", "test"):
         assert cfg.get(f"{part}_dataloader"), part
         assert cfg.get(f"{part}_cfg") is not None, part
@@ -96,10 +99,9 @@ def test_recipe_can_train_and_evaluate(path):
 
 
 def test_every_pair_has_every_method():
-    expected = {f"cifar100_{pair}_{m}" for pair in CIFAR for m in METHODS}
-    expected |= {f"imagenet_{pair}_{m}" for pair in IMAGENET for m in METHODS}
-    assert expected <= {p.stem for p in CLS.glob("*.py")}
-    assert {p.stem for p in (CLS / "digits").glob("*.py")} == METHODS | {"plain", "teacher"}
+    pairs = [f"cifar100_{pair}" for pair in CIFAR] + [f"imagenet_{pair}" for pair in IMAGENET]
+    for pair in (*pairs, "digits/r14_r8"):
+        assert set(methods_of(CLS / f"{pair}.py")) == METHODS
 
 
 # By loss: kd and nd of KD++; tckd, nckd and nd of DKD++; review and nd of ReviewKD++; dist and nd
@@ -121,7 +123,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("pair", PUBLISHED)
 def test_weights_are_the_published_ones(pair):
-    losses = {m: load(CLS / f"{pair}_{m}.py").model.distiller.distill_losses for m in METHODS}
+    losses = {m: load(CLS / f"{pair}.py", m).model.distiller.distill_losses for m in METHODS}
     kd, dkd, review, dist = PUBLISHED[pair]
     tau = 4 if pair.startswith("cifar") else 1
     assert (losses["kd_nd"].loss_kd.loss_weight, losses["kd_nd"].loss_nd.loss_weight) == kd
@@ -137,7 +139,7 @@ def test_weights_are_the_published_ones(pair):
 
 @pytest.mark.parametrize("pair", [f"cifar100_{p}" for p in CIFAR])
 def test_schedule_of_cifar_is_the_published_one(pair):
-    cfg = load(CLS / f"{pair}_kd_nd.py")
+    cfg = load(CLS / f"{pair}.py", "kd_nd")
     small = pair.endswith(("mv2", "sv1", "sv2"))
     assert cfg.optim_wrapper.optimizer.lr == (0.02 if small else 0.1)
     assert cfg.optim_wrapper.optimizer.weight_decay == 5e-4 and cfg.optim_wrapper.optimizer.nesterov
@@ -149,9 +151,11 @@ def test_schedule_of_cifar_is_the_published_one(pair):
 def test_students_of_the_digits_are_the_same():
     """A gain must come from the teacher, not from another student or another budget."""
     plain = load(CLS / "digits" / "plain.py")
-    for path in (CLS / "digits").glob("*.py"):
-        cfg = load(path)
-        if path.stem not in ("plain", "teacher"):
+    for path, method in RECIPES:
+        if path.parent.name != "digits":
+            continue
+        cfg = load(path, method)
+        if method is not None:
             student = cfg.model.architecture
             student.backbone.pop("out_indices")  # what is recorded, not what is computed
             assert student == plain.model

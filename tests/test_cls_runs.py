@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.runner import Runner
 from small import runner
 from small_cls import CLS, build_classifier
 
 from kd_det.centers import ClassCenters
+from kd_det.recipes import load_named
 
 
 def run_of(recipe: str, work_dir: Path, **options: object) -> Runner:
     """A recipe of the digits for one epoch, with a teacher of random weights."""
-    cfg = Config.fromfile(CLS / "digits" / f"{recipe}.py")
+    cfg = load_named(CLS / "digits" / f"{recipe}.py")
     object.__setattr__(cfg, "_format_python_code", False)
     teacher = work_dir / "teacher.pth"
     torch.save(build_classifier(cfg.model.teacher).state_dict(), teacher)

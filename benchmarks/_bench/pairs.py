@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from kd_det.centers import ClassCenters
+from kd_det.recipes import load_named
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Pair:
 
 def recipe(shape: Shape, method: str) -> Config:
     """The config of a method for this shape."""
-    return Config.fromfile(shape.recipes.format(method))
+    return load_named(Path(shape.recipes.format(method)))
 
 
 def build_pair(

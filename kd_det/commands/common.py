@@ -36,6 +36,10 @@ def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser
     result = bare_parser(prog, description, example)
     result.add_argument("config", help="config file, or a config of a package (mmdet::...)")
     result.add_argument(
+        "--method",
+        help="method by which a pair's config teaches, such as kd_nd (default: the config's own)",
+    )
+    result.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         default="none",
@@ -84,18 +88,18 @@ def invocation(command: str) -> list[str]:
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line overrides."""
-    from kd_det import config_files
+    from kd_det import config_files, recipes
     from kd_det.config_options import merge_options
 
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = config_files.read_config(args.config)
+    cfg = config_files.read_config(args.config, getattr(args, "method", None))
     merge_options(cfg, args.cfg_options)
     config_files.drop_hooks_of_none(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+        cfg.work_dir = str(Path("work_dirs") / recipes.run_name(args.config, cfg))
     check_work_dir(Path(cfg.work_dir))
     return cfg
 

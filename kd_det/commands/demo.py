@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kd_det.commands import common
 from kd_det.commands.steps import Step
-from kd_det.pairing.methods import configs_folder
+from kd_det.pairing.methods import METHODS, configs_folder
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
@@ -46,7 +46,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "--method",
         choices=recipes(),
         default="robust",
-        help="recipe of configs/digits (default: %(default)s)",
+        help="default: %(default)s",
     )
     parser.add_argument("--seed", type=int, default=0, help="of both students (default: 0)")
     parser.add_argument("--root", default="work_dirs/demo", help="default: %(default)s")
@@ -54,9 +54,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def recipes() -> list[str]:
-    """The recipes of configs/digits that teach the student of ``plain.py``."""
-    files = (configs_folder() / "digits").glob("*.py")
-    return sorted(p.stem for p in files if p.stem not in ("teacher", "plain"))
+    """The methods that teach the student of ``plain.py``."""
+    return sorted(METHODS)
 
 
 def _recipe(name: str) -> Path:
@@ -89,19 +88,21 @@ def student_steps(
 ) -> tuple[Step, Step]:
     """The same student with the same budget and seed, without and with the teacher."""
     plain = _train("plain", _recipe("plain"), root / f"plain_seed{seed}", seed, teacher.inputs)
-    config = _recipe(method)
+    from kd_det.recipes import load_recipe
+
+    config = _recipe("frcnn_r50_r18")
     options = [f"model.teacher_ckpt={checkpoint(teacher)}"]
     inputs = [teacher]
-    from mmengine.config import Config
-
     if any(
         hook.type == "kd_det.ClassCenterHook"
-        for hook in Config.fromfile(config).get("custom_hooks", [])
+        for hook in load_recipe(config, method).get("custom_hooks", [])
     ):
         options.append(f"custom_hooks.0.file={centers.folder / 'class_centers.safetensors'}")
         inputs.append(centers)
     folder = root / f"{method}_seed{seed}"
-    return plain, _train("distilled", config, folder, seed, inputs, options)
+    distilled = _train("distilled", config, folder, seed, inputs, options)
+    distilled.command += ["--method", method]
+    return plain, distilled
 
 
 def _train(

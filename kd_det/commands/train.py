@@ -75,7 +75,7 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         runner.register_hook(TakeOver(resumed))
     runner.register_hook(DataCheck())
     runner.train()
-    runner.logger.info(_outcome(runner, cfg.filename))
+    runner.logger.info(_outcome(runner, cfg))
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
@@ -115,7 +115,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
     return check_resume(cfg, args.allow_changes)
 
 
-def _outcome(runner: Any, config: str) -> str:
+def _outcome(runner: Any, cfg: Config) -> str:
     """What came out, where it lies, and what to do next."""
     from mmengine.runner import find_latest_checkpoint
 
@@ -128,7 +128,9 @@ def _outcome(runner: Any, config: str) -> str:
     checkpoint = find_latest_checkpoint(runner.work_dir)
     if checkpoint is None:
         return text
-    test = shlex.join([*common.invocation("test"), config, checkpoint])
+    from kd_det.recipes import method_option
+
+    test = shlex.join([*common.invocation("test"), cfg.filename, checkpoint, *method_option(cfg)])
     report = shlex.join([*common.invocation("report"), runner.work_dir])
     return f"{text}. Next: {test}; to compare: {report} [FOLDERS OF OTHER RUNS]"
 

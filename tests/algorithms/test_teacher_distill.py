@@ -9,10 +9,12 @@ import torch
 from mmengine.config import Config
 from small_cls import CLS, batch, build_classifier, build_distiller, give_random_centers, losses_of
 
+from kd_det.recipes import load_named
+
 
 @pytest.fixture
 def cfg() -> Config:
-    return Config.fromfile(CLS / "digits" / "review_nd.py")
+    return load_named(CLS / "digits" / "review_nd.py")
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_a_teacher_with_weights_that_are_not_finite_is_refused(cfg, tmp_path: Pa
 def test_checkpoints_hold_no_teacher_and_load_strictly(model, cfg):
     state = model.state_dict()
     assert state and not any(key.startswith("teacher.") for key in state)
-    build_distiller(Config.fromfile(CLS / "digits" / "review_nd.py")).load_state_dict(state)
+    build_distiller(load_named(CLS / "digits" / "review_nd.py")).load_state_dict(state)
 
 
 def test_teacher_comes_from_its_file_and_stays_through_initialisation(cfg, tmp_path: Path):

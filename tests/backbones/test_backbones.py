@@ -9,6 +9,7 @@ from torch import nn
 import kd_det  # noqa: F401  (patches the stack before mmpretrain is imported)
 from kd_det.backbones import CifarResNet, CifarWideResNet, MobileNetV1
 from kd_det.backbones.mdistiller import from_mdistiller
+from kd_det.recipes import load_named
 
 X4 = dict(channels=(32, 64, 128, 256))
 
@@ -201,10 +202,9 @@ def published_keys(kind: str) -> dict[str, tuple[int, ...]]:
     ],
 )
 def test_published_teachers_load(kind, pair):
-    from mmengine.config import Config
     from small_cls import CLS, build_classifier
 
-    teacher = build_classifier(Config.fromfile(CLS / f"{pair}_kd.py").model.teacher)
+    teacher = build_classifier(load_named(CLS / f"{pair}_kd.py").model.teacher)
     shapes = published_keys(kind)
     state = {f"module.{key}": torch.randn(shape) for key, shape in shapes.items()}
     teacher.load_state_dict(from_mdistiller(state), strict=True)

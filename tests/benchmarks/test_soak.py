@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from small import runner
 from small_cls import CLS, batch, build_classifier, build_distiller, give_random_centers, losses_of
+
+from kd_det.recipes import load_named
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_memory_files_and_records_stay(soak, tmp_path: Path):
 
 
 def test_runners_leave_no_model_behind(tmp_path: Path):
-    cfg = Config.fromfile(CLS / "digits" / "kd_nd.py")
+    cfg = load_named(CLS / "digits" / "kd_nd.py")
     object.__setattr__(cfg, "_format_python_code", False)
     torch.save(build_classifier(cfg.model.teacher).state_dict(), tmp_path / "teacher.pth")
     cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
@@ -46,7 +47,7 @@ def test_runners_leave_no_model_behind(tmp_path: Path):
 
 def test_two_models_do_not_disturb_each_other():
     def built():
-        model = build_distiller(Config.fromfile(CLS / "digits" / "review_nd.py"))
+        model = build_distiller(load_named(CLS / "digits" / "review_nd.py"))
         give_random_centers(model)
         return model
 
@@ -57,7 +58,7 @@ def test_two_models_do_not_disturb_each_other():
         return losses_of(model, data[0])
 
     alone = losses(built())
-    first, second = built(), build_distiller(Config.fromfile(CLS / "digits" / "kd.py"))
+    first, second = built(), build_distiller(load_named(CLS / "digits" / "kd.py"))
     losses_of(second, data[1])
     together = losses(first)
     losses_of(second, data[1])

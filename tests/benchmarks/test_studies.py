@@ -19,6 +19,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from small import ROOT
 
+from kd_det.recipes import load_named
+
 
 @pytest.fixture
 def runs(benchmark: Callable[[str], ModuleType]) -> ModuleType:
@@ -103,7 +105,7 @@ def test_runs_of_a_study_share_teacher_and_centers(runs, digits, tmp_path):
 def test_weights_of_all_losses_on_the_pyramid_are_scaled(benchmark):
     sweep = benchmark("weight_sweep")
     for recipe, scaled in (("cwd_nd_kd", 5), ("review_nd_kd", 1), ("robust", 1)):
-        cfg = Config.fromfile(ROOT / "configs" / "digits" / f"{recipe}.py")
+        cfg = load_named(ROOT / "configs" / "digits" / f"{recipe}.py")
         before = {k: v.get("loss_weight", 1) for k, v in cfg.model.distiller.distill_losses.items()}
         sweep.scale_feature_losses(cfg, Fraction(1, 4))
         after = {k: v.get("loss_weight", 1) for k, v in cfg.model.distiller.distill_losses.items()}
@@ -111,7 +113,7 @@ def test_weights_of_all_losses_on_the_pyramid_are_scaled(benchmark):
         assert len(changed) == scaled
         assert all(after[k] == before[k] for k in before.keys() - changed)
     with pytest.raises(ValueError, match=r"found \['loss_kd', 'loss_nd'\]"):
-        sweep.scale_feature_losses(Config.fromfile(ROOT / "configs/digits/kd_nd.py"), Fraction(2))
+        sweep.scale_feature_losses(load_named(ROOT / "configs/digits/kd_nd.py"), Fraction(2))
 
 
 def test_a_factor_of_one_is_the_run_of_the_comparison(benchmark, runs, digits, tmp_path):

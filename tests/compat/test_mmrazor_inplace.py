@@ -69,7 +69,9 @@ def test_ofd_sees_what_comes_before_its_relus():
 def test_stages_of_a_resnet_are_before_relu(side):
     from small_cls import CLS, batch, build_distiller
 
-    model = build_distiller(Config.fromfile(CLS / "imagenet_r34_r18_review.py"))
+    from kd_det.recipes import load_named
+
+    model = build_distiller(load_named(CLS / "imagenet_r34_r18_review.py"))
     data = model.data_preprocessor(batch(1000, 64), training=True)
     recorders = getattr(model.distiller, f"{side}_recorders")
     network = getattr(model, side)

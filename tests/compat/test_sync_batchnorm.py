@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmengine.config import Config
 from torch.nn import BatchNorm2d, SyncBatchNorm
 
 _HOOKS = """
@@ -41,7 +40,9 @@ def test_a_recorder_of_a_batch_norm_goes_on_recording(side):
     from mmengine.runner import runner
     from small_cls import CLS, batch, build_distiller
 
-    cfg = Config.fromfile(CLS / "digits" / "kd.py")
+    from kd_det.recipes import load_named
+
+    cfg = load_named(CLS / "digits" / "kd.py")
     norm = dict(type="ModuleOutputs", source="backbone.bn1")
     cfg.model.distiller.student_recorders.norm = norm
     cfg.model.distiller.teacher_recorders.norm = norm

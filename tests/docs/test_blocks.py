@@ -216,8 +216,7 @@ def check_config(args: argparse.Namespace) -> None:
         return
     if not Path(name).exists() and name.startswith(MADE):
         return
-    method = getattr(args, "method", None)
-    cfg = read_config(name, method) if method else read_config(name)
+    cfg = read_config(name, getattr(args, "method", None))
     known = cfg.keys() | inspect.signature(Runner).parameters
     assert {key.split(".")[0] for key in args.cfg_options or {}} <= known
     cfg.merge_from_dict(args.cfg_options or {})

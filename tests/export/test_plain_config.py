@@ -9,6 +9,7 @@ from small import ROOT, build
 from small_cls import build_classifier
 
 from kd_det.export.plain_config import plain_config
+from kd_det.recipes import load_named
 
 CONFIGS = ROOT / "configs"
 # One of each kind of detector, student, data and algorithm.
@@ -37,7 +38,7 @@ RECIPES = (
 
 
 def recipe(name: str) -> Config:
-    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    cfg = load_named(CONFIGS / f"{name}.py")
     object.__setattr__(cfg, "_format_python_code", False)
     return cfg
 

@@ -23,6 +23,7 @@ from small_cls import CLS, build_classifier
 from kd_det.algorithms import CheckpointError
 from kd_det.export.plain_config import plain_config
 from kd_det.export.student import export_student, logged_metrics
+from kd_det.recipes import load_named
 
 EMA = dict(type="EMAHook", momentum=0.2, priority="ABOVE_NORMAL")
 
@@ -52,7 +53,7 @@ def classification(tmp_path_factory: Any) -> tuple[Path, Config]:
         for i in range(4):
             image = numbers.randint(0, 128, (16, 16, 3)) + (128 if name == "light" else 0)
             cv2.imwrite(str(root / "data" / name / f"{i}.png"), image)
-    cfg = Config.fromfile(CLS / "digits" / "kd.py")
+    cfg = load_named(CLS / "digits" / "kd.py")
     object.__setattr__(cfg, "_format_python_code", False)
     for part in ("train", "val", "test"):
         pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
@@ -16,6 +15,7 @@ from small import digits_config, runner
 from small_cls import CLS, build_classifier
 
 from kd_det.hooks import FiniteLossHook, NonFiniteLossError
+from kd_det.recipes import load_named
 
 FINITE = dict(type="kd_det.FiniteLossHook")
 
@@ -35,7 +35,7 @@ class Broken(torch.nn.Module):
 
 def run_of(work_dir: Path, hook: dict | None, broken: set[int], **options: object) -> Runner:
     """An epoch of seven iterations of KD on the digits, whose loss is NaN in some of them."""
-    cfg = Config.fromfile(CLS / "digits" / "kd.py")
+    cfg = load_named(CLS / "digits" / "kd.py")
     object.__setattr__(cfg, "_format_python_code", False)
     work_dir.mkdir(exist_ok=True)
     torch.manual_seed(0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from mmengine.config import Config
 from small import ROOT
 from zoo import FASTER, STUDENTS, student, write
 
 import kd_det
 from kd_det.pairing.compose import PairingError, pair
+from kd_det.recipes import load_named
 
 PLAIN, TEACHER = (str(ROOT / "configs" / "digits" / f"{name}.py") for name in ("plain", "teacher"))
 
@@ -29,7 +29,7 @@ def made(digits, teacher_ckpt):
 
 def test_a_config_has_all_that_a_recipe_has(made, teacher_ckpt):
     cfg = made.cfg
-    recipe = Config.fromfile(ROOT / "configs" / "digits" / "review_nd.py")
+    recipe = load_named(ROOT / "configs" / "digits" / "review_nd.py")
     assert cfg.model.architecture == recipe.model.architecture
     assert cfg.model.teacher == recipe.model.teacher
     assert cfg.model.teacher_ckpt == str(teacher_ckpt)

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from small import runner
 from small_cls import CLS
 
+from kd_det.recipes import load_named
 from kd_det.report.html_report import compare, write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -127,7 +128,7 @@ def test_what_is_missing_is_said_in_one_line(trained_runs, tmp_path):
 
 
 def test_a_classifier_gets_what_applies(tmp_path):
-    cfg = Config.fromfile(CLS / "digits" / "kd_nd.py")
+    cfg = load_named(CLS / "digits" / "kd_nd.py")
     plain = Config.fromfile(CLS / "digits" / "plain.py")
     teacher = Config.fromfile(CLS / "digits" / "teacher.py")
     for name, each in (("teacher", teacher), ("plain", plain), ("distilled", cfg)):

@@ -32,13 +32,10 @@ default_hooks = dict(
     teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
 )
 
-student = dict(head=dict(num_classes=100, topk=(1,)))
-teacher = dict(head=dict(num_classes=100, topk=(1,)))
+classes = dict(num_classes=100, topk=(1,))
 # As published, the weights of all losses but ND grow over the first 20 epochs (there from 0, here
 # from 1/20).
-warm = dict(
-    kd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_kd=dict(warmup=20))),
-    dkd=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dkd=dict(warmup=20))),
-    dist=dict(type="kd_det.LossWeightHook", schedules=dict(loss_dist=dict(warmup=20))),
-    review=dict(type="kd_det.LossWeightHook", schedules=dict(loss_review=dict(warmup=20))),
-)
+custom_hooks = [
+    *_base_.center_hooks,
+    dict(type="kd_det.LossWeightHook", schedules={_base_.warmed_loss: dict(warmup=20)}),
+]

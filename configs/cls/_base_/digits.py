@@ -1,5 +1,5 @@
 # scikit-learn's digits, 20 of each class to learn from, and a schedule that takes seconds.
-_base_ = ["./pair.py", "mmpretrain::_base_/default_runtime.py"]
+_base_ = "mmpretrain::_base_/default_runtime.py"
 
 data_preprocessor = dict(type="mmpretrain.ClsDataPreprocessor", mean=[78] * 3, std=[96] * 3)
 train_dataloader = dict(

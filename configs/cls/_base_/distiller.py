@@ -1,4 +1,10 @@
 # Two classifiers and MMRazor's distiller, for a method to name its losses.
-_base_ = "./records.py"
+_base_ = ["./classifier.py", "./records.py"]
 
-model = dict(type="kd_det.FixedTeacherDistill", distiller=_base_.distiller)
+model = dict(
+    _delete_=True,
+    type="kd_det.FixedTeacherDistill",
+    architecture=_base_.model,
+    teacher=_base_.model,
+    distiller=_base_.distiller,
+)

@@ -1,17 +1,11 @@
-# What pairs of classifiers have in common: they say what is different.
+# What follows from the method of a pair: its hooks, and which loss is warmed up (all but ND are).
 _base_ = "./resnet_stages.py"
+method = "{{$KD_DET_METHOD:kd_nd}}"
 
-student = dict(
-    type="mmpretrain.ImageClassifier",
-    neck=dict(type="mmpretrain.GlobalAveragePooling"),
-    head=dict(type="mmpretrain.LinearClsHead", loss=dict(type="mmpretrain.CrossEntropyLoss")),
-)
-teacher = student
-
-# Where the embeddings differ in size, a pair names a connector and sends the student's through it.
-nd_connectors = dict()
-nd_route = dict()
-centers = [
+warmed_loss = "loss_" + method.removesuffix("_nd")
+center_hooks = [
     dict(type="kd_det.ClassCenterHook"),
     dict(type="kd_det.EmbeddingMonitorHook"),
 ]
+if not method.endswith("_nd"):
+    center_hooks = []
