@@ -14,9 +14,10 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$", re.M | re.S)
-# A command inside a sentence.
+# A command with arguments, inside a sentence.
 INLINE = re.compile(
-    r"(?<!`)`((?:python (?:tools|benchmarks)/|kd-det |tools/dist_train\.sh |make )[^`]+)`(?!`)"
+    r"(?<!`)`((?:python (?:tools|benchmarks)/[^\s`]+|kd-det \w+|tools/dist_train\.sh|make) [^`]+)"
+    r"`(?!`)"
 )
 
 

@@ -1,4 +1,4 @@
-"""The README's configs build what it says; tests/docs reads all its blocks."""
+"""The configs of README and pages build what they promise; tests/docs reads all blocks."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from snippets import block
 RECIPE = "configs/frcnn_r101_r18_review_nd.py"
 
 
-def config(tmp_path: Path, *starts: str) -> Config:
-    text = "\n".join(block(ROOT / "README.md", start) for start in starts)
+def config(tmp_path: Path, page: str, start: str) -> Config:
+    text = block(ROOT / page, start)
     assert f'_base_ = "{RECIPE}"' in text
-    path = tmp_path / "my_r18.py"
+    path = tmp_path / "config.py"
     path.write_text(text.replace(RECIPE, str(ROOT / RECIPE)))
     return Config.fromfile(path)
 
 
+def built(cfg: Config, tmp_path: Path):
+    torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "teacher.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
+    return build(cfg.model)
+
+
 def test_first_config_builds_for_three_classes(tmp_path: Path):
-    cfg = config(tmp_path, "# my_r18.py", "classes = ")
-    torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "my_teacher.pth")
-    cfg.model.teacher_ckpt = str(tmp_path / "my_teacher.pth")
-    model = build(cfg.model)
+    model = built(config(tmp_path, "README.md", "# my_r18.py"), tmp_path)
     assert model.student.roi_head.bbox_head.num_classes == 3
     assert model.distiller.distill_losses["loss_nd"].centers.shape == (4, 1024)
 
 
-def test_what_a_config_may_add_builds(tmp_path: Path):
-    cfg = config(tmp_path, "# my_schedule.py")
-    torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "teacher.pth")
-    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
-    model = build(cfg.model)
+def test_start_schedule_and_balance_name_losses_of_the_recipe(tmp_path: Path):
+    cfg = config(tmp_path, "docs/methods.md", "# my_schedule.py")
+    model = built(cfg, tmp_path)
     hooks = [HOOKS.build(hook) for hook in cfg.custom_hooks]
     names = {
         name for hook in hooks[2:] for name in (getattr(hook, "share", None) or hook.schedules)
@@ -43,14 +44,14 @@ def test_what_a_config_may_add_builds(tmp_path: Path):
 
 
 def test_own_data_reaches_every_loader(tmp_path: Path):
-    cfg = config(tmp_path, "# my_r18.py", "classes = ")
+    cfg = config(tmp_path, "docs/your_detector.md", "# my_recipe.py")
     for part in ("train", "val", "test"):
         assert cfg[f"{part}_dataloader"].dataset.data_root == "data/fruit/"
         assert cfg[f"{part}_dataloader"].dataset.metainfo.classes == ("apple", "orange", "pear")
     assert cfg.test_evaluator.ann_file == "data/fruit/annotations/val.json"
 
 
-def test_every_recipe_has_the_hooks_that_the_readme_says():
+def test_every_recipe_has_the_hooks_that_all_are_said_to_have():
     """Except for MMRazor's own configs."""
     configs = ROOT / "configs"
     recipes = [p for p in configs.rglob("*.py") if not {"_base_", "mixed"} & set(p.parts)]

@@ -29,7 +29,7 @@ def execute(args: argparse.Namespace) -> None:
     report.run()
     page, numbers = report.results
     print_table(metrics_by_role(numbers))
-    print(f"\nThe distilled student is {checkpoint(distilled)}. Next: README.md, 'Your own data'.")
+    print(f"\nThe distilled student is {checkpoint(distilled)}. Next: docs/your_detector.md.")
     print(f"Report: {page}, its numbers: {numbers}")
 
 

@@ -1,4 +1,4 @@
-"""Every code block and every command of README and docs is run, or read by what it is meant for.
+"""Every code block and every command of README and docs is run, or parsed by its reader.
 
 - Python that is a config is read by MMEngine; each part of ours or of MMRazor's that it names has
   the arguments that it is given, and hooks, losses and connectors are built.
@@ -7,7 +7,7 @@
   with what they override. ``tools/dist_train.sh`` is run with ``echo`` in Python's place.
 
 What needs several GPUs, Slurm, a download or hours is not run: of such a command, all but the
-launcher's own options is checked (``srun``'s are nowhere to be asked).
+launcher's own options is checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from test_packaging import declared
 
 import kd_det.registry as registry
 from kd_det.algorithms.speed import Speed
+from kd_det.commands import run
 from kd_det.config_files import read_config
 
 REGISTRIES = [each for each in vars(registry).values() if isinstance(each, Registry)]
@@ -85,13 +86,8 @@ def test_python(place: Path):
 
 
 def config_of(each: Block) -> dict | None:
-    """What MMEngine reads from a block that is a config, by itself or in the repository."""
-    if each.file:
-        return Config.fromfile(each.file).to_dict()
-    if "_base_" not in each.text:
-        return None
-    (path,) = (p for p in (ROOT / "configs").rglob("*.py") if each.text in p.read_text())
-    return Config.fromfile(path).to_dict()
+    """What MMEngine reads from a block that is a config."""
+    return Config.fromfile(each.file).to_dict() if each.file else None
 
 
 def executed(each: Block) -> dict[str, Any]:
@@ -160,7 +156,7 @@ def check_command(words: list[str]) -> None:
         case "python" | ".venv/bin/python" if rest[:2] == ["-m", "pip"]:
             check_pip(rest[2:])
         case "kd-det":
-            check_tool(str(ROOT / "kd_det" / "__main__.py"), rest)
+            check_arguments(lambda: run(rest[0], rest[1:]), program, rest)
         case "python" | ".venv/bin/python" if rest[0] == "-m":
             __import__(rest[1])
         case "python" | ".venv/bin/python":
@@ -199,13 +195,19 @@ def check_tool(tool: str, args: list[str]) -> None:
     """Run a tool up to its parsed arguments, and read the config that they name."""
     given, sys.argv = sys.argv, [tool, *args]
     try:
-        runpy.run_path(tool, run_name="__main__")
+        check_arguments(lambda: runpy.run_path(tool, run_name="__main__"), tool, args)
+    finally:
+        sys.argv = given
+
+
+def check_arguments(parse: Callable[[], Any], command: str, args: list[str]) -> None:
+    """Parse the arguments of a command, and read the config that they name."""
+    try:
+        parse()
     except Parsed as parsed:
         check_config(parsed.args[0])
     except SystemExit as stopped:
-        assert stopped.code == 0, f"{tool} {args}"
-    finally:
-        sys.argv = given
+        assert stopped.code == 0, f"{command} {args}"
 
 
 def check_config(args: argparse.Namespace) -> None:
@@ -214,7 +216,7 @@ def check_config(args: argparse.Namespace) -> None:
         return
     if not Path(name).exists() and name.startswith(MADE):
         return
-    cfg = read_config(name)
+    cfg = read_config(name, getattr(args, "method", None))
     known = cfg.keys() | inspect.signature(Runner).parameters
     assert {key.split(".")[0] for key in args.cfg_options or {}} <= known
     cfg.merge_from_dict(args.cfg_options or {})

@@ -32,6 +32,20 @@ def test_docstrings_are_in_it(site: Path):
     assert not re.findall(r":(?:func|class|meth|mod|data):<code>|code-block::", text)
 
 
+def test_parts_that_follow_the_code_are_in_it(site: Path):
+    from kd_det.commands import COMMANDS
+    from kd_det.pairing.methods import METHODS
+
+    text = (site / "methods" / "index.html").read_text()
+    assert all(f"<td><code>{name}</code></td>" in text for name in METHODS)
+    text = (site / "reference" / "commands" / "index.html").read_text()
+    assert all(f"usage: kd-det {name}" in text for name in COMMANDS)
+    # Links to the reference; those that lead nowhere would have stayed <autoref>.
+    text = (site / "reference" / "index.html").read_text()
+    assert 'hooks/#kd_det.hooks.class_center_hook.ClassCenterHook"' in text
+    assert "<autoref" not in text
+
+
 def test_formulas_are_shown_without_a_script(site: Path):
     page = (site / "methods" / "index.html").read_text()
     assert page.count("<math") > 10
