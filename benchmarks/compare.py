@@ -22,7 +22,7 @@ def main() -> None:
     args = parse_args()
     study = Study(args.root, data_of(args))
     runs = {
-        (method, seed): student(study, method, seed, args.inherit)
+        (method, seed): student(study, method, seed, args.init_student)
         for seed in args.seeds
         for method in ("plain", *args.methods)
     }
@@ -54,26 +54,28 @@ def parse_args() -> argparse.Namespace:
         "--judge", default="val", metavar="SPLIT", help="split that judges; default: %(default)s"
     )
     parser.add_argument(
+        "--init-student-from-teacher",
         "--inherit",
+        dest="init_student",
         action="store_true",
         help="let the students of all methods start with the teacher's rpn_head and roi_head",
     )
     return with_places(parser.parse_args(), "compare")
 
 
-def student(study: Study, method: str, seed: int, inherit: bool) -> Step:
-    """A method's run; with ``inherit`` from a student that starts with the teacher's heads."""
+def student(study: Study, method: str, seed: int, init_student: bool) -> Step:
+    """A method's run; with ``init_student`` from a student that starts with the teacher's heads."""
     if (
-        not inherit
+        not init_student
         or method == "plain"
-        or adapted(method, study.data, seed, 1).model.get("inherit")
+        or adapted(method, study.data, seed, 1).model.get("init_student_from_teacher")
     ):
         return study.student(method, seed)
     return study.student(method, seed, change=start_from_heads, name=f"{method}_inherit")
 
 
 def start_from_heads(cfg: Config) -> None:
-    cfg.model.inherit = ["rpn_head", "roi_head"]
+    cfg.model.init_student_from_teacher = ["rpn_head", "roi_head"]
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +128,7 @@ def report(
     seeds = " ".join(map(str, args.seeds))
     start = (
         "the teacher's heads, plain from scratch"
-        if args.inherit
+        if args.init_student
         else "scratch, robust ones from the teacher's heads"
     )
     return "\n".join(

@@ -12,7 +12,7 @@ from _bench.pairs import SHAPES, build_pair, recipe
 from _bench.report import Against, Row, time_rows
 from _bench.timing import Budget, interleave, peak_memory
 
-OURS, PEER = "kd_det.RoITeacherDistill", "mmrazor.SingleTeacherDistill"
+OURS, PEER = "kd_det.TeacherDistill", "mmrazor.SingleTeacherDistill"
 MiB = 2**20
 
 

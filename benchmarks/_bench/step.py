@@ -12,6 +12,7 @@ from _bench.pairs import SHAPES, Pair, build_pair, recipe
 from _bench.report import Against, Row, time_rows
 from _bench.timing import Budget, interleave, peak_memory
 from kd_det.algorithms import roi
+from kd_det.recorders import recording
 
 PARTS = ("student alone", "teacher", "connectors", "losses")
 MiB = 2**20
@@ -57,14 +58,11 @@ def parts(pair: Pair) -> dict[str, Callable[[], None]]:
     connect, compare = _connectors_and_losses(pair)
 
     def recorded() -> None:
-        model.distillation_stopped = True
-        try:
-            with pair.step_of(pair.student_optimizer):
-                with pair.autocast():
-                    losses = model.loss(pair.inputs, pair.samples)
-                pair.total(losses).backward()
-        finally:
-            model.distillation_stopped = False
+        with pair.step_of(pair.student_optimizer):
+            with pair.autocast(), recording(model.recorders("student")):
+                losses = model.student(pair.inputs, pair.samples, mode="loss")
+            pair.total(losses).backward()
+        model.drop_records()
 
     return {
         "student alone": pair.student_step,
@@ -80,14 +78,14 @@ def teacher_forward(pair: Pair) -> Callable[[], None]:
     """The teacher's pyramid and, where a loss reads it, its box head on the student's RoIs."""
     model = pair.model
     with pair.autocast(), torch.no_grad():
-        model._record(pair.inputs, pair.samples)
+        model.record(pair.inputs, pair.samples)
     reads_rois = getattr(model.probe, "scores", False)
     rois = [found.clone() for found in model.probe.rois] if reads_rois else []
-    model._forget_records()
+    model.drop_records()
 
     @torch.no_grad()
     def forward() -> None:
-        with pair.autocast(), model.speed.teacher_autocast(pair.inputs.device):
+        with pair.autocast(), model.fixed_teacher.forward_context():
             inputs = model.speed.layout(model.teacher_input(pair.inputs, pair.samples))
             branch = roi.BoxBranch(model.teacher, inputs, model.teacher_stage)
             for index, boxes in enumerate(rois):
@@ -101,7 +99,7 @@ def _connectors_and_losses(pair: Pair) -> tuple[Callable[[], None], Callable[[],
     distiller = pair.model.distiller
     torch.manual_seed(0)
     with pair.autocast():
-        pair.model._record(pair.inputs, pair.samples)
+        pair.model.record(pair.inputs, pair.samples)
     connected: list[tuple[Any, Any]] = []  # connector, input
     calls: list[tuple[Any, dict[str, Any]]] = []  # loss, arguments
     for name, arguments in distiller.loss_forward_mappings.items():
@@ -114,7 +112,7 @@ def _connectors_and_losses(pair: Pair) -> tuple[Callable[[], None], Callable[[],
                 value = distiller.get_record(**record)
             values[argument] = _leaves(value, record["from_student"])
         calls.append((distiller.distill_losses[name], values))
-    pair.model._forget_records()
+    pair.model.drop_records()
 
     def connect() -> None:
         for connector, raw in connected:

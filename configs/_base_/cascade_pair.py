@@ -33,7 +33,7 @@ nd_arguments = {
 
 model = dict(
     _delete_=True,
-    type="kd_det.RoITeacherDistill",
+    type="kd_det.TeacherDistill",
     architecture=_base_.model,
     teacher=_base_.model,
     # Each of the teacher's stages scores the RoIs that the student's sampled.

@@ -5,7 +5,7 @@ _base_ = [
 ]
 
 model = dict(
-    type="kd_det.RoITeacherDistill",  # the teacher scores the RoIs that the student sampled
+    type="kd_det.TeacherDistill",  # the teacher stays in eval mode and out of checkpoints
     distiller=dict(
         **_base_.distiller,
         connectors=dict(review=_base_.review_fusion),

@@ -2,7 +2,7 @@
 _base_ = ["mmrazor::distill/mmcls/dkd/dkd_resnet34_resnet18_8xb32_in1k.py", "./_base_/r34_r18.py"]
 
 model = dict(
-    type="kd_det.FixedTeacherDistill",  # the teacher stays in eval mode and out of checkpoints
+    type="kd_det.TeacherDistill",  # the teacher stays in eval mode and out of checkpoints
     distiller=dict(
         **_base_.recorders,
         connectors=dict(review=_base_.review_fusion),

@@ -5,7 +5,7 @@ _base_ = [
 ]
 
 model = dict(
-    type="kd_det.FixedTeacherDistill",  # the teacher stays in eval mode and out of checkpoints
+    type="kd_det.TeacherDistill",  # the teacher stays in eval mode and out of checkpoints
     distiller=dict(
         **_base_.recorders,
         connectors=dict(review=_base_.review_fusion),

@@ -22,7 +22,7 @@ from kd_det.errors import InvalidInputError, UnsupportedTypeError
 
 TEACHER_STAGES = ("same", "last", "mean")
 
-# Kin of the supported heads that take the same arguments or nearly so, and yet cannot work.
+# Subclasses of the supported heads that take the same arguments or nearly so, and cannot work.
 KNOWN_NOT_TO_WORK = {
     SparseRoIHead: "it scores learned queries, which RoIs alone do not determine",
     MultiInstanceRoIHead: "it predicts several objects for each RoI, each with an fc_cls",
@@ -68,8 +68,8 @@ def require_two_stage(detector: nn.Module, who: str) -> None:
         head = type(getattr(detector, "roi_head", None)).__name__
         raise UnsupportedTypeError(
             "kd_det needs two-stage detectors whose RoI head is mmdet's StandardRoIHead or "
-            "CascadeRoIHead or kin of theirs (Faster, Mask, Cascade, HTC, Double-Head and others "
-            f"that have an fc_cls in each box head); the {who} is a {type(detector).__name__} "
+            "CascadeRoIHead or derived from one (Faster, Mask, Cascade, HTC, Double-Head and "
+            f"others that have an fc_cls in each box head); the {who} is a {type(detector).__name__} "
             f"with roi_head {head}: {reason}"
         )
 
@@ -111,20 +111,20 @@ def choose_stage(
     Raises:
         ValueError: If the option is unknown or does not fit the two; names both.
     """
-    both = (
+    found = (
         f"the student is a {_describe(student)} and the teacher a {_describe(teacher)}, "
         f"found teacher_stage={option!r}"
     )
     if option is not None and option not in TEACHER_STAGES:
-        raise InvalidInputError(f"expected teacher_stage None or one of {TEACHER_STAGES}; {both}")
+        raise InvalidInputError(f"expected teacher_stage None or one of {TEACHER_STAGES}; {found}")
     if not is_cascade(teacher):
         if option is not None:
-            raise InvalidInputError(f"teacher_stage needs a teacher that is a cascade; {both}")
+            raise InvalidInputError(f"teacher_stage needs a teacher that is a cascade; {found}")
         return None
     equal = is_cascade(student) and len(box_heads(student)) == len(box_heads(teacher))
     if option == "same" and not equal:
         raise InvalidInputError(
-            f"teacher_stage 'same' needs cascades of equally many stages; {both}"
+            f"teacher_stage 'same' needs cascades of equally many stages; {found}"
         )
     return option or ("same" if equal else "last")
 
@@ -139,7 +139,7 @@ def _why_not(detector: nn.Module) -> str | None:
     if not isinstance(detector, TwoStageDetector):
         return "this is no TwoStageDetector"
     if not isinstance(head, (StandardRoIHead, CascadeRoIHead)):
-        return "this is kin of neither"
+        return "the head derives from neither of the two"
     for kind, reason in KNOWN_NOT_TO_WORK.items():
         if isinstance(head, kind):
             return reason
@@ -165,7 +165,7 @@ def _describe(detector: TwoStageDetector) -> str:
     return f"{name} of {len(box_heads(detector))} stages"
 
 
-def forget_history(detector: nn.Module) -> None:
-    """Drop what Dynamic R-CNN's head noted of the batches it saw."""
+def clear_history(detector: nn.Module) -> None:
+    """Empty the statistics of past batches that Dynamic R-CNN's head keeps."""
     for name in ("iou_history", "beta_history"):
         getattr(getattr(detector, "roi_head", None), name, []).clear()

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 from kd_det.errors import InvalidInputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Old names of options, which stay valid.
+# Old names of options; they stay valid.
 RENAMED = {"fold_teacher": "fuse_conv_bn"}
 
 
@@ -73,25 +73,25 @@ class Speed:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return ", ".join(f"{k} {v}" for k, v in given.items() if v) or "as it is"
 
-    def convert(
+    def set_layout(
         self, student: nn.Module, teacher: nn.Module, distiller: ConfigurableDistiller
     ) -> None:
-        """Convert the layout of all three as :attr:`channels_last` says."""
+        """Convert all three to channels-last order, if :attr:`channels_last` is set."""
         if not self.channels_last:
             return
         for model in (student, teacher, distiller):
             model.to(memory_format=torch.channels_last)
         for part in (*distiller.connectors.values(), *distiller.distill_losses.values()):
-            # Many of MMRazor's take maps apart by view(), which asks for the usual order.
+            # Many of MMRazor's call view() on maps, which needs the contiguous order.
             if not type(part).__module__.startswith("kd_det."):
-                part.register_forward_pre_hook(_usual_layout, with_kwargs=True)
+                part.register_forward_pre_hook(_make_contiguous, with_kwargs=True)
 
     def layout(self, images: Tensor) -> Tensor:
-        """A batch ``[N, C, H, W]`` in the order that the options ask for."""
+        """Convert a batch ``[N, C, H, W]`` to the memory order of the options."""
         if not self.channels_last:
             return images
         return images.contiguous(memory_format=torch.channels_last)
 
 
-def _usual_layout(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _make_contiguous(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
     return tree_map_only(Tensor, Tensor.contiguous, (args, kwargs))

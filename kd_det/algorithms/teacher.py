@@ -26,7 +26,7 @@ TOLERANCE = 1e-3
 
 
 class Teacher:
-    """A model that is read, run and never changed.
+    """A model that is loaded, run and never changed.
 
     It is in eval mode, without gradients, and no part of an algorithm's checkpoints, parameters
     or copies: the algorithm holds it as an attribute, not as a submodule, so that optimizers,
@@ -35,7 +35,7 @@ class Teacher:
     Args:
         model: The teacher as it was built.
         checkpoint: File or URL of its weights; None if it is loaded already.
-        speed: How it is run.
+        speed: Precision, fusing, compilation and streams; the defaults change nothing.
 
     Attributes:
         classes: Names of the classes that it was trained on, where its checkpoint has them.
@@ -74,7 +74,7 @@ class Teacher:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of its weights."""
         return next(self.model.parameters()).device
 
     def move(self, *args: Any, **kwargs: Any) -> None:
@@ -83,10 +83,10 @@ class Teacher:
             self.model._apply(*args, **kwargs)
 
     @contextmanager
-    def turn(self, ahead: bool = False) -> Iterator[None]:
+    def forward_context(self, ahead: bool = False) -> Iterator[None]:
         """The context of its forward passes: no gradient, its dtype and, ``ahead``, its stream.
 
-        What runs ahead of the student must be awaited, by :meth:`join`, before it is read.
+        Call :meth:`wait_for` before results of a pass ahead of the student are read.
         """
         stream = _stream(self.device) if ahead and self._overlaps else None
         if stream is not None:
@@ -100,8 +100,8 @@ class Teacher:
         with torch.no_grad(), torch.cuda.stream(stream) if stream else nullcontext(), autocast:
             yield
 
-    def join(self, results: Any) -> None:
-        """Wait for what ran ahead, and take its ``results``, nested tensors, over."""
+    def wait_for(self, results: Any) -> None:
+        """Wait for a pass ahead of the student, whose ``results`` are nested tensors."""
         if not self._overlaps:
             return
         current = torch.cuda.current_stream(self.device)
@@ -116,13 +116,13 @@ class Teacher:
         return self.speed.overlap_teacher and self.device.type == "cuda"
 
     def speed_up(self, recorders: Iterable[BaseRecorder]) -> None:
-        """Fuse and compile as the options say.
+        """Fuse and compile the backbone and neck, if the options ask for it.
 
         Args:
             recorders: Those of the teacher.
 
         Raises:
-            kd_det.algorithms.WiringError: If a recorder reads inside of what is changed.
+            kd_det.algorithms.WiringError: If a recorder reads inside of backbone or neck.
             RuntimeError: If a fused teacher does not compute what it computed before.
         """
         if self.speed.compile_teacher or self.speed.fuse_conv_bn:
@@ -145,7 +145,7 @@ def fuse(model: Any) -> None:
         images = torch.randn(1, 3, 64, 64).to(device)
     before = _run(model, images)
     # Files of class centers and of the teacher's mAP name the weights that were loaded.
-    model.folded_from = weights_sha256(model)
+    model.sha256_before_fusing = weights_sha256(model)
     for part in _features(model):
         fuse_conv_bn(part)
     for old, new in zip(before, _run(model, images)):

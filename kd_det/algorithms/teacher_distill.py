@@ -16,8 +16,9 @@ from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS as RAZOR_MODELS
 from torch import Tensor, nn
 
-from kd_det.algorithms import embeddings, heads, inherit, probes, wiring
-from kd_det.algorithms.empty import without_rois
+from kd_det.algorithms import embeddings, heads, probes, student_init, wiring
+from kd_det.algorithms.describe import describe
+from kd_det.algorithms.dry_run import dry_run
 from kd_det.algorithms.speed import Speed
 from kd_det.algorithms.teacher import Teacher
 from kd_det.algorithms.teacher_input import TeacherInput
@@ -31,14 +32,14 @@ from kd_det.seeds import MODEL, Seeds, numbers_of
 class TeacherDistill(SingleTeacherDistill):
     """Student + :class:`~kd_det.algorithms.teacher.Teacher` + probe + MMRazor's distiller.
 
-    One step: the teacher runs on the student's batch, converted to its own input
+    One step (:meth:`loss`): the teacher runs on the student's batch, converted to its own input
     (:class:`~kd_det.algorithms.teacher_input.TeacherInput`), as deep as losses read it; the student
     computes its own losses; where losses read RoIs, the teacher's box heads score those that the
-    student sampled; the distiller hands what recorders kept to connectors and losses. Unlike
-    MMRazor's ``SingleTeacherDistill``, the teacher is in eval mode all the time, its samplers,
-    assigners and losses never run, every one of its weights must be in ``teacher_ckpt``, and none
-    is written to checkpoints. With all distillation weights 0, the student trains as it does alone,
-    bit for bit: teacher and connectors take none of its random numbers.
+    student sampled; the distiller hands the records to connectors and losses. Unlike MMRazor's
+    ``SingleTeacherDistill``, the teacher is in eval mode all the time, its samplers, assigners and
+    losses never run, every one of its weights must be in ``teacher_ckpt``, and none is written to
+    checkpoints. With all distillation weights 0, the student trains as it does alone, bit for bit:
+    teacher and connectors take none of its random numbers.
 
     Args:
         distiller: Config of MMRazor's ``ConfigurableDistiller``, with any of its recorders,
@@ -50,8 +51,8 @@ class TeacherDistill(SingleTeacherDistill):
         init_student_from_teacher: Dotted paths of modules, as ``['neck', 'rpn_head', 'roi_head']``,
             in which the student starts from the teacher's parameters and buffers, where their
             shapes agree. They are copied at the end of :meth:`init_weights`, which a Runner calls
-            before it loads or resumes a checkpoint, so that a checkpoint wins. Who trains without
-            a Runner has to call it.
+            before it loads or resumes a checkpoint, so that a checkpoint wins. Call it yourself
+            where you train without a Runner.
         teacher_stage: Which stages of a teacher that is a cascade score the student's RoIs.
             ``'same'``: stage i those of the student's stage i, the default where both are
             cascades of equally many stages. ``'last'``: the last stage, the default otherwise.
@@ -88,50 +89,35 @@ class TeacherDistill(SingleTeacherDistill):
         **kwargs: Any,
     ) -> None:
         if inherit is not None:
-            new = "model.inherit is now called init_student_from_teacher"
-            warnings.warn(new, DeprecationWarning, stacklevel=2)
+            text = "model.inherit is now called init_student_from_teacher"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
         modules = init_student_from_teacher or inherit or ()
+        probe = probe or self.default_probe
         self.speed = Speed.of(speed)
         self._check_options(distiller, teacher, teacher_ckpt, kwargs)
         student = build(architecture)
-        with _own_numbers():
-            self._set_up(student, build(teacher), distiller, teacher_ckpt, modules,
-                         teacher_stage, probe or self.default_probe, kwargs)  # fmt: skip
+        with _separate_rng():
+            teacher = build(teacher)
+            if probe == "roi":
+                heads.require_pair(student, teacher)
+            self.teacher_stage = heads.choose_stage(teacher_stage, student, teacher)
+            if self.teacher_stage == "mean":
+                heads.add_stage_mean(teacher)
+            wiring.check_names(distiller, student, teacher)
+            self._start = student_init.plan(student, teacher, modules)
+            self.fixed_teacher = Teacher(teacher, teacher_ckpt, self.speed)
+            self.teacher_classes = self.fixed_teacher.classes
 
-    def _set_up(
-        self,
-        student: BaseModel,
-        teacher: BaseModel,
-        distiller: dict[str, Any],
-        teacher_ckpt: str | None,
-        modules: Sequence[str],
-        teacher_stage: str | None,
-        probe: str | None,
-        more: dict[str, Any],
-    ) -> None:
-        """Load the teacher, build the distiller, and check that all fits."""
-        if probe == "roi":
-            heads.require_pair(student, teacher)
-        self.teacher_stage = heads.choose_stage(teacher_stage, student, teacher)
-        if self.teacher_stage == "mean":
-            heads.add_stage_mean(teacher)
-        wiring.check_mappings(distiller)
-        wiring.check_sources(distiller.get("student_recorders") or {}, student, "student")
-        wiring.check_sources(distiller.get("teacher_recorders") or {}, teacher, "teacher")
-        self._inherited = inherit.plan(student, teacher, modules)
-        self.fixed_teacher = Teacher(teacher, teacher_ckpt, self.speed)
-        self.teacher_classes = self.fixed_teacher.classes
-
-        # The distiller names MMRazor's recorders and losses, whatever scope the runner is in.
-        distiller = {"_scope_": "mmrazor", **distiller}
-        super().__init__(distiller, teacher=teacher, architecture=student, **more)
-        del self._modules["teacher"]  # an attribute, see Teacher
-        self.teacher_input = TeacherInput.between(self.data_preprocessor, teacher)
-        self.probe = probes.choose(probe, student, teacher, self.distiller, self.teacher_stage)
-        self._log_setup(*self._dry_run())
-        # Last, since compiled parts would be compiled anew for the small images of a dry run.
-        self.fixed_teacher.speed_up(self._recorders("teacher"))
-        self.speed.convert(student, teacher, self.distiller)
+            # The distiller names MMRazor's recorders and losses, whatever scope the runner is in.
+            distiller = {"_scope_": "mmrazor", **distiller}
+            super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
+            del self._modules["teacher"]  # an attribute, see Teacher
+            self.teacher_input = TeacherInput.between(self.data_preprocessor, teacher)
+            self.probe = probes.choose(probe, student, teacher, self.distiller, self.teacher_stage)
+            print_log(describe(self, *dry_run(self)), logger="current")
+            # Last, since compiled parts would be compiled anew for the small images of a dry run.
+            self.fixed_teacher.speed_up(self.recorders("teacher"))
+            self.speed.set_layout(student, teacher, self.distiller)
 
     def _check_options(
         self,
@@ -166,16 +152,16 @@ class TeacherDistill(SingleTeacherDistill):
         return self.fixed_teacher.model
 
     def init_weights(self) -> None:
-        """Initialise student and connectors, then copy what the student takes of the teacher."""
-        if self.is_init:  # the second of two calls must not undo a training
+        """Initialise student and connectors, then copy the teacher's weights to the student."""
+        if self.is_init:  # a second call must not undo a training
             super().init_weights()  # warns
             return
-        with _own_numbers():
+        with _separate_rng():
             self.distiller.init_weights()
         super().init_weights()
-        if self._inherited:
-            inherit.copy(self.student, self.teacher, self._inherited)
-            rows = inherit.table(self._inherited)
+        if self._start:
+            student_init.copy(self.student, self.teacher, self._start)
+            rows = student_init.format_table(self._start)
             print_log(f"The student starts from the teacher:\n{rows}", logger="current")
 
     def train(self, mode: bool = True) -> TeacherDistill:
@@ -183,64 +169,65 @@ class TeacherDistill(SingleTeacherDistill):
         super().train(mode)
         self.teacher.eval()
         # MMRazor's validation loop, which calls this first, gave the teacher the student's.
-        self.teacher.data_preprocessor = self.teacher_input.theirs
+        self.teacher.data_preprocessor = self.teacher_input.preprocessor
         return self
 
     def _apply(self, *args: Any, **kwargs: Any) -> TeacherDistill:
-        """Move to a device or dtype (what ``to`` and its like call), with the teacher."""
+        """Move to a device or dtype, as ``to`` and its like do, together with the teacher."""
         self.fixed_teacher.move(*args, **kwargs)
         return super()._apply(*args, **kwargs)
 
     def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Losses of one batch, keys prefixed ``student.`` and ``distill.``."""
         try:
-            losses = add_prefix(self._record(batch_inputs, data_samples), "student")
+            losses = add_prefix(self.record(batch_inputs, data_samples), "student")
             if not self.distillation_stopped:
                 losses.update(add_prefix(self._distill_losses(), "distill"))
             return losses
         finally:
-            self._forget_records()
+            self.drop_records()
 
-    def _record(self, batch_inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """Run both models under their recorders; returns the student's own losses."""
+    def record(self, batch_inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+        """Run teacher and student under their recorders; return the student's own losses."""
         batch_inputs = self.speed.layout(batch_inputs)
+        if self.distillation_stopped:
+            return self.student(batch_inputs, data_samples, mode="loss")
         teacher, probe, distiller = self.fixed_teacher, self.probe, self.distiller
-        ours = [*self._recorders("student"), *probe.student_recorders]
-        theirs = self._recorders("teacher")
-        teaches = not self.distillation_stopped
+        of_teacher = self.recorders("teacher")
+        of_student = [*self.recorders("student"), *probe.student_recorders]
+
+        # Ahead of the student, whose maps are kept for its backward pass: lower peak memory.
         distiller.set_deliveries_override(False)
-        if teaches:
-            # Ahead of the student, whose maps are kept for its backward pass: less at once.
-            with teacher.turn(ahead=True), recording(theirs), distiller.deliveries:
-                inputs = self.speed.layout(self.teacher_input(batch_inputs, data_samples))
-                seen = probe.run(teacher.model, inputs, data_samples)
-        distiller.set_deliveries_override(teaches)
-        with recording(ours), probe.during(self.student, ours), distiller.deliveries:
+        with teacher.forward_context(ahead=True), recording(of_teacher), distiller.deliveries:
+            inputs = self.speed.layout(self.teacher_input(batch_inputs, data_samples))
+            seen = probe.run(teacher.model, inputs, data_samples)
+
+        distiller.set_deliveries_override(True)
+        with recording(of_student), probe.during(self.student, of_student), distiller.deliveries:
             losses = self.student(batch_inputs, data_samples, mode="loss")
-        if teaches:
-            teacher.join([seen, [recorder.data_buffer for recorder in theirs]])
-            with teacher.turn(), recording(theirs, go_on=True):
-                probe.follow(seen)
+
+        teacher.wait_for([seen, [recorder.data_buffer for recorder in of_teacher]])
+        with teacher.forward_context(), recording(of_teacher, go_on=True):
+            probe.follow(seen)
         return losses
 
     def _distill_losses(self) -> dict[str, Tensor]:
-        """The distiller's; an error says where each argument of each loss comes from."""
-        if self.probe.lacks_rois:
-            return without_rois(self.distiller, self.student)
+        """Losses of the distiller; an error says where each argument of each loss comes from."""
         try:
-            return self.distiller.compute_distill_losses()
+            return self.probe.distill_losses(self.distiller, self.student)
         except Exception as error:
             for name in self.distiller.loss_forward_mappings:
-                note = f"{name}: {wiring.describe(self.distiller, name)}"
+                note = f"{name}: {wiring.describe_arguments(self.distiller, name)}"
                 getattr(error, "add_note", str)(note)  # since Python 3.11
             raise
 
-    def _recorders(self, who: str) -> list[BaseRecorder]:
+    def recorders(self, who: str) -> list[BaseRecorder]:
+        """Recorders of the distiller on one side, ``'student'`` or ``'teacher'``."""
         return list(getattr(self.distiller, f"{who}_recorders").recorders.values())
 
-    def _forget_records(self) -> None:
-        # Feature maps would otherwise stay in memory until the next step.
-        of_both = [*self._recorders("student"), *self._recorders("teacher")]
+    def drop_records(self) -> None:
+        """Empty recorders and deliveries, which would keep feature maps until the next step."""
+        of_both = [*self.recorders("student"), *self.recorders("teacher")]
         for recorder in (*of_both, *self.probe.student_recorders):
             recorder.reset_data_buffer()
         for delivery in self.distiller.deliveries.deliveries.values():
@@ -271,76 +258,6 @@ class TeacherDistill(SingleTeacherDistill):
         """Source of :meth:`teacher_embeddings` for each loss that asks for class centers."""
         return {name: found.source for name, found in embeddings.records(self.distiller).items()}
 
-    @torch.no_grad()
-    def _dry_run(self) -> tuple[dict[str, dict[str, str]], str]:
-        """Run a step on a blank image, without a trace in state or RNG.
-
-        Returns:
-            Shapes of all loss arguments, and of the batches that student and teacher got.
-
-        Raises:
-            kd_det.algorithms.WiringError: If a loss does not fit images of any size.
-        """
-        buffers = {name: buffer.clone() for name, buffer in self.named_buffers()}
-        training = self.training
-        self.eval()
-        # Detectors with denoising queries ask the detector; layers stay in eval mode.
-        self.student.training = True
-        failed: list[Exception] = []
-        try:
-            with torch.random.fork_rng(devices=[]):
-                for side in wiring.sides(self.student):
-                    try:
-                        return self._run_blank(side)
-                    except Exception as error:  # a blank image may be none for some model
-                        failed.append(error)
-                    finally:
-                        self._forget_records()
-        finally:
-            heads.forget_history(self.student)
-            for name, buffer in self.named_buffers():
-                buffer.copy_(buffers[name])
-            self.train(training)
-        for found in failed:
-            if isinstance(found, wiring.WiringError):
-                raise found
-        text = f"not checked, since a model does not run on a blank image: {failed[0]!r}"
-        print_log(f"Losses and connectors were {text}", logger="current", level=30)
-        return {}, text
-
-    def _run_blank(self, side: int) -> tuple[dict[str, dict[str, str]], str]:
-        inputs, samples = wiring.dry_run_input(self.data_preprocessor, self.student, side)
-        theirs = self.teacher_input(inputs, samples)
-        self._record(inputs, samples)
-        hint = self.teacher_input.hint if inputs.shape != theirs.shape else ""
-        batches = f"{list(inputs.shape)} to student, {list(theirs.shape)} to teacher"
-        found = wiring.check_losses(self.distiller, hint)
-        return found, f"shapes are those of one image of {side} x {side} pixels: {batches}"
-
-    def _log_setup(self, shapes: Mapping[str, Mapping[str, str]], batches: str) -> None:
-        """Log both models and the origin (and shape, where known) of each loss argument."""
-        lines = ["Distillation:"]
-        for who in ("teacher", "student"):
-            model = getattr(self, who)
-            lines.append(f"  {who}: {type(model).__name__}, {_millions(model)} parameters")
-        if len(self.distiller.connectors):
-            lines.append(f"  connectors: {_millions(self.distiller.connectors)} parameters")
-        for name in self.distiller.loss_forward_mappings:
-            loss = self.distiller.distill_losses[name]
-            weight = getattr(loss, "loss_weight", "not stated")
-            lines.append(f"  {name}: {type(loss).__name__}, weight {weight}")
-            for argument, source in wiring.describe(self.distiller, name).items():
-                shape = shapes.get(name, {}).get(argument)
-                lines.append(f"    {argument}: {source}{f', {shape}' if shape else ''}")
-        lines += [
-            f"  teacher's input: {self.teacher_input.describe()}",
-            f"  probe: {self.probe.name}",
-            *([f"  teacher's stages: {self.teacher_stage}"] if self.teacher_stage else []),
-            f"  {batches}",
-            f"  speed: {self.speed}",
-        ]
-        print_log("\n".join(lines), logger="current")
-
 
 @MODELS.register_module()
 class RoITeacherDistill(TeacherDistill):
@@ -355,20 +272,16 @@ class FixedTeacherDistill(TeacherDistill):
 
 
 def build(model: BaseModel | dict[str, Any]) -> BaseModel:
-    """A model from its config, also in MMRazor's form ``dict(cfg_path='mmdet::...')``."""
+    """Build a model from its config, also in MMRazor's form ``dict(cfg_path='mmdet::...')``."""
     return model if isinstance(model, nn.Module) else RAZOR_MODELS.build(model)
 
 
 @contextmanager
-def _own_numbers() -> Iterator[None]:
-    """Random numbers for what the student alone would not have; then the student's go on."""
+def _separate_rng() -> Iterator[None]:
+    """Seed the RNGs for what the student alone would not have; restore their states at the end."""
     seeds = Seeds(MODEL, torch.initial_seed())
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices), numbers_of(seeds):
         if devices:
             torch.cuda.manual_seed(seeds.torch)
         yield
-
-
-def _millions(module: nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"

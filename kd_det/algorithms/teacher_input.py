@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.detectors.base import BaseDetector
 from torch import Tensor, nn
 
-from kd_det.algorithms.wiring import WiringError, is_detector
+from kd_det.algorithms.wiring import WiringError
 
-# What these do to an image is known; a subclass with a forward of its own may do anything. By
-# name, since mmpretrain need not be installed.
+# Their effect on an image is known; a subclass with a forward of its own may do anything. By name,
+# since mmpretrain need not be installed.
 KNOWN_FORWARDS = (
     "mmdet.models.data_preprocessors.data_preprocessor.DetDataPreprocessor.forward",
     "mmengine.model.base_model.data_preprocessor.ImgDataPreprocessor.forward",
@@ -41,8 +42,8 @@ class TeacherInput(nn.Module):
     5e-5 of a grey level, of 255.
 
     Args:
-        ours: The data preprocessor that makes the student's batches.
-        theirs: The teacher's.
+        student: The data preprocessor that makes the student's batches.
+        teacher: The data preprocessor of the teacher, kept as :attr:`preprocessor`.
 
     Raises:
         kd_det.algorithms.WiringError: If the two differ and one is none of mmdet's
@@ -53,54 +54,57 @@ class TeacherInput(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, ours: nn.Module, theirs: nn.Module) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
-        self.theirs = theirs
-        known = all(_forward(side) in KNOWN_FORWARDS for side in (ours, theirs))
-        if not known and _settings(ours) != _settings(theirs):
+        self.preprocessor = teacher
+        known = all(_forward(side) in KNOWN_FORWARDS for side in (student, teacher))
+        if not known and _settings(student) != _settings(teacher):
             raise WiringError(
                 "student and teacher preprocess images differently, expected on both sides "
                 "mmdet's DetDataPreprocessor, mmengine's ImgDataPreprocessor or mmpretrain's "
                 "ClsDataPreprocessor, between which images are converted; found student "
-                f"{_settings(ours)}, teacher {_settings(theirs)}"
+                f"{_settings(student)}, teacher {_settings(teacher)}"
             )
         self.is_identity = not known
         if known:
-            self._read(ours, theirs)
+            self._read(student, teacher)
 
     @classmethod
-    def between(cls, ours: nn.Module, teacher: Any) -> TeacherInput:
-        """From the student's data preprocessor to the input of a teacher.
+    def between(cls, student: nn.Module, model: Any) -> TeacherInput:
+        """Convert from the student's data preprocessor to the one of ``model``, the teacher.
 
-        A classifier's preprocessor that does nothing is the default of one whose config gives it at
-        the top level, for both sides: the teacher's is the student's then.
+        A classifier's preprocessor that does nothing is the default where the config gives one at
+        the top level, for both sides: then the teacher's is the student's.
         """
-        theirs = teacher.data_preprocessor
+        teacher = model.data_preprocessor
         does_nothing = not (
-            getattr(theirs, "_enable_normalize", False)
-            or _swaps(theirs)
-            or getattr(theirs, "pad_size_divisor", 1) > 1
+            getattr(teacher, "_enable_normalize", False)
+            or _swaps(teacher)
+            or getattr(teacher, "pad_size_divisor", 1) > 1
         )
-        return cls(ours, ours if does_nothing and not is_detector(teacher) else theirs)
+        return cls(
+            student, student if does_nothing and not isinstance(model, BaseDetector) else teacher
+        )
 
-    def _read(self, ours: Any, theirs: Any) -> None:
-        self.swap = _swaps(ours) != _swaps(theirs)
-        self.fills_batch = "mmpretrain" in _forward(ours)
-        mean, std = _normalisation(ours)
+    def _read(self, student: Any, teacher: Any) -> None:
+        self.swap = _swaps(student) != _swaps(teacher)
+        self.fills_batch = "mmpretrain" in _forward(student)
+        mean, std = _normalisation(student)
         if self.swap:
             mean, std = mean.flip(0), std.flip(0)
-        their_mean, their_std = _normalisation(theirs)
+        teacher_mean, teacher_std = _normalisation(teacher)
+        shift = (mean - teacher_mean) / teacher_std
         # Not in checkpoints: they follow from the configs.
-        self.register_buffer("scale", (std / their_std).float(), persistent=False)
-        self.register_buffer("shift", ((mean - their_mean) / their_std).float(), persistent=False)
-        self.divisor: int = theirs.pad_size_divisor
-        self.pad_value: float = theirs.pad_value
-        self.keeps_size = ours.pad_size_divisor == self.divisor
+        self.register_buffer("scale", (std / teacher_std).float(), persistent=False)
+        self.register_buffer("shift", shift.float(), persistent=False)
+        self.divisor: int = teacher.pad_size_divisor
+        self.pad_value: float = teacher.pad_value
+        self.keeps_size = student.pad_size_divisor == self.divisor
         self.is_identity = (
             not self.swap
             and bool((self.scale == 1).all() and (self.shift == 0).all())
             and self.keeps_size
-            and ours.pad_value == self.pad_value
+            and student.pad_value == self.pad_value
         )
 
     def forward(self, inputs: Tensor, data_samples: Sequence[Any] | None) -> Tensor:
@@ -130,23 +134,23 @@ class TeacherInput(nn.Module):
 
     @property
     def hint(self) -> str:
-        """For the message of a fault where student and teacher get batches of other sizes."""
+        """Advice where student and teacher get batches of different sizes."""
         return (
             " Student and teacher pad the same image to different sizes; if that is the reason, "
             f"set the student's data_preprocessor.pad_size_divisor to the teacher's, {self.divisor}"
         )
 
     def describe(self) -> str:
-        """What the teacher is given, as text."""
+        """Describe the teacher's batch."""
         text = "the student's batch"
         if not self.is_identity:
-            mean, std = (values.flatten().tolist() for values in _normalisation(self.theirs))
+            mean, std = (x.flatten().tolist() for x in _normalisation(self.preprocessor))
             text += ", channels swapped" if self.swap else ""
             text += (
                 f", converted to mean {mean}, std {std}, pad_size_divisor {self.divisor}, "
                 f"pad_value {self.pad_value}"
             )
-        if getattr(self.theirs, "batch_augments", None):
+        if getattr(self.preprocessor, "batch_augments", None):
             text += "; the teacher's own batch_augments are left out"
         return text
 

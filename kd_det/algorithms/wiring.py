@@ -1,32 +1,29 @@
-"""Checks a distiller's wiring with one small dry run when the model is built.
-
-Recorders, connectors and losses meet by name and by shape. A dry run of student and teacher
-on one blank image shows every fault of either kind before any data is read.
-"""
+"""Checks of the names by which recorders, connectors and losses of a distiller meet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from mmdet.models.detectors.base import BaseDetector
-from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks
-from mmengine.structures import InstanceData, PixelData
 from mmrazor.models.distillers import ConfigurableDistiller
-from torch import Tensor, nn
+from torch import nn
 
 from kd_det.errors import UserError
-from kd_det.losses import CentersNotSetError
-
-# One pixel more than a multiple of 128: any two divisors of a power of two, 8 and 128 for example,
-# that give maps of different size for some image do so for this one.
-SIDE = 129
 
 
 class WiringError(UserError, ValueError):
     """Recorders, connectors and losses of a distiller do not fit together."""
+
+
+def check_names(distiller: Mapping[str, Any], student: nn.Module, teacher: nn.Module) -> None:
+    """Check the names of modules, recorders, connectors and losses in a distiller's config.
+
+    Raises:
+        WiringError: For a name that leads nowhere; says which names are available.
+    """
+    _check_losses(distiller)
+    for who, model in (("student", student), ("teacher", teacher)):
+        check_sources(distiller.get(f"{who}_recorders") or {}, model, who)
 
 
 def check_sources(recorders: Mapping[str, Any], model: nn.Module, who: str) -> None:
@@ -51,23 +48,21 @@ def _module_sources(recorder: Mapping[str, Any]) -> Iterator[str]:
 
 
 def modules_near(model: nn.Module, name: str) -> str:
-    """Modules of ``model`` that may have been meant by ``name``, as text."""
-    names = (found for found, _ in model.named_modules() if found)
-    near = sorted(n for n in names if n.count(".") <= name.count(".") and _related(n, name))
+    """List modules of ``model`` that may have been meant by ``name``, as text."""
+    # The siblings of `name` and of the modules that it would be in, and all at the top.
+    parents = name.split(".")[:-1]
+    starts = [".".join(parents[: i + 1]) for i in range(len(parents))]
+    near = sorted(
+        found
+        for found, _ in model.named_modules()
+        if found
+        and found.count(".") <= len(parents)
+        and ("." not in found or found.startswith(tuple(starts)))
+    )
     return ", ".join(near[:12])
 
 
-def _related(name: str, source: str) -> bool:
-    parent = source
-    while "." in parent:
-        parent = parent.rpartition(".")[0]
-        if name.startswith(parent):
-            return True
-    return "." not in name
-
-
-def check_mappings(distiller: Mapping[str, Any]) -> None:
-    """Raise :class:`WiringError` for names in a distiller's config that lead nowhere."""
+def _check_losses(distiller: Mapping[str, Any]) -> None:
     losses = distiller.get("distill_losses") or {}
     mappings = distiller.get("loss_forward_mappings") or {}
     for name in losses:
@@ -98,8 +93,8 @@ def check_mappings(distiller: Mapping[str, Any]) -> None:
                     )
 
 
-def describe(distiller: ConfigurableDistiller, loss_name: str) -> dict[str, str]:
-    """Where each argument of a loss comes from, as text."""
+def describe_arguments(distiller: ConfigurableDistiller, loss_name: str) -> dict[str, str]:
+    """Say where each argument of a loss comes from."""
     described = {}
     for argument, record in distiller.loss_forward_mappings[loss_name].items():
         side = "student" if record["from_student"] else "teacher"
@@ -110,110 +105,3 @@ def describe(distiller: ConfigurableDistiller, loss_name: str) -> dict[str, str]
             text += f" -> {record['connector']} ({type(connector).__name__})"
         described[argument] = text
     return described
-
-
-def shapes(value: Any) -> str:
-    """Shape of a record: a tensor or a sequence of them."""
-    if isinstance(value, Tensor):
-        return str(list(value.shape))
-    if isinstance(value, (list, tuple)):
-        return f"{len(value)} x " + " ".join(shapes(v) for v in value)
-    return type(value).__name__
-
-
-def is_detector(model: nn.Module) -> bool:
-    """Whether a model is one of mmdet's detectors; others are taken for classifiers."""
-    return isinstance(model, BaseDetector)
-
-
-def sides(model: nn.Module) -> tuple[int, ...]:
-    """Sides of blank images, in pixels, of which one must fit ``model`` and its losses.
-
-    Classifiers are often made for images of one size, mostly of CIFAR's or of ImageNet's.
-    """
-    return (SIDE,) if is_detector(model) else (32, 224)
-
-
-def dry_run_input(
-    preprocessor: nn.Module | None = None, model: nn.Module | None = None, side: int = SIDE
-) -> tuple[Tensor, list[Any]]:
-    """One blank image of ``side`` pixels a side with one object, as a model gets it.
-
-    Args:
-        preprocessor: Pads the image as in evaluation: without ``batch_augments``, which may need
-            a running training. With None the image stays ``[1, 3, side, side]``.
-        model: A detector or classifier; None for a detector.
-        side: Height and width.
-    """
-    detects = model is None or is_detector(model)
-    sample = _detection_sample(side) if detects else _classification_sample(side)
-    batch: dict[str, Any] = {"inputs": torch.zeros(1, 3, side, side), "data_samples": [sample]}
-    if preprocessor is not None:
-        batch = preprocessor(batch, training=False)
-    inputs, samples = batch["inputs"], batch["data_samples"]
-    if detects:
-        # HTC and SCNet also learn a map of the scene, of the size of the padded image.
-        scene = torch.zeros(1, *inputs.shape[-2:], dtype=torch.int64, device=inputs.device)
-        samples[0].gt_sem_seg = PixelData(sem_seg=scene)
-    return inputs, samples
-
-
-def _detection_sample(side: int) -> DetDataSample:
-    size = (side, side)
-    sample = DetDataSample(
-        metainfo=dict(
-            img_shape=size,
-            ori_shape=size,
-            pad_shape=size,
-            batch_input_shape=size,
-            scale_factor=(1.0, 1.0),
-        )
-    )
-    sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([[16.0, 16.0, 96.0, 96.0]]),
-        labels=torch.tensor([0]),
-        masks=BitmapMasks(torch.zeros(1, *size).numpy(), *size),
-    )
-    sample.ignored_instances = InstanceData(
-        bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)
-    )
-    return sample
-
-
-def _classification_sample(side: int) -> Any:
-    from mmpretrain.structures import DataSample
-
-    return DataSample(metainfo=dict(img_shape=(side, side))).set_gt_label(0)
-
-
-def check_losses(distiller: ConfigurableDistiller, hint: str = "") -> dict[str, dict[str, str]]:
-    """Call every loss on what a dry run recorded; returns the shape of each argument.
-
-    Args:
-        distiller: The distiller, with the records of a dry run.
-        hint: What else may be the reason of a fault, for its message.
-
-    Raises:
-        WiringError: If a loss or connector refuses its arguments; names both sides.
-    """
-    found: dict[str, dict[str, str]] = {}
-    for name, arguments in distiller.loss_forward_mappings.items():
-        found[name] = {}
-        sides = describe(distiller, name)
-        try:
-            values = {}
-            for argument, record in arguments.items():
-                raw = distiller.get_record(**{**record, "connector": None, "connector_idx": None})
-                found[name][argument] = shapes(raw)
-                values[argument] = distiller.get_record(**record)
-                found[name][argument] = shapes(values[argument])
-            distiller.distill_losses[name](**values)
-        except CentersNotSetError:
-            continue  # shapes were checked before; centers come with the pre-pass
-        except Exception as error:
-            got = "; ".join(f"{a} from {sides[a]}: {found[name].get(a, '?')}" for a in sides)
-            raise WiringError(
-                f"distillation loss '{name}' ({type(distiller.distill_losses[name]).__name__}) "
-                f"does not fit what it is given. {got}. {error}{hint}"
-            ) from error
-    return found

@@ -80,7 +80,7 @@ def _plain(name: str) -> str:
 def input_of_training(model: Any) -> nn.Module:
     """The data preprocessor whose batches the teacher of an algorithm gets in training."""
     converted = getattr(model, "teacher_input", None)
-    return model.data_preprocessor if converted is None else converted.theirs
+    return model.data_preprocessor if converted is None else converted.preprocessor
 
 
 def check_teacher_classes(runner: Runner, model: Any) -> None:

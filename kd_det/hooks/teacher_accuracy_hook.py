@@ -42,7 +42,7 @@ class TeacherAccuracyHook(Hook):
     Wrong weights, classes in another order or another normalisation leave a teacher that runs
     without an error and teaches nonsense. It is evaluated with the run's own validation data and
     evaluator (without metrics of masks, if it predicts none), on the input that it gets in
-    training: with its own data preprocessor in :class:`kd_det.RoITeacherDistill`, with the
+    training: with its own data preprocessor in :class:`kd_det.TeacherDistill`, with the
     student's in the other algorithms, which convert nothing. The result is logged as the teacher's
     (scalars ``teacher/<metric>``) and written to ``teacher_metrics.json`` in the work directory,
     where the next run finds it and uses it if it is of the same teacher, input and validation data;

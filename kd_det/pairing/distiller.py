@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from kd_det.algorithms import WiringError, heads, inherit
+from kd_det.algorithms import WiringError, heads, student_init
 from kd_det.config_files import type_name
 from kd_det.pairing.detectors import Detector, Level, PairingError
 
@@ -39,7 +39,7 @@ class Fitting:
         self._fit_pyramids()
         self._fit_embeddings()
         self._fit_stages()
-        self._fit_inheritance()
+        self._fit_student_init()
         self._drop_unused_connectors()
 
     @property
@@ -210,14 +210,16 @@ class Fitting:
 
     # The student's start
 
-    def _fit_inheritance(self) -> None:
-        wanted = self.model.get("inherit")
+    def _fit_student_init(self) -> None:
+        # The old name of the option is kept: the algorithm warns of it.
+        option = "inherit" if "inherit" in self.model else "init_student_from_teacher"
+        wanted = self.model.get(option)
         if not wanted:
             return
         possible = []
         for module in wanted:
             try:
-                rows = inherit.plan(self.student.model, self.teacher.model, [module])
+                rows = student_init.plan(self.student.model, self.teacher.model, [module])
             except WiringError:
                 self.decisions.append(f"{module}: nothing of the teacher's fits the student")
                 continue
@@ -226,7 +228,7 @@ class Fitting:
             self.decisions.append(
                 f"{module}: the student starts from {number} of the teacher's tensors"
             )
-        self.model["inherit"] = possible
+        self.model[option] = possible
 
 
 def common_levels(ours: Sequence[Level], theirs: Sequence[Level]) -> list[tuple[Level, Level]]:

@@ -13,6 +13,7 @@ from small import build, digits_config, runner
 from torch import nn
 
 from kd_det import RoITeacherDistill
+from kd_det.algorithms.dry_run import dry_run
 from kd_det.centers import ClassCenters
 
 
@@ -194,7 +195,7 @@ def assert_start_is_logged(text: str) -> None:
 
 def test_dry_run_leaves_no_trace(model):
     state, random_state = weights(model), torch.get_rng_state()
-    model._dry_run()
+    dry_run(model)
     assert_same(state, weights(model))
     assert torch.equal(random_state, torch.get_rng_state())
     assert model.student.training

@@ -192,7 +192,7 @@ def test_a_teacher_whose_box_head_nobody_reads_scores_nothing(cfg, batch):
         model.teacher.roi_head.bbox_head.register_forward_hook(lambda *_, seen=seen: seen.append(1))
         losses, _ = losses_and_gradients(model, batch)
         assert losses["distill.loss_review"] > 0
-        assert model.probe.scores == reads
+        assert model.probe.name == ("roi" if reads else "features")
         calls[reads] = len(seen)
     assert calls == {True: 1, False: 0}
 
@@ -204,9 +204,9 @@ def test_the_old_name_of_an_option_stays_valid(cfg):
 
 def test_work_beside_the_student_is_none_on_a_cpu():
     teacher = Teacher(nn.Linear(1, 1), speed=Speed(overlap_teacher=True))
-    with teacher.turn(ahead=True):
+    with teacher.forward_context(ahead=True):
         x = teacher.model(torch.ones(2, 1))
-    teacher.join([x])
+    teacher.wait_for([x])
     assert not x.requires_grad
 
 
@@ -216,9 +216,9 @@ class Maps(NamedTuple):
 
 
 def test_a_named_tuple_of_maps_gets_the_usual_order():
-    from kd_det.algorithms.speed import _usual_layout
+    from kd_det.algorithms.speed import _make_contiguous
 
     x = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    (maps,), _ = _usual_layout(nn.Identity(), (Maps(x, {"deep": [x, "text"]}),), {})
+    (maps,), _ = _make_contiguous(nn.Identity(), (Maps(x, {"deep": [x, "text"]}),), {})
     assert isinstance(maps, Maps) and maps.more["deep"][1] == "text"
     assert maps.fine.is_contiguous() and maps.more["deep"][0].is_contiguous()

@@ -95,7 +95,7 @@ def test_teacher_comes_from_its_file_and_stays_through_initialisation(cfg, tmp_p
 
 def test_a_teacher_without_weights_is_refused(cfg):
     cfg.model.teacher_ckpt = None
-    with pytest.raises(ValueError, match=r"FixedTeacherDistill expected teacher_ckpt.*None"):
+    with pytest.raises(ValueError, match=r"TeacherDistill expected teacher_ckpt.*None"):
         build_classifier(cfg.model)
 
 
@@ -181,7 +181,7 @@ def test_a_teacher_without_a_normalisation_of_its_own_gets_the_students_batch(cf
     model = build_distiller(cfg)
     x = torch.rand(2, 3, 8, 8)
     assert model.teacher_input(x, None) is x
-    assert model.teacher_input.theirs is model.data_preprocessor
+    assert model.teacher_input.preprocessor is model.data_preprocessor
 
 
 def test_a_stopped_distillation_needs_no_teacher(model, monkeypatch):

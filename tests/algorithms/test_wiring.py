@@ -10,7 +10,8 @@ import torch
 from mmdet.models import DetDataPreprocessor
 from small import build
 
-from kd_det.algorithms import WiringError, wiring
+from kd_det.algorithms import WiringError
+from kd_det.algorithms.dry_run import blank_batch
 
 REVIEW = "model.distiller.connectors.review"
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -54,10 +55,6 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"model.distiller.distill_losses.loss_nd.embed_dim": 256},
         r"loss_nd.*s_emb \[64, 128\].*centers \[11, 256\]",
     ),
-    "class counts": (
-        {"model.teacher.roi_head.bbox_head.num_classes": 20},
-        r"the student has 10 classes and the teacher 20",
-    ),
     "unknown preprocessing": (
         {"model.teacher.data_preprocessor": dict(type="BaseDataPreprocessor", _delete_=True)},
         r"preprocess images differently.*student .*'DetData.*123.6.*teacher .*'BaseData",
@@ -97,19 +94,25 @@ def test_dry_run_tells_divisors_apart(one: int, other: int):
     sides = []
     for divisor in (one, other):
         preprocessor = DetDataPreprocessor(pad_size_divisor=divisor)
-        inputs, samples = wiring.dry_run_input(preprocessor)
+        inputs, samples = blank_batch(preprocessor)
         assert inputs.shape[-1] % divisor == 0
         assert samples[0].batch_input_shape == inputs.shape[-2:]
         sides.append(-(-inputs.shape[-1] // 4))
     assert sides[0] < sides[1]
 
 
-def test_embeddings_of_different_size_name_both(cfg, tmp_path: Path):
-    cfg.model.teacher.roi_head.bbox_head.fc_out_channels = 256
-    teacher = build(cfg.model.teacher)
-    torch.save(teacher.state_dict(), tmp_path / "wide.pth")
-    cfg.model.teacher_ckpt = str(tmp_path / "wide.pth")
-    with pytest.raises(WiringError, match=r"s_emb \[64, 128\], t_emb \[64, 256\].*connector"):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (dict(fc_out_channels=256), r"s_emb \[64, 128\], t_emb \[64, 256\].*connector"),
+        (dict(num_classes=20), r"the student has 10 classes and the teacher 20"),
+    ],
+)
+def test_sizes_of_box_heads_name_both_sides(cfg, tmp_path: Path, option: dict, message: str):
+    cfg.model.teacher.roi_head.bbox_head.update(option)
+    torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "teacher.pth")
+    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
+    with pytest.raises(WiringError, match=message):
         build(cfg.model)
 
 
@@ -133,7 +136,8 @@ def test_delivery_is_refused(cfg):
         build(cfg.model)
 
 
-def test_one_stage_detector_is_refused(cfg):
+def test_the_old_name_for_two_stage_pairs_refuses_others(cfg):
+    cfg.model.type = "kd_det.RoITeacherDistill"
     cfg.model.teacher = dict(
         type="RetinaNet",
         backbone=cfg.model.teacher.backbone,

@@ -35,7 +35,7 @@ def test_every_suite_has_its_figures(measured):
     assert {"pre-pass", "ClassCenters.update", "images a second"} <= names["prepass"]
     parts = {"student alone", "teacher", "connectors", "losses", "whole"}
     assert parts | {"peak memory, whole"} <= names["step"]
-    assert {"kd_det.RoITeacherDistill", "mmrazor.SingleTeacherDistill"} <= names["peer"]
+    assert {"kd_det.TeacherDistill", "mmrazor.SingleTeacherDistill"} <= names["peer"]
     assert "sum of the parts" in shown and "at most 1.05" in shown
 
 

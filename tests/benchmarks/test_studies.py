@@ -121,7 +121,7 @@ def test_a_factor_of_one_is_the_run_of_the_comparison(benchmark, runs, digits, t
     sweep, compare = benchmark("weight_sweep"), benchmark("compare")
     study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
     swept = sweep.student(study, "cwd", Fraction(1), 0)
-    assert swept.key == compare.student(study, "cwd", 0, inherit=False).key
+    assert swept.key == compare.student(study, "cwd", 0, init_student=False).key
     assert sweep.student(study, "cwd", Fraction(2), 0).folder != swept.folder
 
 
@@ -159,10 +159,10 @@ def test_another_split_can_judge(runs, digits, tmp_path):
 def test_a_method_that_inherits_anyway_is_not_run_twice(benchmark, runs, digits, tmp_path):
     compare = benchmark("compare")
     study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
-    assert compare.student(study, "robust", 0, inherit=True).name == "robust_e1_s0"
-    kd = compare.student(study, "kd", 0, inherit=True)
+    assert compare.student(study, "robust", 0, init_student=True).name == "robust_e1_s0"
+    kd = compare.student(study, "kd", 0, init_student=True)
     assert kd.name == "kd_inherit_e1_s0"
-    assert Config.fromfile(kd.config).model.inherit == ["rpn_head", "roi_head"]
+    assert Config.fromfile(kd.config).model.init_student_from_teacher == ["rpn_head", "roi_head"]
 
 
 def test_the_search_judges_by_held_out_training_images(benchmark, runs, digits, tmp_path):
@@ -195,7 +195,7 @@ def test_levels_of_one_kind_share_their_weight_in_the_search(benchmark, runs, di
 def test_table_tells_mean_spread_and_share_of_the_gap(benchmark, runs):
     compare = benchmark("compare")
     methods = ["kd", "kd_nd", "cwd", "pkd"]
-    args = argparse.Namespace(methods=methods, seeds=[0, 1], inherit=False)
+    args = argparse.Namespace(methods=methods, seeds=[0, 1], init_student=False)
     results = {("plain", 0): 0.1, ("plain", 1): 0.3, ("kd", 0): 0.2, ("kd", 1): 0.3}
     results |= {("kd_nd", 1): 0.28, ("cwd", 0): 0.5}
     data = runs.Data(Path("x/cells"), (64, 64), 1, 1)

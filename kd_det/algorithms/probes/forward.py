@@ -6,20 +6,17 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from mmdet.models.detectors import (
-    DetectionTransformer,
-    SingleStageDetector,
-    TwoStageDetector,
-)
+from mmdet.models.detectors import DetectionTransformer, SingleStageDetector, TwoStageDetector
+from mmrazor.models.distillers import ConfigurableDistiller
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Probe:
     """Runs a teacher on the student's batch as far as losses read it.
 
     Attributes:
-        name: What it is called in a config.
+        name: Its name in a config.
         student_recorders: Recorders of the student that it needs.
     """
 
@@ -45,10 +42,11 @@ class Probe:
     def follow(self, seen: Any) -> None:
         """Run what depends on the student, after its forward pass."""
 
-    @property
-    def lacks_rois(self) -> bool:
-        """Whether the student sampled no RoI, or none for some stage."""
-        return False
+    def distill_losses(
+        self, distiller: ConfigurableDistiller, student: nn.Module
+    ) -> dict[str, Tensor]:
+        """Compute the distiller's losses of what both sides recorded."""
+        return distiller.compute_distill_losses()
 
 
 class FeatureProbe(Probe):

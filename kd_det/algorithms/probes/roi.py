@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
+from mmrazor.models.distillers import ConfigurableDistiller
 from mmrazor.models.task_modules import ModuleInputsRecorder
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ class RoIProbe(Probe):
     def during(
         self, student: nn.Module, recorders: Iterable[BaseRecorder]
     ) -> AbstractContextManager[Any]:
-        """Keep out of ``recorders`` what the student's samplers score."""
+        """Keep what the student's samplers score out of ``recorders``."""
         return roi.samplers_unrecorded(student, recorders)
 
     def follow(self, seen: roi.BoxBranch) -> None:
@@ -70,8 +72,44 @@ class RoIProbe(Probe):
         recorded = [recorder for recorder in self.student_recorders if recorder.data_buffer]
         return [recorder.get_record_data(data_idx=1) for recorder in recorded]
 
-    @property
-    def lacks_rois(self) -> bool:
-        """Whether the student sampled no RoI, or none for some stage."""
+    def distill_losses(
+        self, distiller: ConfigurableDistiller, student: nn.Module
+    ) -> dict[str, Tensor]:
+        """Compute all losses; zeros in place of those whose records are empty or missing.
+
+        Records are empty if the student sampled no RoI, and missing for the later stages of a
+        cascade that mmdet broke off. Many a loss would divide by the number of RoIs.
+        """
         rois = self.rois
-        return len(rois) < len(self.student_recorders) or not all(map(len, rois))
+        if len(rois) == len(self.student_recorders) and all(map(len, rois)):
+            return super().distill_losses(distiller, student)
+        losses = {}
+        for name, arguments in distiller.loss_forward_mappings.items():
+            values = {key: _value(distiller, record) for key, record in arguments.items()}
+            if all(v is None or (torch.is_tensor(v) and len(v) == 0) for v in values.values()):
+                # A zero that reaches all parameters behind the records, or that could be there,
+                # so that ranks with RoIs do not wait for the gradients of this one.
+                reached = [v for v in values.values() if v is not None]
+                reached = reached or _parameters(distiller, arguments, student)
+                losses[name] = torch.stack([0 * each.sum().float() for each in reached]).sum()
+            else:
+                losses[name] = distiller.distill_losses[name](**values)
+        return losses
+
+
+def _value(distiller: ConfigurableDistiller, record: dict[str, Any]) -> Any:
+    """The record that a loss's argument reads, None if it is missing."""
+    side = distiller.student_recorders if record["from_student"] else distiller.teacher_recorders
+    recorded = side.get_recorder(record["recorder"]).data_buffer
+    if len(recorded) <= record.get("record_idx", 0):
+        return None
+    return distiller.get_record(**record)
+
+
+def _parameters(
+    distiller: ConfigurableDistiller, arguments: dict[str, dict[str, Any]], student: nn.Module
+) -> list[Tensor]:
+    """Parameters of the student and of the connectors of a loss's arguments."""
+    names = {record["connector"] for record in arguments.values() if record.get("connector")}
+    modules = [student, *(distiller.connectors[name] for name in sorted(names))]
+    return [p for module in modules for p in module.parameters() if p.requires_grad]

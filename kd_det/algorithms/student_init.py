@@ -13,7 +13,7 @@ from kd_det.algorithms import wiring
 
 @dataclass(frozen=True)
 class Row:
-    """A parameter or buffer under an inherited module, with its shape on each side."""
+    """A parameter or buffer under one of the modules, with its shape on each side."""
 
     name: str
     student: tuple[int, ...] | None
@@ -25,7 +25,7 @@ class Row:
 
 
 def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list[Row]:
-    """Which tensors the student can take over from the teacher.
+    """List the tensors that the student can copy from the teacher.
 
     Args:
         student: The student detector.
@@ -53,12 +53,12 @@ def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list
                     f"{type(model).__name__} has no such module; it has "
                     f"{wiring.modules_near(model, module)}"
                 )
-        ours, theirs = (_shapes(model, module) for model in (student, teacher))
-        found = [Row(name, ours.get(name), theirs.get(name)) for name in ours | theirs]
+        own, other = (_shapes(model, module) for model in (student, teacher))
+        found = [Row(name, own.get(name), other.get(name)) for name in own | other]
         if not any(row.agrees for row in found):
             raise wiring.WiringError(
                 f"init_student_from_teacher names '{module}', but none of its tensors has the same "
-                f"shape in student and teacher:\n{table(found)}"
+                f"shape in student and teacher:\n{format_table(found)}"
             )
         rows.update((row.name, row) for row in found)
     return list(rows.values())
@@ -67,18 +67,18 @@ def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list
 @torch.no_grad()
 def copy(student: nn.Module, teacher: nn.Module, rows: Sequence[Row]) -> None:
     """Copy the values of all tensors whose shapes agree."""
-    ours, theirs = student.state_dict(), teacher.state_dict()
+    targets, sources = student.state_dict(), teacher.state_dict()
     for row in rows:
         if row.agrees:
-            ours[row.name].copy_(theirs[row.name])
+            targets[row.name].copy_(sources[row.name])
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One line for each tensor: name, shapes of both sides, copied or not."""
+def format_table(rows: Sequence[Row]) -> str:
+    """Write one line for each tensor: name, shapes of both sides, copied or not."""
     cells = [("tensor", "student", "teacher", "")]
     for row in rows:
         verdict = "copied" if row.agrees else "not copied"
-        cells.append((row.name, _text(row.student), _text(row.teacher), verdict))
+        cells.append((row.name, _shape_text(row.student), _shape_text(row.teacher), verdict))
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in cells)
     return "\n".join(f"  {line.rstrip()}" for line in lines)
@@ -89,5 +89,5 @@ def _shapes(model: nn.Module, module: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _text(shape: tuple[int, ...] | None) -> str:
+def _shape_text(shape: tuple[int, ...] | None) -> str:
     return "none" if shape is None else str(list(shape))

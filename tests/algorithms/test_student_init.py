@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from small import build, digits_config, runner
 from torch import nn
 
-from kd_det.algorithms import WiringError, inherit
+from kd_det.algorithms import WiringError, student_init
 
 MODULES = ["neck", "rpn_head", "roi_head"]
 # The neck's first convolutions, which read the backbone, are all whose shapes differ.
@@ -161,14 +161,14 @@ def test_module_that_the_teacher_lacks_is_named():
     student = Side(cls=nn.Linear(2, 3), mask=nn.Linear(2, 3))
     teacher = Side(cls=nn.Linear(2, 3), iou=nn.Linear(2, 3))
     with pytest.raises(WiringError, match=r"'head.mask', but the teacher.*has.*head.iou"):
-        inherit.plan(student, teacher, ["head.mask"])
+        student_init.plan(student, teacher, ["head.mask"])
 
 
 def test_tensors_of_one_side_and_overlapping_names_are_listed_once():
     student = Side(cls=nn.Linear(2, 3), mask=nn.Linear(2, 3, bias=False))
     teacher = Side(cls=nn.Linear(2, 4), mask=nn.Linear(2, 3))
-    rows = inherit.plan(student, teacher, ["head", "head.mask"])
-    assert [line.split("  ") for line in _columns(inherit.table(rows))] == [
+    rows = student_init.plan(student, teacher, ["head", "head.mask"])
+    assert [line.split("  ") for line in _columns(student_init.format_table(rows))] == [
         ["tensor", "student", "teacher"],
         ["head.cls.weight", "[3, 2]", "[4, 2]", "not copied"],
         ["head.cls.bias", "[3]", "[4]", "not copied"],
@@ -176,7 +176,7 @@ def test_tensors_of_one_side_and_overlapping_names_are_listed_once():
         ["head.mask.bias", "none", "[3]", "not copied"],
     ]
     before = student.head["cls"].weight.clone()
-    inherit.copy(student, teacher, rows)
+    student_init.copy(student, teacher, rows)
     assert torch.equal(student.head["mask"].weight, teacher.head["mask"].weight)
     assert torch.equal(student.head["cls"].weight, before)
 
