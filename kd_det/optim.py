@@ -1,4 +1,4 @@
-"""How a model that contains a teacher is optimized: the student's way, connectors beside it."""
+"""Optimizers of distillation models: the student's own settings, further groups for connectors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import nn
 
 from kd_det.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
-STUDENT, TEACHER = "architecture", "teacher"
+STUDENT, TEACHER, DISTILLER = "architecture", "teacher", "distiller"
 DEFAULT = "DefaultOptimWrapperConstructor"
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class DistillOptimWrapperConstructor:
-    """Gives the student the parameter groups that it has when it is trained alone.
+    """Give the student the parameter groups that it has when it is trained alone.
 
     The student's own constructor is called with the student, so that it sees the detector that it
     is made for (layer-wise decay reads the backbone's type) and the names that it knows.
-    What else has to be trained, as connectors, becomes further groups of the same optimizer. The
+    Other trained modules, such as connectors, become further groups of the same optimizer. The
     teacher is in none.
 
     Args:
@@ -44,13 +44,13 @@ class DistillOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of a distillation model, or of a model without a teacher."""
-        model = _unwrapped(model)
+        model = getattr(model, "module", model) if is_model_wrapper(model) else model
         student: nn.Module = getattr(model, STUDENT, model)
         wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
             dict(
                 type=self.student_constructor,
                 optim_wrapper_cfg=copy.deepcopy(self.optim_wrapper_cfg),
-                paramwise_cfg=self._of_student() or None,
+                paramwise_cfg=settings_of_student(self.paramwise_cfg) or None,
             )
         )(student)
         if student is not model:
@@ -61,20 +61,10 @@ class DistillOptimWrapperConstructor:
                 wrapper.optimizer.add_param_group(group)
         return wrapper
 
-    def _of_student(self) -> dict[str, Any]:
-        """The settings with the names that the student's parameters have when it is alone."""
-        settings = copy.deepcopy(self.paramwise_cfg)
-        keys = settings.pop("custom_keys", {})
-        kept = {
-            key.removeprefix(f"{STUDENT}."): value
-            for key, value in keys.items()
-            if not key.startswith(("distiller", TEACHER))
-        }
-        return {**settings, "custom_keys": kept} if kept else settings
-
     def _other_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Groups of what is neither the student's nor the teacher's."""
-        constructor = DefaultOptimWrapperConstructor(self.optim_wrapper_cfg, self._of_distiller())
+        """Groups of modules that are neither in the student nor in the teacher."""
+        settings = _settings_of_distiller(self.paramwise_cfg)
+        constructor = DefaultOptimWrapperConstructor(self.optim_wrapper_cfg, settings)
         groups: list[dict[str, Any]] = []
         for name, module in model.named_children():
             trained = any(parameter.requires_grad for parameter in module.parameters())
@@ -82,21 +72,29 @@ class DistillOptimWrapperConstructor:
                 constructor.add_params(groups, module, prefix=name)
         return _merged(groups)
 
-    def _of_distiller(self) -> dict[str, Any]:
-        """The settings without those of the student's layers, which are for other modules."""
-        settings = copy.deepcopy(self.paramwise_cfg)
-        keys = settings.pop("custom_keys", {})
-        kept = {key: value for key, value in keys.items() if key.startswith("distiller")}
-        return {**settings, "custom_keys": kept} if kept else settings
+
+def settings_of_student(paramwise_cfg: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the names that the student's parameters have when it is trained alone."""
+    keys = {
+        key.removeprefix(f"{STUDENT}."): value
+        for key, value in paramwise_cfg.get("custom_keys", {}).items()
+        if not key.startswith((DISTILLER, TEACHER))
+    }
+    return _with_keys(paramwise_cfg, keys)
 
 
-def _unwrapped(model: Any) -> nn.Module:
-    """A model out of its wrapper for several processes."""
-    return model.module if is_model_wrapper(model) else model
+def _settings_of_distiller(paramwise_cfg: dict[str, Any]) -> dict[str, Any]:
+    keys = paramwise_cfg.get("custom_keys", {}).items()
+    return _with_keys(paramwise_cfg, {k: v for k, v in keys if k.startswith(DISTILLER)})
+
+
+def _with_keys(paramwise_cfg: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    settings = {key: value for key, value in paramwise_cfg.items() if key != "custom_keys"}
+    return {**settings, "custom_keys": keys} if keys else settings
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Parameters of the same settings in one group each."""
+    """Merge groups of the same settings."""
     merged: list[dict[str, Any]] = []
     for group in groups:
         settings = {key: value for key, value in group.items() if key != "params"}

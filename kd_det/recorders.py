@@ -1,4 +1,4 @@
-"""Recorders, beside MMRazor's: what keeps intermediate results of a model."""
+"""Recorders of intermediate results of a model, beside MMRazor's."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PyramidRecorder(BaseRecorder):
             indices: dict[str, Any] = {
                 key: cfg.pop(key) for key in ("record_idx", "data_idx") if key in cfg
             }
-            # As MMRazor's manager does, whose configs leave the ending out.
+            # As in MMRazor's manager, whose configs leave the ending out.
             cfg["type"] += "Recorder"
             self._levels.append(RAZOR_TASK_UTILS.build(cfg))
             self._indices.append(indices)
@@ -90,7 +90,7 @@ class PyramidRecorder(BaseRecorder):
         return record if data_idx is None else record[data_idx]
 
     def reset_data_buffer(self) -> None:
-        """Drop what all levels recorded."""
+        """Drop the records of all levels."""
         for level in self._levels:
             level.reset_data_buffer()
 
@@ -111,14 +111,14 @@ def _described(level: BaseRecorder, indices: Mapping[str, Any]) -> str:
 
 
 def flat(recorders: Iterable[BaseRecorder]) -> Iterator[BaseRecorder]:
-    """The recorders, a pyramid's replaced by those of its levels."""
+    """Replace recorders of pyramids by those of their levels."""
     for recorder in recorders:
         yield from recorder._levels if isinstance(recorder, PyramidRecorder) else [recorder]
 
 
 @contextmanager
 def recording(recorders: Iterable[BaseRecorder], go_on: bool = False) -> Iterator[None]:
-    """Record; with ``go_on`` behind what was recorded before, which MMRazor's drop."""
+    """Record; with ``go_on``, append to earlier records, which MMRazor's recorders drop."""
     with ExitStack() as stack:
         for recorder in flat(recorders):
             before = recorder.data_buffer

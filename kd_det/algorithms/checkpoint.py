@@ -1,4 +1,4 @@
-"""Weights of student and teacher: read strictly, and told apart by their content."""
+"""Weights of student and teacher: strict loading, and a digest of their content."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def load_any_weights(path: str, map_location: Any = None) -> dict[str, Any]:
     return dict(state_dict=state, meta=meta)
 
 
-def _reason(error: Exception) -> str:
-    """A line of why a file cannot be read, without torch's advice to load it unsafely."""
+def _explain(error: Exception) -> str:
+    """Say in a line why a file cannot be read, without torch's advice to load it unsafely."""
     text = str(error).strip() or repr(error)
     if "weights_only" in text:
         found = re.search(r"(Unsupported [^\n]*|WeightsUnpickler error:\s*[^\n]+)", text)
@@ -66,7 +66,7 @@ def read_weights(path: str | Path, who: str) -> tuple[dict[str, Any], dict[str, 
         who: ``'student'`` or ``'teacher'``, for messages.
 
     Returns:
-        The weights by name, and what the checkpoint says about itself.
+        The weights by name, and the ``meta`` of the checkpoint.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -80,7 +80,7 @@ def read_weights(path: str | Path, who: str) -> tuple[dict[str, Any], dict[str, 
     except OSError:
         raise
     except Exception as error:  # the restricted unpickler fails in many ways on arbitrary bytes
-        reason = _reason(error)
+        reason = _explain(error)
         raise CheckpointError(
             f"the {who}'s checkpoint {path} cannot be read: expected a file of weights written by "
             f"torch.save (or safetensors), found something else ({type(error).__name__}: {reason})"
@@ -96,7 +96,7 @@ def read_weights(path: str | Path, who: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def _of_one_model(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights without prefixes, of the one model that is meant where there are several."""
+    """Choose the weights of one model where there are several, and drop their prefixes."""
     state = {re.sub(r"^(module\.)+", "", key): value for key, value in state.items()}
     prefix = ""
     if any(key.startswith(STUDENT_PREFIX) for key in state):
@@ -109,7 +109,7 @@ def _of_one_model(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_checkpoint(path: Path, who: str) -> None:
-    """Refuse a local path whose kind is known from its first bytes."""
+    """Refuse a local path that is no checkpoint by its first bytes."""
     if path.is_dir():
         inside = sorted(file.name for file in path.glob("*.pth"))
         hint = f"one of {', '.join(inside[:SHOWN_KEYS])}" if inside else "there is no .pth in it"
@@ -135,8 +135,8 @@ def _require_checkpoint(path: Path, who: str) -> None:
 def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
     """Load ``path`` (a file or URL) into ``model``; every weight must be in it.
 
-    :func:`read_weights` says what is read. Weights that the model has no place for are left out
-    with a warning (a mask head for a box-only teacher, for example).
+    The forms of :func:`read_weights` are supported. Weights that the model lacks are left out with
+    a warning (a mask head for a box-only teacher, for example).
 
     Args:
         model: Student or teacher.
@@ -167,7 +167,7 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
         )
     if unexpected:
         print_log(
-            f"The {who}'s checkpoint {path} holds weights that the {who} has no place for."
+            f"The {who}'s checkpoint {path} holds weights that the {who} has no parameters for."
             f"{_listed('left out', unexpected)}",
             logger="current",
             level=30,
@@ -177,13 +177,13 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
 
 
 def class_names(meta: dict[str, Any]) -> list[str] | None:
-    """The classes that a model was trained on, as MMEngine notes them or as mmdet 2 did."""
+    """Read the classes of a model from its checkpoint's ``meta``, of MMEngine or of mmdet 2."""
     found = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
     return None if found is None else list(found)
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Digest of all weights and buffers: names, shapes, types and values.
+    """Compute a digest of all weights and buffers: names, shapes, types and values.
 
     Taken from the content and not from a file, so that it stays the same when a checkpoint is
     copied, renamed, or stripped of its optimizer state. Of a teacher whose batch norms were fused

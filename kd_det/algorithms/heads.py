@@ -1,4 +1,4 @@
-"""Which RoI heads of mmdet are supported, and what their parts are called."""
+"""The RoI heads of mmdet that are supported, and the names of their parts."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class StageMean(nn.Module):
 
 
 def require_pair(student: nn.Module, teacher: nn.Module) -> None:
-    """Raise an error unless both sides score given RoIs, of equally many classes.
+    """Require that both sides score given RoIs, of equally many classes.
 
     Raises:
         TypeError: If a side is no two-stage detector with a supported head.
-        kd_det.algorithms.WiringError: If the two have other numbers of classes.
+        kd_det.algorithms.WiringError: If their numbers of classes differ.
     """
     require_two_stage(student, "student")
     require_two_stage(teacher, "teacher")
@@ -57,7 +57,7 @@ def require_pair(student: nn.Module, teacher: nn.Module) -> None:
 
 
 def scores_rois(detector: nn.Module) -> bool:
-    """Whether a detector has an RoI head that scores given RoIs."""
+    """Tell whether a detector has an RoI head that scores given RoIs."""
     return _why_not(detector) is None
 
 
@@ -69,24 +69,24 @@ def require_two_stage(detector: nn.Module, who: str) -> None:
         raise UnsupportedTypeError(
             "kd_det needs two-stage detectors whose RoI head is mmdet's StandardRoIHead or "
             "CascadeRoIHead or derived from one (Faster, Mask, Cascade, HTC, Double-Head and "
-            f"others that have an fc_cls in each box head); the {who} is a {type(detector).__name__} "
-            f"with roi_head {head}: {reason}"
+            f"others that have an fc_cls in each box head); the {who} is a "
+            f"{type(detector).__name__} with roi_head {head}: {reason}"
         )
 
 
 def is_cascade(detector: nn.Module) -> bool:
-    """Whether several box heads follow one another."""
+    """Tell whether a detector has several box heads, one after the other."""
     return isinstance(getattr(detector, "roi_head", None), CascadeRoIHead)
 
 
 def box_heads(detector: TwoStageDetector) -> list[Any]:
-    """The box head of each stage; one for a detector that is no cascade."""
+    """List the box head of each stage; one for a detector that is no cascade."""
     head = detector.roi_head.bbox_head
     return list(head) if is_cascade(detector) else [head]
 
 
 def roi_extractors(detector: TwoStageDetector) -> list[str]:
-    """Names of the modules that are called with the RoIs of each stage."""
+    """Name the modules that are called with the RoIs of each stage."""
     name = "roi_head.bbox_roi_extractor"
     if not is_cascade(detector):
         return [name]
@@ -94,14 +94,14 @@ def roi_extractors(detector: TwoStageDetector) -> list[str]:
 
 
 def num_classes(detector: Any) -> int:
-    """Foreground classes of the RoI box heads."""
+    """Number of foreground classes of the RoI box heads."""
     return box_heads(detector)[0].num_classes
 
 
 def choose_stage(
     option: str | None, student: TwoStageDetector, teacher: TwoStageDetector
 ) -> str | None:
-    """Which stages of ``teacher`` score the student's RoIs; None where it has but one box head.
+    """Choose the stages of ``teacher`` that score the student's RoIs; None for a single box head.
 
     Args:
         option: ``'same'``, ``'last'``, ``'mean'``, or None for the default of this pair.

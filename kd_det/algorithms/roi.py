@@ -1,6 +1,6 @@
-"""Scoring RoIs with a two-stage detector's box heads, while recorders look on.
+"""Scoring RoIs with a two-stage detector's box heads, under recorders.
 
-Nothing here returns embeddings or logits: MMRazor's recorders take what they want.
+Embeddings and logits are not returned: MMRazor's recorders keep them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class BoxBranch:
 
     @cached_property
     def context(self) -> dict[str, Any]:
-        """What HTC and SCNet add to the features of every RoI."""
+        """Features of the image that HTC and SCNet add to those of every RoI."""
         found = {}
         if getattr(self.head, "with_semantic", False):
             found["semantic_feat"] = self.head.semantic_head(self.feats)[1]
@@ -56,7 +56,7 @@ class BoxBranch:
         return found
 
     def score(self, rois: Tensor, index: int) -> dict[str, Any]:
-        """Score RoIs ``[n, 5]`` of stage ``index``; returns what the (last) box head gave."""
+        """Score RoIs ``[n, 5]`` of stage ``index``; returns the results of the (last) box head."""
         if self.teacher_stage is None:
             return self.head._bbox_forward(self.feats, rois)
         if self.teacher_stage == "mean":
@@ -130,7 +130,7 @@ def score_ground_truth(
     data_samples: SampleList,
     teacher_stage: str | None = None,
 ) -> Iterator[Tensor]:
-    """Score the annotated boxes; yields their labels ``[n]`` after each stage that does."""
+    """Score the annotated boxes; yields their labels ``[n]`` after each stage."""
     branch = BoxBranch(detector, inputs, teacher_stage)
     instances = [sample.gt_instances for sample in data_samples]
     rois = bbox2roi([getattr(i.bboxes, "tensor", i.bboxes) for i in instances])
@@ -144,10 +144,10 @@ def score_ground_truth(
 def samplers_unrecorded(
     detector: TwoStageDetector, recorders: Iterable[BaseRecorder]
 ) -> Iterator[None]:
-    """Drop from ``recorders`` what samplers do that score their candidates (OHEM, PISA).
+    """Drop the records of samplers that score their candidates (OHEM, PISA).
 
-    They call the box branch before it is called with the RoIs that they choose, which would no
-    longer be the first record.
+    They call the box branch before it is called with the RoIs that they choose, whose record has
+    to be the first.
     """
     recorders = list(flat(recorders))
 
@@ -205,7 +205,7 @@ def _sample(
 
 
 def _labels(sampled: Sequence[SamplingResult], background: int) -> Tensor:
-    """Labels of all RoIs in their order: an image's positives, then its negatives."""
+    """Concatenate labels of all RoIs in their order: an image's positives, then its negatives."""
     labels = []
     for result in sampled:
         positive = result.pos_gt_labels

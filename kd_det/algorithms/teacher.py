@@ -1,4 +1,4 @@
-"""The teacher: one object that owns its weights and says how it is run."""
+"""The teacher: one object that owns its weights and its forward passes."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Teacher:
 
         Raises:
             kd_det.algorithms.WiringError: If a recorder reads inside of backbone or neck.
-            RuntimeError: If a fused teacher does not compute what it computed before.
+            RuntimeError: If fusing changes the output of the teacher.
         """
         if self.speed.compile_teacher or self.speed.fuse_conv_bn:
             _check_recorders(recorders)

@@ -23,7 +23,7 @@ KNOWN_FORWARDS = (
 
 
 class TeacherInput(nn.Module):
-    """Turns the student's batch into what the teacher's own data preprocessor would have made.
+    """Convert the student's batch to the one that the teacher's own data preprocessor would make.
 
     Both preprocessors read the same raw images, swap channels or not, normalise by ``mean`` and
     ``std`` (given in the order after the swap) or not, and pad to the right and below. So, for
@@ -108,7 +108,7 @@ class TeacherInput(nn.Module):
         )
 
     def forward(self, inputs: Tensor, data_samples: Sequence[Any] | None) -> Tensor:
-        """The teacher's batch ``[N, C, H', W']`` for the student's ``[N, C, H, W]``.
+        """Convert the student's batch ``[N, C, H, W]`` to the teacher's ``[N, C, H', W']``.
 
         Computed in float32 or higher, returned in the dtype of ``inputs``. Where both
         preprocessors do the same, this is ``inputs`` itself.
@@ -156,13 +156,13 @@ class TeacherInput(nn.Module):
 
 
 def _forward(preprocessor: nn.Module) -> str:
-    """Where the ``forward`` of a preprocessor is defined."""
+    """Name the definition of a preprocessor's ``forward``."""
     function = type(preprocessor).forward
     return f"{function.__module__}.{function.__qualname__}"
 
 
 def _swaps(preprocessor: Any) -> bool:
-    """Whether channels are swapped."""
+    """Tell whether a preprocessor swaps channels."""
     return bool(
         getattr(preprocessor, "to_rgb", getattr(preprocessor, "_channel_conversion", False))
     )
@@ -178,7 +178,7 @@ def _normalisation(preprocessor: Any) -> tuple[Tensor, Tensor]:
 def _outside(
     shapes: Sequence[Sequence[int]], height: int, width: int, device: torch.device
 ) -> Tensor:
-    """Where a batch of images of ``shapes`` is padding: bool ``[N, 1, height, width]``."""
+    """Mask the padding of a batch of images of ``shapes``: bool ``[N, 1, height, width]``."""
     # Not blocking: a copy of a few numbers should not wait for the device.
     heights, widths = torch.tensor(shapes).to(device, non_blocking=True).T
     below = torch.arange(height, device=device) >= heights[:, None]

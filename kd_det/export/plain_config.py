@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,13 @@ from mmengine.hub import get_config
 
 from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
+from kd_det.optim import settings_of_student
 
-# Packages that a student must not need.
-OURS = ("kd_det", "mmrazor")
+# Packages of the distillation, which a student alone must not need.
+DISTILLATION = ("kd_det", "mmrazor")
 # MMEngine's, of a model that is named by its config.
 HUB_OPTIONS = ("cfg_path", "pretrained")
-# What a Runner takes all of or nothing of.
+# A Runner requires all options of a group or none.
 TRAIN = ("train_dataloader", "train_cfg", "optim_wrapper")
 VAL = ("val_dataloader", "val_cfg", "val_evaluator")
 TEST = ("test_dataloader", "test_cfg", "test_evaluator")
@@ -33,9 +35,9 @@ class PlainConfig:
 
     Args:
         cfg: With the student as ``model``.
-        text: Its Python file; to format it takes a second, so it is done once.
-        left_out: Parts that it lacks, each with the reason, for the log.
-        requires: Packages of ``OURS`` that the student itself has modules of.
+        text: Its Python file; formatted once, since that takes a second.
+        left_out: Parts that were left out, each with the reason, for the log.
+        requires: Packages of :data:`DISTILLATION` that have modules of the student itself.
     """
 
     cfg: Config
@@ -45,7 +47,7 @@ class PlainConfig:
 
 
 def plain_config(cfg: Config) -> PlainConfig:
-    """The config of a run without its distillation.
+    """Make the config of a run without its distillation.
 
     The model is the student as it was evaluated, with the data preprocessor of the algorithm
     around it, and nothing that would download weights. Data, evaluators, loops, optimizer and hooks
@@ -55,11 +57,11 @@ def plain_config(cfg: Config) -> PlainConfig:
         cfg: The resolved config of a run, as it lies in a work directory.
 
     Raises:
-        ValueError: If the config has no model, or a default scope of ours.
+        ValueError: If the config has no model, or the default scope of one of :data:`DISTILLATION`.
     """
     cfg = Config(cfg.to_dict(), format_python_code=cfg._format_python_code)
     scope = "mmpretrain" if cfg.get("default_scope") == "mmcls" else cfg.get("default_scope")
-    if not isinstance(cfg.get("model"), dict) or scope in (None, *OURS):
+    if not isinstance(cfg.get("model"), dict) or scope in (None, *DISTILLATION):
         raise InvalidInputError(
             "expected a config with a model and a default_scope such as 'mmdet' or 'mmpretrain', "
             f"found model {type(cfg.get('model')).__name__} and default_scope {scope!r}"
@@ -70,22 +72,22 @@ def plain_config(cfg: Config) -> PlainConfig:
         _rename_parameters(cfg.optim_wrapper)
     parts: dict[str, Any] = dict(model=_student(cfg))
     left_out = []
-    for names in (*((name,) for name in OTHERS), TRAIN, VAL, TEST):
-        group = {name: cfg[name] for name in names if cfg.get(name) is not None}
-        if ours := _ours(group):
-            left_out.append(f"{', '.join(group)} (for {', '.join(ours)})")
-        elif len(group) == len(names):
+    for options in (*((name,) for name in OTHERS), TRAIN, VAL, TEST):
+        group = {name: cfg[name] for name in options if cfg.get(name) is not None}
+        if names := _names_in(group):
+            left_out.append(f"{', '.join(group)} (for {', '.join(names)})")
+        elif len(group) == len(options):
             parts |= group
     if "train_cfg" in parts:
         parts |= {name: cfg[name] for name in ONLY_TRAINING if cfg.get(name) is not None}
     hooks = cfg.get("default_hooks") or {}
-    parts["default_hooks"] = {name: hook for name, hook in hooks.items() if not _ours(hook)}
-    parts["custom_hooks"] = [hook for hook in cfg.get("custom_hooks") or [] if not _ours(hook)]
+    parts["default_hooks"] = {name: hook for name, hook in hooks.items() if not _names_in(hook)}
+    parts["custom_hooks"] = [hook for hook in cfg.get("custom_hooks") or [] if not _names_in(hook)]
     if imports := _other_imports(cfg):
         parts["custom_imports"] = imports
     parts.update(load_from=None, resume=False, launcher="none")
     plain = Config(_renamed(parts), format_python_code=cfg._format_python_code)
-    requires = sorted({name.split(".")[0] for name in _ours(plain.model)})
+    requires = sorted({name.split(".")[0] for name in _names_in(plain.model)})
     return PlainConfig(plain, plain.pretty_text, left_out, requires)
 
 
@@ -111,9 +113,9 @@ def _student(cfg: Config) -> dict[str, Any]:
 
 
 def _for_classifier(preprocessor: dict[str, Any]) -> dict[str, Any]:
-    """What MMPretrain's classifier has in place of MMEngine's ``ImgDataPreprocessor``.
+    """Replace MMEngine's ``ImgDataPreprocessor``, which MMPretrain's classifiers do not take.
 
-    MMRazor's algorithms take that one, a classifier does not; both compute the same.
+    MMPretrain's own computes the same.
     """
     if type_name(preprocessor) != "ImgDataPreprocessor":
         return preprocessor
@@ -125,21 +127,15 @@ def _for_classifier(preprocessor: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _without_pretrained(value: Any) -> Any:
-    """Without the weights that models would be initialised with, which may be a download."""
-    if isinstance(value, dict):
-        return {
-            key: _without_pretrained(each)
-            for key, each in value.items()
-            if not (key == "pretrained" or (key == "init_cfg" and _is_pretrained(each)))
-        }
-    if isinstance(value, (list, tuple)):
-        return _sequence(map(_without_pretrained, value), value)
-    return value
+def _without_pretrained(model: Any) -> Any:
+    """Drop the weights that modules would be initialised with, which may be a download."""
+    return _rebuild(model, keeps=lambda key, each: not _loads_weights(key, each))
 
 
-def _is_pretrained(init_cfg: Any) -> bool:
-    every = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+def _loads_weights(key: str, value: Any) -> bool:
+    if key != "init_cfg":
+        return key == "pretrained"
+    every = value if isinstance(value, (list, tuple)) else [value]
     # PretrainedInit is its class, which configs in the new style name.
     return any(
         isinstance(each, dict) and type_name(each) in ("Pretrained", "PretrainedInit")
@@ -147,73 +143,70 @@ def _is_pretrained(init_cfg: Any) -> bool:
     )
 
 
-def _sequence(items: Iterable[Any], like: list | tuple) -> list | tuple:
-    """A list or a tuple; configs hold no other, and a named tuple is not made of one iterable."""
-    return list(items) if isinstance(like, list) else tuple(items)
+def _rebuild(
+    value: Any,
+    keeps: Callable[[str, Any], bool] = lambda *_: True,
+    change: Callable[[Any], Any] = lambda leaf: leaf,
+) -> Any:
+    """Copy nested dicts, lists and tuples; without entries that ``keeps`` denies."""
+    if isinstance(value, dict):
+        return {k: _rebuild(v, keeps, change) for k, v in value.items() if keeps(k, v)}
+    if isinstance(value, (list, tuple)):
+        items = (_rebuild(each, keeps, change) for each in value)
+        # Not type(value): a named tuple is not made of one iterable.
+        return list(items) if isinstance(value, list) else tuple(items)
+    return change(value)
 
 
 def _use_plain_loops(cfg: Config) -> None:
-    """A loop that also evaluates the teacher becomes the one that evaluates a model."""
+    """Replace loops that also evaluate the teacher by MMEngine's."""
     for name, loop in (("val_cfg", "ValLoop"), ("test_cfg", "TestLoop")):
-        if cfg.get(name) is not None and _ours(cfg[name]):
+        if cfg.get(name) is not None and _names_in(cfg[name]):
             cfg[name] = dict(type=loop)
 
 
 def _rename_parameters(optim_wrapper: dict[str, Any]) -> None:
-    """Optimize as the student alone: its constructor, its names of parameters, no connectors."""
+    """Restore the student's own constructor and names of parameters; drop connectors' settings."""
     own = optim_wrapper.pop("student_constructor", None)
     if type_name(optim_wrapper.get("constructor")) == "DistillOptimWrapperConstructor":
         del optim_wrapper["constructor"]
         if own is not None:
             optim_wrapper["constructor"] = own
-    paramwise = optim_wrapper.get("paramwise_cfg") or {}
-    if keys := paramwise.pop("custom_keys", None):
-        kept = {
-            key.removeprefix("architecture."): value
-            for key, value in keys.items()
-            if not key.startswith(("distiller", "teacher"))
-        }
-        if kept:
-            paramwise["custom_keys"] = kept
-    if not paramwise:
-        optim_wrapper.pop("paramwise_cfg", None)
+    paramwise = settings_of_student(optim_wrapper.pop("paramwise_cfg", None) or {})
+    if paramwise:
+        optim_wrapper["paramwise_cfg"] = paramwise
 
 
 def _other_imports(cfg: Config) -> dict[str, Any] | None:
     found = cfg.get("custom_imports") or {}
     names = found.get("imports") or []
     names = [names] if isinstance(names, str) else names
-    kept = [name for name in names if name.split(".")[0] not in OURS]
+    kept = [name for name in names if name.split(".")[0] not in DISTILLATION]
     return {**found, "imports": kept} if kept else None
 
 
-def _ours(value: Any) -> list[str]:
-    """What a part of a config names of ``OURS``, each once."""
+def _names_in(value: Any) -> list[str]:
+    """List the names from packages of the distillation in a part of a config, each once."""
     return list(dict.fromkeys(_find(value)))
 
 
 def _find(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, each in value.items():
-            if key == "_scope_" and each in OURS:
+            if key == "_scope_" and each in DISTILLATION:
                 yield f"{each}.{value.get('type')}"
             yield from _find(each)
     elif isinstance(value, (list, tuple)):
         for each in value:
             yield from _find(each)
     elif isinstance(value, str):
-        if value.startswith(tuple(f"{name}{sign}" for name in OURS for sign in (".", "::"))):
+        if re.match(rf"({'|'.join(DISTILLATION)})(\.|::)", value):
             yield value
-    elif getattr(value, "__module__", "").split(".")[0] in OURS:
+    elif getattr(value, "__module__", "").split(".")[0] in DISTILLATION:
         yield f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
 
 
 def _renamed(value: Any) -> Any:
-    """MMPretrain under its name of today, which plain MMEngine knows alone."""
-    if isinstance(value, dict):
-        return {key: _renamed(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return _sequence(map(_renamed, value), value)
-    if isinstance(value, str) and (value == "mmcls" or value.startswith("mmcls.")):
-        return value.replace("mmcls", "mmpretrain", 1)
-    return value
+    """Replace MMPretrain's old name, which plain MMEngine does not know."""
+    old = re.compile(r"^mmcls(?=\.|$)")
+    return _rebuild(value, change=lambda x: old.sub("mmpretrain", x) if isinstance(x, str) else x)

@@ -21,7 +21,7 @@ CONFIG, CHECKPOINT, WEIGHTS, METADATA = (
     "config.py", "model.pth", "model.safetensors", "metadata.json",
 )  # fmt: skip
 PACKAGES = ("kd_det", "mmengine", "mmcv", "mmcv-lite", "mmdet", "mmpretrain", "mmrazor", "torch")
-# What a Runner logs of an evaluation beside its metrics.
+# Logged by a Runner beside the metrics of an evaluation.
 TIMES = ("time", "data_time", "step")
 
 
@@ -85,7 +85,7 @@ def _own_memory(state: dict[str, Any], checkpoint: Path) -> dict[str, Tensor]:
 def _metadata(
     checkpoint: Path, meta: dict[str, Any], run: Config, plain: PlainConfig, logs: Path | None
 ) -> dict[str, Any]:
-    """JSON values; None for what is not known."""
+    """Collect the metadata as JSON values; None where unknown."""
     model = run.model
     losses = (model.get("distiller") or {}).get("distill_losses") or {}
     distilled = "architecture" in model
@@ -115,7 +115,7 @@ def _metadata(
 
 
 def logged_metrics(logs: Path, step: int) -> dict[str, float] | None:
-    """What a run logged of its evaluation after ``step`` epochs (iterations, if it counts those).
+    """Read the metrics that a run logged after ``step`` epochs (or iterations).
 
     Args:
         logs: The run's work directory.
@@ -136,7 +136,7 @@ def logged_metrics(logs: Path, step: int) -> dict[str, float] | None:
 
 
 def _step(meta: dict[str, Any], run: Config) -> int | None:
-    """What LoggerHook counted an evaluation of this checkpoint by."""
+    """The step under which LoggerHook logged the evaluation of this checkpoint."""
     loop = run.get("train_cfg") or {}
     logger = (run.get("default_hooks") or {}).get("logger") or {}
     if not logger.get("log_metric_by_epoch", True):
@@ -147,7 +147,7 @@ def _step(meta: dict[str, Any], run: Config) -> int | None:
 
 
 def _file_sha256(path: str | None) -> str | None:
-    """Digest of a file, or of the copy that MMEngine keeps of a download."""
+    """Compute the digest of a file, or of MMEngine's copy of a download."""
     if path is None:
         return None
     file = Path(path)
@@ -169,5 +169,5 @@ def _versions() -> dict[str, str]:
 
 
 def _as_json(value: Any) -> Any:
-    """The same in plain lists, dicts, numbers and texts (NumPy's too are made plain)."""
+    """Convert to plain lists, dicts, numbers and texts, also from NumPy's."""
     return json.loads(json.dumps(value, default=lambda each: each.tolist()))

@@ -1,4 +1,4 @@
-"""What a report compares: runs, what they are evaluated to, and which stand for their kind."""
+"""The comparison of a report: runs, their evaluations, and the best of each role."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Comparison:
     Args:
         runs: Teacher, plain and distilled, in this order.
         validation: The data.
-        evaluations: Of each run, by name.
-        costs: Of each run, by name.
+        evaluations: Evaluation of each run, by name.
+        costs: Cost of each run, by name.
     """
 
     runs: Sequence[Run]
@@ -35,30 +35,30 @@ class Comparison:
 
     @property
     def metric(self) -> str:
-        """The name of the number that tells which model is better."""
+        """Name of the metric by which models are compared."""
         known = [name for found in self.evaluations.values() for name in found.metrics]
         chosen = [name for name in MAIN_METRICS if name in known]
         return (chosen or known or list(MAIN_METRICS))[0]
 
     def value(self, run: Run) -> float:
-        """That number of a run; NaN where its model finds nothing that could be evaluated."""
+        """Look up that metric of a run; NaN where its model detects nothing to evaluate."""
         return self.evaluations[run.name].metrics.get(self.metric, math.nan)
 
     def best(self, role: str) -> Run | None:
-        """The best run of a kind."""
+        """Choose the best run of a role."""
         runs = [run for run in self.runs if run.role == role]
         return max(runs, key=lambda run: (not math.isnan(self.value(run)), self.value(run)),
                    default=None)  # fmt: skip
 
     @property
     def chosen(self) -> list[Run]:
-        """The best of each kind that there is."""
+        """The best run of each role."""
         found = (self.best(role) for role in ROLE_COLORS)
         return [run for run in found if run is not None]
 
     @property
     def colors(self) -> dict[str, str]:
-        """Of each run, by name."""
+        """Color of each run, by name."""
         found: dict[str, str] = {}
         more = list(MORE_COLORS)
         for run in self.runs:
@@ -70,14 +70,14 @@ class Comparison:
         return found
 
     def gap_closed(self, run: Run) -> float | None:
-        """Share of the distance from the plain student to the teacher; None if there is none."""
+        """Share of the gap from plain student to teacher that a run closes; None without a gap."""
         plain, teacher = self.best("plain"), self.best("teacher")
         if run.role != "distilled" or plain is None or teacher is None:
             return None
         return gap_closed(self.value(plain), self.value(teacher), self.value(run))
 
     def numbers(self) -> list[dict[str, Any]]:
-        """All that was measured of each run, for programs."""
+        """Collect all measurements of each run, for programs."""
         found = []
         for run in self.runs:
             cost = self.costs[run.name]
@@ -101,7 +101,7 @@ class Comparison:
 
 
 def gap_closed(plain: float, teacher: float, distilled: float) -> float | None:
-    """``(distilled - plain) / (teacher - plain)``; None unless the teacher is the better one."""
+    """Compute ``(distilled - plain) / (teacher - plain)``; None unless the teacher is better."""
     if not teacher > plain or math.isnan(distilled):
         return None
     return (distilled - plain) / (teacher - plain)

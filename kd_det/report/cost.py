@@ -1,4 +1,4 @@
-"""What models cost: parameters, arithmetic, memory, time."""
+"""Cost of models: parameters, FLOPs, size of the weights, latency."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILE_NAME = "report_cost.json"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one model costs.
+    """Cost of one model.
 
     Args:
         parameters: Their number.
@@ -47,7 +47,7 @@ class Cost:
 
 
 def measure(runs: Sequence[Run], validation: Validation) -> list[Cost]:
-    """Cost of each run's model on the first validation image, measured side by side.
+    """Measure the cost of each run's model on the first validation image, side by side.
 
     The result is kept as ``report_cost.json`` in the last run's folder, and holds while models,
     data and machine are the same.
@@ -97,7 +97,7 @@ def _prediction(model: Any, batch: dict[str, Any]) -> Callable[[], Any]:
 def interleaved(
     calls: Sequence[Callable[[], Any]], rounds: int, warm_up: int = 0, device: str = "cpu"
 ) -> list[list[float]]:
-    """Seconds of each call in each round, of which ``warm_up`` more are made before."""
+    """Measure the seconds of each call in each round, after ``warm_up`` rounds more."""
     turns = progress(range(warm_up + rounds), "Measuring latency")
     times = [one_round(calls, device) for _ in turns]
     return [list(seconds) for seconds in zip(*times[warm_up:])]

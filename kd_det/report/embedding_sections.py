@@ -17,7 +17,7 @@ FILE_NAME = "class_centers.safetensors"
 
 
 def embeddings(comparison: Comparison) -> Section:
-    """Norms, and cosines to the class mean, before and after: arXiv 2305.17007, figure 1."""
+    """Compare norms, and cosines to the class mean: arXiv 2305.17007, figure 1."""
     title = "Norm and direction of embeddings"
     shown = [run for run in comparison.chosen if len(comparison.evaluations[run.name].labels)]
     if not shown:
@@ -54,7 +54,7 @@ def embeddings(comparison: Comparison) -> Section:
 
 
 def center_similarity(comparison: Comparison) -> Section:
-    """Cosines between class centers."""
+    """Show the cosines between class centers."""
     title = "Similarity of class centers"
     means, origin = teacher_means(comparison)
     if means is None:
@@ -67,9 +67,9 @@ def center_similarity(comparison: Comparison) -> Section:
 
 
 def teacher_means(comparison: Comparison) -> tuple[np.ndarray | None, str]:
-    """The teacher's class means ``[C, D]``, and where they come from or why there are none.
+    """Find the teacher's class means ``[C, D]``, and say where they come from or why they lack.
 
-    Those that the distilled student learnt from, or else of the validation data.
+    They are those of the distilled student's training, or else of the validation data.
     """
     teacher, distilled = comparison.best("teacher"), comparison.best("distilled")
     if teacher is None:
@@ -94,7 +94,7 @@ def teacher_means(comparison: Comparison) -> tuple[np.ndarray | None, str]:
 
 
 def _file_of(run: Run) -> Path | None:
-    """The file of class centers that a run used."""
+    """Find the file of class centers that a run used."""
     named = [
         hook.get("file")
         for hook in run.cfg.get("custom_hooks") or []

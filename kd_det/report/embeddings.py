@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def embedding_layer(model: Any) -> nn.Module | None:
-    """The layer whose inputs are the embeddings; None where a model has no such layer.
+    """Find the layer whose inputs are the embeddings; None where a model has no such layer.
 
     ``fc_cls`` of a two-stage detector's last box head, or a classifier's ``head.fc``.
     """
@@ -32,11 +32,11 @@ def embedding_layer(model: Any) -> nn.Module | None:
 def embed(
     model: Any, data: dict[str, Any], objects: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings ``[n, D]`` and classes ``[n]`` of a batch; empty where a model has none.
+    """Compute embeddings ``[n, D]`` and classes ``[n]`` of a batch; empty where a model has none.
 
     Args:
         model: A detector or classifier in eval mode.
-        data: What its data preprocessor made of the batch.
+        data: The batch after its data preprocessor.
         objects: For a detector, boxes ``[m, 4]`` of each image in pixels of its file, and their
             classes ``[m]``.
     """
@@ -80,17 +80,17 @@ def _score_images(model: Any, data: dict[str, Any]) -> np.ndarray:
 
 
 def class_means(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Mean embedding of each class, ``[n, D], [n] -> [classes, D]``; zero for one without any."""
+    """Average embeddings by class, ``[n, D], [n] -> [classes, D]``; zero for a class without."""
     chosen = np.equal.outer(np.arange(classes), labels).astype(np.float64)
     return chosen @ embeddings / np.maximum(chosen.sum(1, keepdims=True), 1)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows ``[n, D]`` divided by their lengths; a row of zeros stays one."""
+    """Divide rows ``[n, D]`` by their lengths; a row of zeros stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1)
 
 
 def cosines(embeddings: np.ndarray, labels: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Cosine of each embedding to the mean of its class, ``[n, D], [n], [C, D] -> [n]``."""
+    """Compute the cosine of each embedding to its class mean, ``[n, D], [n], [C, D] -> [n]``."""
     return (unit(embeddings) * unit(means)[labels]).sum(1)

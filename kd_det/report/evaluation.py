@@ -18,7 +18,7 @@ from kd_det.report.embeddings import embed
 from kd_det.report.runs import Run
 from kd_det.report.validation import Validation, quiet
 
-LOWEST_SCORE = 0.05  # of what is kept; pictures show less
+LOWEST_SCORE = 0.05  # of the detections that are kept; pictures show fewer
 EMBEDDED_IMAGES = 1000  # enough for a distribution; COCO's 5000 would take hundreds of megabytes
 PER_CLASS = "_precision"  # how CocoMetric ends the names of its results by class
 FORMAT = "1"
@@ -26,17 +26,17 @@ FORMAT = "1"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on the validation data.
+    """Metrics, detections and embeddings of a model on the validation data.
 
     Args:
         metrics: The evaluator's results.
         by_class: AP of each class; for a classifier the share of its images that are found.
         boxes: Detections of a score of 0.05 or more, ``[n, 4]``, in pixels of the image files.
-        scores: Theirs, ``[n]``.
-        classes: Theirs, ``[n]``.
-        images: Indices of the images that they are in, ``[n]``, ascending.
-        embeddings: Of annotated boxes (or images), ``[m, D]``; ``[0, 0]`` where there are none.
-        labels: Classes of those, ``[m]``.
+        scores: Scores of the detections, ``[n]``.
+        classes: Classes of the detections, ``[n]``.
+        images: Index of the image of each detection, ``[n]``, ascending.
+        embeddings: Embeddings of annotated boxes (or images), ``[m, D]``; ``[0, 0]`` without any.
+        labels: Classes of these boxes (or images), ``[m]``.
     """
 
     metrics: dict[str, float]
@@ -49,13 +49,13 @@ class Evaluation:
     labels: np.ndarray
 
     def detections(self, image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes, scores and classes of one image."""
+        """Look up boxes, scores and classes of one image."""
         first, last = np.searchsorted(self.images, [image, image + 1])
         return self.boxes[first:last], self.scores[first:last], self.classes[first:last]
 
 
 def evaluate(run: Run, validation: Validation) -> Evaluation:
-    """Evaluate a run's model, or read what an earlier call found.
+    """Evaluate a run's model, or read the result of an earlier call.
 
     The result is kept as ``report_<role>.safetensors`` in the run's folder, and holds while
     weights, data and metric are the same.
@@ -130,7 +130,7 @@ def _evaluate(run: Run, validation: Validation) -> Evaluation:
 
 
 def _detections(found: Any, image: int) -> tuple[np.ndarray, ...]:
-    """Boxes, scores, classes and image index of what is kept."""
+    """Extract boxes, scores, classes and image index of the detections that are kept."""
     if found is None:
         return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
     found = found[found.scores >= LOWEST_SCORE].cpu()
@@ -139,14 +139,14 @@ def _detections(found: Any, image: int) -> tuple[np.ndarray, ...]:
 
 
 def _filled(embedded: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Batches that have embeddings, which are of one size; or one without."""
+    """Choose the batches that have embeddings, which are of one size; or one without."""
     return [each for each in embedded if len(each[1])] or embedded[:1]
 
 
 def _split(
     results: dict[str, Any], names: list[str], guesses: list[tuple[int, int]]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The evaluator's numbers, without and by class."""
+    """Split the evaluator's results into overall ones and those by class."""
     metrics, by_class = {}, {}
     for key, value in results.items():
         if not isinstance(value, (int, float, np.number)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -29,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "kd_det",  # the same figure, the same file
 }
 Points = Mapping[int, float]
+Show = Callable[[str], str]  # a text as Matplotlib takes it
 
 
 def curves(
@@ -38,24 +39,24 @@ def curves(
     y_label: str,
     wide: bool = False,
 ) -> str:
-    """Lines over steps; with ``wide``, logarithmic where values span more than 30 times."""
-    fonts = fonts_for([*series, x_label, y_label])
-    with matplotlib.rc_context({**STYLE, "font.family": fonts.families}):
-        figure, axes = _figure()
+    """Draw lines over steps; with ``wide``, logarithmic where values span more than 30 times."""
+
+    def draw(axes: Axes, show: Show) -> None:
         for name, points in series.items():
             marker = "o" if len(points) < 15 else None
             axes.plot(
-                list(points), list(points.values()), color=colors[name], label=fonts.show(name),
+                list(points), list(points.values()), color=colors[name], label=show(name),
                 marker=marker, markersize=3.5, linewidth=1.6,
             )  # fmt: skip
         values = np.array([v for points in series.values() for v in points.values()])
         if wide and values.min() > 0 and values.max() / values.min() > 30:
             axes.set_yscale("log")
-        axes.set_xlabel(fonts.show(x_label))
-        axes.set_ylabel(fonts.show(y_label))
+        axes.set_xlabel(show(x_label))
+        axes.set_ylabel(show(y_label))
         if len(series) > 1:
             axes.legend()
-        return _uri(figure)
+
+    return _figure(draw, [*series, x_label, y_label])
 
 
 def gains(
@@ -66,66 +67,67 @@ def gains(
     labels: tuple[str, str],
     x_label: str,
 ) -> str:
-    """Two values for each name and a line between them, the first name on top."""
-    fonts = fonts_for([*names, *labels, x_label])
-    with matplotlib.rc_context({**STYLE, "font.family": fonts.families}):
-        figure, axes = _figure(max(HEIGHT, 0.7 + 0.21 * len(names)))
+    """Draw two values for each name and a line between them, the first name on top."""
+
+    def draw(axes: Axes, show: Show) -> None:
         rows = np.arange(len(names))
         axes.hlines(rows, before, after, color="#bbbbbb", linewidth=3)
         for values, color, label in zip((before, after), colors, labels):
-            axes.plot(values, rows, "o", color=color, label=fonts.show(label), markersize=5)
-        axes.set_yticks(rows, [*map(fonts.show, names)])
+            axes.plot(values, rows, "o", color=color, label=show(label), markersize=5)
+        axes.set_yticks(rows, [*map(show, names)])
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlabel(fonts.show(x_label))
+        axes.set_xlabel(show(x_label))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=-1.8)
-        return _uri(figure)
+
+    return _figure(draw, [*names, *labels, x_label], max(HEIGHT, 0.7 + 0.21 * len(names)))
 
 
 def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str) -> str:
-    """Densities of several sets of numbers, on the same bins."""
-    fonts = fonts_for([*values, x_label])
-    with matplotlib.rc_context({**STYLE, "font.family": fonts.families}):
-        figure, axes = _figure()
-        together = np.concatenate(list(values.values()))
+    """Draw densities of several sets of numbers, on the same bins."""
+
+    def draw(axes: Axes, show: Show) -> None:
         # Without the outermost, which would squeeze the rest.
-        low, high = np.quantile(together, [0.002, 0.998])
+        low, high = np.quantile(np.concatenate(list(values.values())), [0.002, 0.998])
         bins = np.linspace(low, high if high > low else low + 1, 41).tolist()
         for name, numbers in values.items():
+            color, label = colors[name], show(name)
+            axes.hist(numbers, bins, density=True, histtype="stepfilled", alpha=0.25, color=color)
             axes.hist(
-                numbers, bins, density=True, histtype="stepfilled", alpha=0.25, color=colors[name]
-            )
-            axes.hist(
-                numbers, bins, density=True, histtype="step", linewidth=1.6, color=colors[name],
-                label=fonts.show(name),
+                numbers, bins, density=True, histtype="step", linewidth=1.6, color=color,
+                label=label,
             )  # fmt: skip
-        axes.set_xlabel(fonts.show(x_label))
+        axes.set_xlabel(show(x_label))
         axes.set_yticks([])
         axes.legend()
-        return _uri(figure)
+
+    return _figure(draw, [*values, x_label])
 
 
 def similarities(matrix: np.ndarray, names: Sequence[str]) -> str:
-    """A square matrix of cosines ``[C, C]``; names where there is room for them."""
-    fonts = fonts_for(names)
-    shown = [*map(fonts.show, names)]
-    with matplotlib.rc_context({**STYLE, "axes.grid": False, "font.family": fonts.families}):
-        figure, axes = _figure(WIDTH * 0.86)
+    """Draw a square matrix of cosines ``[C, C]``; names where there is room for them."""
+
+    def draw(axes: Axes, show: Show) -> None:
         lowest = min(0.0, float(matrix.min()))
         image = axes.imshow(matrix, vmin=lowest, vmax=1, cmap="viridis")
-        figure.colorbar(image, ax=axes, shrink=0.8, label="cosine")
+        axes.grid(False)
+        axes.figure.colorbar(image, ax=axes, shrink=0.8, label="cosine")
         if len(names) <= 25:
+            shown = [*map(show, names)]
             axes.set_xticks(range(len(names)), shown, rotation=90)
             axes.set_yticks(range(len(names)), shown)
-        return _uri(figure)
+
+    return _figure(draw, names, WIDTH * 0.86)
 
 
-def _figure(height: float = HEIGHT) -> tuple[Figure, Axes]:
-    # Not pyplot's: that keeps figures, and asks for a display.
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _uri(figure: Figure) -> str:
+def _figure(
+    draw: Callable[[Axes, Show], None], texts: Iterable[str], height: float = HEIGHT
+) -> str:
+    """Draw on axes, with fonts for all ``texts``; returns the figure as a data URI."""
+    fonts = fonts_for(texts)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({**STYLE, "font.family": fonts.families}):
+        # Not pyplot's: that keeps figures, and asks for a display.
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.subplots(), fonts.show)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -17,13 +17,13 @@ class Fonts(NamedTuple):
     lacking: frozenset[str]
 
     def show(self, text: str) -> str:
-        """A text for Matplotlib: no formula, and escapes for what cannot be drawn."""
+        """Convert a text for Matplotlib: no formula, and escapes for missing characters."""
         shown = "".join(f"\\u{ord(c):04x}" if c in self.lacking else c for c in text)
         return shown.replace("$", r"\$")
 
 
 def fonts_for(texts: Iterable[str]) -> Fonts:
-    """Matplotlib's own font, and further ones for the characters that it lacks."""
+    """Choose Matplotlib's own font, and further ones for the characters that it lacks."""
     characters = frozenset("".join(texts)) - set("\n\t")
     families = list(matplotlib.rcParams["font.sans-serif"][:1])
     lacking = characters - _characters(findfont(FontProperties(family=families)))
@@ -39,7 +39,7 @@ def fonts_for(texts: Iterable[str]) -> Fonts:
 
 @cache
 def _richest(wanted: frozenset[str]) -> tuple[str, frozenset[str]]:
-    """The font with most of the characters, and which it has."""
+    """Find the font with most of the characters, and these."""
     best = ("", frozenset[str]())
     # Matplotlib complains of families without a regular font.
     regular = {

@@ -22,7 +22,7 @@ from kd_det.version import __version__
 
 
 def compare(folders: Sequence[Path], options: Mapping[str, Any] | None = None) -> Comparison:
-    """Evaluate and measure the models of work directories, or read what an earlier call found.
+    """Evaluate and measure the models of work directories, or read the results of an earlier call.
 
     Args:
         folders: Work directories of teacher, plain and distilled runs, in any order.
@@ -40,10 +40,10 @@ def compare(folders: Sequence[Path], options: Mapping[str, Any] | None = None) -
 
 
 def write_report(comparison: Comparison, out: Path, images: int = 6) -> Path:
-    """Write the page to ``out``, and its numbers as JSON beside it; returns where those are.
+    """Write the page to ``out``, and its numbers as JSON beside it; returns the path of the JSON.
 
     Args:
-        comparison: What :func:`compare` found.
+        comparison: The result of :func:`compare`.
         out: The HTML file.
         images: Number of validation images to show.
     """
@@ -58,7 +58,7 @@ def write_report(comparison: Comparison, out: Path, images: int = 6) -> Path:
 
 
 def examples(comparison: Comparison, number: int) -> Section:
-    """Validation images in which plain and distilled student differ most."""
+    """Show the validation images in which plain and distilled student differ most."""
     title = "Pictures"
     plain, distilled = comparison.best("plain"), comparison.best("distilled")
     if plain is None or distilled is None:

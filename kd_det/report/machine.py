@@ -14,7 +14,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def processor(device: str | None = None) -> str:
-    """What models run on here: the GPU's name, or the CPU's with torch's number of threads."""
+    """Name the processor: the GPU, or the CPU with torch's number of threads."""
     if (device or get_device()) == "cuda":
         return torch.cuda.get_device_name()
     try:
@@ -27,7 +27,7 @@ def processor(device: str | None = None) -> str:
 
 
 def software() -> str:
-    """Architecture, cores, and versions of Python and torch."""
+    """List architecture, cores, and versions of Python and torch."""
     return (
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""Which detections are right, and in which images two models differ most."""
+"""Correct detections, and the images in which two models differ most."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def right(
     true_boxes: np.ndarray,
     true_classes: np.ndarray,
 ) -> np.ndarray:
-    """Whether each detection finds an object that none of a higher score found, bool ``[n]``.
+    """Mark the detections that match an object first, by score: bool ``[n]``.
 
-    It finds the object of its class that it overlaps most, with an IoU of at least 0.5.
+    A detection matches the object of its class that it overlaps most, with an IoU of 0.5 or more.
 
     Args:
         boxes: Detections of one image, ``[n, 4]``.
-        scores: Theirs, ``[n]``.
-        classes: Theirs, ``[n]``.
+        scores: Scores of the detections, ``[n]``.
+        classes: Classes of the detections, ``[n]``.
         true_boxes: Objects, ``[m, 4]``.
-        true_classes: Theirs, ``[m]``.
+        true_classes: Classes of the objects, ``[m]``.
     """
     found = np.zeros(len(boxes), dtype=bool)
     if not len(boxes) or not len(true_boxes):
@@ -43,12 +43,12 @@ def right(
 
 
 def best_threshold(scores: np.ndarray, correct: np.ndarray, objects: int) -> float:
-    """The score from which on detections have the highest F1.
+    """Find the score from which on detections have the highest F1.
 
     Args:
         scores: Of all detections, ``[n]``.
         correct: Whether they are right, bool ``[n]``.
-        objects: Number of objects that there are.
+        objects: Number of objects.
     """
     if not len(scores):
         return 1.0
@@ -58,13 +58,13 @@ def best_threshold(scores: np.ndarray, correct: np.ndarray, objects: int) -> flo
 
 
 def f1(correct: np.ndarray, objects: int) -> float:
-    """F1 of the detections of an image; 1 where there is nothing and nothing is found."""
+    """Compute the F1 of an image's detections; 1 without objects and detections."""
     number = len(correct) + objects
     return 2 * float(correct.sum()) / number if number else 1.0
 
 
 def most_different(first: Sequence[float], second: Sequence[float], number: int) -> list[int]:
-    """Indices where two sequences differ most, the largest difference first."""
+    """List the indices where two sequences differ most, the largest difference first."""
     differences = np.abs(np.subtract(second, first))
     order = np.argsort(-differences, kind="stable")[:number]
     return [int(index) for index in order if differences[index] > 0]

@@ -12,7 +12,7 @@ from kd_det.report.pictures import Picture
 
 @dataclass(frozen=True)
 class Figure:
-    """An image as a data URI, and what it shows."""
+    """An image as a data URI, and its caption."""
 
     uri: str
     caption: str
@@ -28,14 +28,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. One that has but a text says why the rest is left out."""
+    """A part of the page. If it has a text alone, this says why the rest is left out."""
 
     title: str
     text: str
     figures: Sequence[Figure] = ()
     table: Table | None = None
     pictures: Sequence[Picture] = ()
-    facts: Sequence[tuple[str, str]] = field(default=())  # a number, and what it is
+    facts: Sequence[tuple[str, str]] = field(default=())  # a number, and its meaning
 
     @property
     def left_out(self) -> bool:
@@ -43,7 +43,7 @@ class Section:
 
 
 def render(title: str, sections: Sequence[Section], footer: str) -> str:
-    """The HTML, without anything that it would have to load."""
+    """Render the HTML, which loads nothing else."""
     environment = Environment(
         loader=PackageLoader("kd_det.report", "."),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Validation images side by side: the objects, and what each model finds."""
+"""Validation images side by side: the objects, and the detections of each model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRUTH = "ground truth"
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels of the picture, its text, and whether it is right (None: the truth)."""
+    """A rectangle in pixels of the picture, its text, and if it is correct (None: an object)."""
 
     x: float
     y: float
@@ -59,10 +59,10 @@ def pictures(
     compared: tuple[str, str],
     number: int,
 ) -> tuple[list[Picture], dict[str, float]]:
-    """The images in which the F1 of two models differs most, and each model's threshold.
+    """Find the images in which the F1 of two models differs most, and each model's threshold.
 
     A model's detections count from the score on at which its F1 over all images is highest, so
-    that models whose scores mean different things are shown at their best.
+    that models with differently calibrated scores are shown at their best.
 
     Args:
         validation: Data set.
@@ -112,7 +112,7 @@ def _box(corners: np.ndarray, text: str, correct: bool | None) -> Box:
 
 
 def _embedded(path: Path) -> tuple[str, int, int, float]:
-    """An image file as a data URI, the picture's width and height, and its scale to the file."""
+    """Read an image as a data URI, with the picture's width, height, and scale to the file."""
     image = mmcv.imread(str(path))
     height, width = image.shape[:2]
     # All pictures are of one size, for which text is; small images are enlarged by the browser.

@@ -1,4 +1,4 @@
-"""Work directories of trainings, and what part each plays in a distillation."""
+"""Work directories of trainings, and the role of each in a distillation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Run:
     """A trained model.
 
     Args:
-        name: How it is called in a report.
+        name: Its name in a report.
         role: One of :data:`ROLES`.
         folder: Its work directory; for a teacher that was trained elsewhere, that of its student.
         cfg: The config that ``folder`` was trained with.
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def model(self) -> Any:
-        """The model's own config, out of that of a distillation."""
+        """The model's own config, also of a distillation."""
         part = "student" if self.trained_here else "teacher"
         return (
             config_files.model_config(self.cfg, part)
@@ -51,12 +51,12 @@ class Run:
 
     @cached_property
     def scalars(self) -> dict[str, dict[int, float]]:
-        """What its training logged, by name and step."""
+        """Logged scalars of its training, by name and step."""
         return read_scalars(self.folder) if self.trained_here else {}
 
 
 def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None) -> list[Run]:
-    """The trainings in work directories, ordered as :data:`ROLES`.
+    """Find the trainings in work directories, ordered as :data:`ROLES`.
 
     A config with teacher and student is that of a distilled run. Of the others, one that a
     distilled run's ``teacher_ckpt`` lies in is the teacher, the rest is plain. A teacher that is
@@ -102,13 +102,13 @@ def _config(folder: Path) -> Config:
             f"{folder} is no work directory of a training: expected the config that MMEngine "
             "writes, <time>/vis_data/config.py, and found none"
         )
-    # The last start's, if there are any; else the one in the folder.
+    # Of the last start, or else in the folder itself.
     starts = [path for path in dumped if path.parent != folder]
     return Config.fromfile(starts[-1] if starts else dumped[0])
 
 
 def _checkpoint(folder: Path) -> str:
-    """The last one that was written, also where the folder was moved since."""
+    """Find the last checkpoint, also where the folder was moved."""
     marker = folder / "last_checkpoint"
     if marker.is_file():
         name = Path(os.fsdecode(marker.read_bytes()).strip()).name
@@ -124,11 +124,11 @@ def _lies_in(checkpoint: str, folder: Path) -> bool:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Folder names; with more of the path where two are the same."""
+    """Name runs by their folders; by the whole path where two names are the same."""
     names = [folder.resolve().name for folder in folders]
     return [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names)]
 
 
 def settings_text(*settings: Any) -> str:
-    """Configs as text that is the same whenever they are."""
+    """Write configs as text; equal ones give the same."""
     return json.dumps(settings, default=repr, sort_keys=True)

@@ -1,4 +1,4 @@
-"""What a training logged, over all its interruptions."""
+"""The scalars that a training logged, over all its interruptions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ NO_SCALARS = ("step", "epoch", "iter")
 
 
 def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """All scalars of a work directory, by name and step, as MMEngine's local backend wrote them.
+    """Read all scalars of a work directory, by name and step, of MMEngine's local backend.
 
-    Every start of a training has a folder of its own in there. What one logged behind the
-    checkpoint that the next went on from was computed anew, and is taken from the next.
+    Every start of a training has its own folder. Steps after the checkpoint from which a later
+    start resumed were computed anew, and are taken from the later start.
     """
     found: dict[str, dict[int, float]] = {}
     for file in sorted(folder.glob("*/vis_data/scalars.json")):
@@ -37,7 +37,7 @@ def _read(file: Path) -> dict[str, dict[int, float]]:
 
 
 def task_loss(scalars: dict[str, dict[int, float]]) -> dict[int, float]:
-    """The training loss without what distillation adds, by step."""
+    """Sum the training losses without those of distillation, by step."""
     own = [
         points
         for name, points in scalars.items()

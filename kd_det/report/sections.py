@@ -17,7 +17,7 @@ MONITOR = "distill_monitor/"
 
 
 def summary(comparison: Comparison) -> Section:
-    """What each model reaches and costs."""
+    """Compare metrics and cost of all models."""
     runs = comparison.runs
     metrics = [comparison.evaluations[run.name].metrics for run in runs]
     names = dict.fromkeys(name for found in metrics for name in found)
@@ -59,14 +59,14 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     if closed is not None:
         facts.append((f"{closed:.0%}", "of the gap to the teacher closed"))
     if teacher is not None:
-        theirs, ours = comparison.costs[teacher.name], comparison.costs[distilled.name]
-        facts.append((f"{ours.parameters / theirs.parameters:.0%}", "of the teacher's parameters"))
-        facts.append((f"{ours.seconds / theirs.seconds:.0%}", "of its time for an image"))
+        large, small = comparison.costs[teacher.name], comparison.costs[distilled.name]
+        facts.append((f"{small.parameters / large.parameters:.0%}", "of the teacher's parameters"))
+        facts.append((f"{small.seconds / large.seconds:.0%}", "of its time for an image"))
     return facts
 
 
 def learning_curves(comparison: Comparison) -> Section:
-    """The metric and the task's loss of all runs over each other."""
+    """Show the metric and the task's loss of all runs over time."""
     title = "Learning curves"
     here = [run for run in comparison.runs if run.trained_here]
     shown = []
@@ -86,7 +86,7 @@ def learning_curves(comparison: Comparison) -> Section:
 
 
 def distillation_losses(comparison: Comparison) -> Section:
-    """Every distillation loss over time."""
+    """Show every distillation loss over time."""
     text = "As they enter the loss, with their weights."
     return _scalar_section(
         comparison, "Distillation losses", text, DISTILL,
@@ -95,7 +95,7 @@ def distillation_losses(comparison: Comparison) -> Section:
 
 
 def monitored(comparison: Comparison) -> Section:
-    """What EmbeddingMonitorHook logged."""
+    """Show the scalars that EmbeddingMonitorHook logged."""
     text = (
         "On the RoIs (or images) of training batches: norm, cosine to the class mean, and the "
         "share to which student and teacher give the same class."
@@ -126,9 +126,9 @@ def _scalar_section(
 
 
 def _place(name: str, run: str) -> tuple[str, str]:
-    """Caption of the figure that a scalar goes to, and name of its line there.
+    """Choose the figure of a scalar by its caption, and the name of its line.
 
-    What is measured of student and teacher goes to the same.
+    The same quantity of student and teacher goes to the same figure.
     """
     group, _, quantity = name.rpartition("/")
     line = f"teacher of {run}" if quantity.startswith("teacher_") else run
@@ -137,7 +137,7 @@ def _place(name: str, run: str) -> tuple[str, str]:
 
 
 def by_class(comparison: Comparison) -> Section:
-    """Per class, plain against distilled, the largest gain first."""
+    """Compare plain and distilled student by class, the largest gain first."""
     plain, distilled = comparison.best("plain"), comparison.best("distilled")
     detects = comparison.metric.startswith("coco/")
     what = "AP" if detects else "accuracy"
@@ -181,7 +181,7 @@ def metric_name(key: str) -> str:
 
 
 def number(metric: str, value: float, sign: bool = False) -> str:
-    """A metric as text; COCO's -1 means that there is no such object."""
+    """Format a metric; COCO's -1 means that no object was to be found."""
     if math.isnan(value) or (value == -1 and not sign):
         return "-"
     decimals = 3 if metric.startswith("coco/") else 2

@@ -61,7 +61,7 @@ class Validation:
         return list(map(str, self.dataset.metainfo.get("classes") or []))
 
     def evaluator(self) -> Evaluator:
-        """The config's metric, by class too where it can do that."""
+        """Build the config's metrics, also by class if supported."""
         metrics = copy.deepcopy(self.cfg.val_evaluator)
         for metric in [metrics] if isinstance(metrics, dict) else metrics:
             if str(metric["type"]).split(".")[-1] == "CocoMetric":
@@ -75,7 +75,7 @@ class Validation:
         return evaluator
 
     def model(self, run: Run) -> nn.Module:
-        """A run's model in eval mode, with its weights, on the device.
+        """Load a run's model in eval mode onto the device.
 
         Raises:
             kd_det.algorithms.CheckpointError: If the weights do not fit.
@@ -94,11 +94,11 @@ class Validation:
         return model
 
     def first_image(self) -> dict[str, Any]:
-        """The first image as a batch, before any model's data preprocessor."""
+        """Load the first image as a batch, before any model's data preprocessor."""
         return pseudo_collate([self.dataset[0]])
 
     def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Annotated boxes ``[n, 4]`` (x1, y1, x2, y2 of the image file) and classes ``[n]``."""
+        """Look up annotated boxes ``[n, 4]`` (x1, y1, x2, y2 in the file) and classes ``[n]``."""
         found = [
             (instance["bbox"], instance["bbox_label"])
             for instance in self.dataset.get_data_info(index).get("instances", [])
@@ -111,7 +111,7 @@ class Validation:
         return Path(self.dataset.get_data_info(index)["img_path"])
 
     def key(self, run: Run) -> str:
-        """Digest of all that the evaluation of a run depends on."""
+        """Compute a digest of everything that the evaluation of a run depends on."""
         metrics = self.cfg.val_evaluator
         files = [run.checkpoint]
         for metric in [metrics] if isinstance(metrics, dict) else metrics:
@@ -123,7 +123,7 @@ class Validation:
 
 
 def _file_digest(path: str) -> str:
-    """Of a file's content; of the name itself where it is a URL."""
+    """Compute the digest of a file; a URL is returned itself."""
     return path if "://" in path or not path else file_sha256(Path(path))
 
 
@@ -132,5 +132,5 @@ def _digest(*texts: str) -> str:
 
 
 def quiet() -> contextlib.redirect_stdout:
-    """Keeps what pycocotools prints off the terminal."""
+    """Suppress the output of pycocotools."""
     return contextlib.redirect_stdout(io.StringIO())

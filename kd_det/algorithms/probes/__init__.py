@@ -37,7 +37,7 @@ from kd_det.recorders import flat
 __all__ = ["DenseProbe", "FeatureProbe", "ImageProbe", "Probe", "RoIProbe", "choose"]
 
 PROBES = ("features", "dense", "roi", "image")
-# What a function or method is of, which may be called anywhere.
+# The part of a function or method, which may be called anywhere.
 ANYWHERE = "anywhere"
 
 
@@ -48,13 +48,13 @@ def choose(
     distiller: ConfigurableDistiller,
     teacher_stage: str | None = None,
 ) -> Probe:
-    """The probe of this ``name``, or the cheapest that offers what losses read.
+    """Choose the probe of this ``name``, or the cheapest that offers what losses read.
 
     Args:
         name: One of ``features``, ``dense``, ``roi`` and ``image``, or None.
         student: The student.
         teacher: The teacher.
-        distiller: What reads their records.
+        distiller: The distiller, with its recorders and losses.
         teacher_stage: See :func:`kd_det.algorithms.heads.choose_stage`.
 
     Raises:
@@ -68,7 +68,7 @@ def choose(
     delivered = sorted(distiller.deliveries.deliveries)
     pair_has_rois = all(map(heads.scores_rois, (student, teacher)))
     if name is None and pair_has_rois and "roi_head" in _parts_read(distiller, from_student=True):
-        chosen = "roi"  # which knows of steps without RoIs
+        chosen = "roi"  # it handles steps without RoIs
     else:
         chosen = name or _cheapest({*read, *delivered}, teacher)
     if chosen == "roi" and delivered:
@@ -98,7 +98,7 @@ def _cheapest(read: set[str], teacher: nn.Module) -> str:
 
 
 def _offered(name: str, teacher: nn.Module) -> set[str] | None:
-    """Parts of the teacher that a probe runs; None for all."""
+    """List the parts of the teacher that a probe runs; None for all."""
     if name == "features":
         return set(FEATURES)
     if not isinstance(teacher, TwoStageDetector):
@@ -107,7 +107,7 @@ def _offered(name: str, teacher: nn.Module) -> set[str] | None:
 
 
 def _parts_read(distiller: ConfigurableDistiller, from_student: bool) -> set[str]:
-    """Parts of one side, such as ``neck``, in which recorders are that losses read."""
+    """List the parts of one side, such as ``neck``, of which losses read records."""
     manager = distiller.student_recorders if from_student else distiller.teacher_recorders
     mappings = distiller.loss_forward_mappings.values()
     names = {
@@ -123,5 +123,5 @@ def _parts(recorders: Any) -> Iterator[str]:
     for recorder in flat(recorders):
         if isinstance(recorder, (ModuleInputsRecorder, ModuleOutputsRecorder)):
             yield recorder.source.split(".")[0]
-        elif not isinstance(recorder, ParameterRecorder):  # which is there without a run
+        elif not isinstance(recorder, ParameterRecorder):  # available without a forward pass
             yield ANYWHERE

@@ -65,7 +65,7 @@ class DenseProbe(Probe):
     name = "dense"
 
     def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
-        """Run the detector as ``mode='tensor'`` does, but for proposals and RoIs.
+        """Run the detector as ``mode='tensor'`` does, without proposals and RoIs.
 
         Heads are called as modules, which ``mode='tensor'`` does not, so that recorders see them.
         """
@@ -91,7 +91,7 @@ class ImageProbe(Probe):
 
 
 def _of_size(data_samples: list | None, inputs: Tensor) -> list | None:
-    """Data samples that say ``inputs``' size, which transformers read; the given ones stay."""
+    """Copy data samples with the size of ``inputs``, which transformers read, where it differs."""
     size = tuple(inputs.shape[-2:])
     if data_samples is None or all(
         tuple(sample.metainfo.get("batch_input_shape", size)) == size for sample in data_samples
