@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData, PixelData
 from small import build
 from torch import Tensor, nn
 
-from kd_det import RoITeacherDistill
+from kd_det import TeacherDistill
 from kd_det.centers import ClassCenters
 
 CLASSES, DIM, SIDE = 10, 16, 64
@@ -240,10 +240,10 @@ def distiller(
     )
 
 
-def make(student: nn.Module, teacher: nn.Module, parts: dict, **options: Any) -> RoITeacherDistill:
+def make(student: nn.Module, teacher: nn.Module, parts: dict, **options: Any) -> TeacherDistill:
     """A pair under the distiller's config ``parts``, with random class centers."""
     with DefaultScope.overwrite_default_scope("mmdet"):
-        model = RoITeacherDistill(parts, teacher, student, **options)
+        model = TeacherDistill(parts, teacher, student, **options)
     centers = ClassCenters(CLASSES + 1, DIM)
     centers.update(torch.rand(CLASSES + 1, DIM), torch.arange(CLASSES + 1))
     for name, loss in model.distiller.distill_losses.items():

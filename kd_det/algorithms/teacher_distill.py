@@ -203,12 +203,16 @@ class TeacherDistill(SingleTeacherDistill):
             seen = probe.run(teacher.model, inputs, data_samples)
 
         distiller.set_deliveries_override(True)
-        with recording(of_student), probe.during(self.student, of_student), distiller.deliveries:
+        with (
+            recording(of_student),
+            probe.student_context(self.student, of_student),
+            distiller.deliveries,
+        ):
             losses = self.student(batch_inputs, data_samples, mode="loss")
 
         teacher.wait_for([seen, [recorder.data_buffer for recorder in of_teacher]])
         with teacher.forward_context(), recording(of_teacher, go_on=True):
-            probe.follow(seen)
+            probe.run_after_student(seen)
         return losses
 
     def _distill_losses(self) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small import build
 
 from kd_det.algorithms import CheckpointError
@@ -46,54 +48,52 @@ def test_extra_weights_in_the_checkpoint_are_left_out(cfg, tmp_path: Path):
     )
 
 
+GIT_LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n"
+
+
 @pytest.mark.parametrize(
-    "content", [b"<html>not found</html>", b"", b"PK\x03\x04 truncated", b"half"]
+    ("content", "reason"),
+    [
+        (b"", "found something else"),
+        (b"half", "found something else"),
+        (b"PK\x03\x04 truncated", "found something else"),
+        (None, "found something else"),  # half of a checkpoint
+        (GIT_LFS, "run 'git lfs pull'"),
+        (b"<html>not found</html>", "it is a web page"),
+        (b"\n<!DOCTYPE html><html>", "it is a web page"),
+    ],
 )
-def test_file_that_is_no_checkpoint_is_named(cfg, tmp_path: Path, content: bytes):
+def test_a_file_that_is_no_checkpoint_is_named(
+    teacher_ckpt: Path, tmp_path: Path, content: bytes | None, reason: str
+):
+    whole = teacher_ckpt.read_bytes()
     path = tmp_path / "teacher.pth"
-    path.write_bytes(content)
-    cfg.model.teacher_ckpt = str(path)
-    match = r"teacher's checkpoint .*teacher.pth cannot be read"
-    with pytest.raises(CheckpointError, match=match) as raised:
-        build(cfg.model)
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    message = rf"teacher's checkpoint .*teacher\.pth cannot be read: .*{reason}"
+    with pytest.raises(CheckpointError, match=message) as raised:
+        read_weights(path, "teacher")
     assert "weights_only" not in str(raised.value)
 
 
-def test_a_truncated_checkpoint_is_named(cfg, tmp_path: Path):
-    data = Path(cfg.model.teacher_ckpt).read_bytes()
-    path = tmp_path / "teacher.pth"
-    path.write_bytes(data[: len(data) // 2])
-    cfg.model.teacher_ckpt = str(path)
-    with pytest.raises(CheckpointError, match=r"teacher's checkpoint .*teacher.pth cannot be read"):
-        build(cfg.model)
-
-
-def test_safetensors_are_read(cfg, tmp_path: Path):
-    from safetensors.torch import save_file
-
-    state = torch.load(cfg.model.teacher_ckpt, weights_only=True)["state_dict"]
-    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "teacher.safetensors")
-    cfg.model.teacher_ckpt = str(tmp_path / "teacher.safetensors")
-    loaded = build(cfg.model).teacher.state_dict()
+def test_safetensors_are_read(teacher_ckpt: Path, tmp_path: Path):
+    state = torch.load(teacher_ckpt, weights_only=True)["state_dict"]
+    path = tmp_path / "teacher.safetensors"
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
+    loaded, _ = read_weights(path, "teacher")
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
-
-    data = (tmp_path / "teacher.safetensors").read_bytes()
-    (tmp_path / "teacher.safetensors").write_bytes(data[:99])
+    path.write_bytes(path.read_bytes()[:99])
     with pytest.raises(CheckpointError, match=r"teacher\.safetensors cannot be read"):
-        build(cfg.model)
+        read_weights(path, "teacher")
 
 
-def test_a_checkpoint_with_code_in_it_is_refused_and_does_not_run(cfg, tmp_path: Path):
-    import os
-
+def test_a_checkpoint_with_code_in_it_is_refused_and_does_not_run(tmp_path: Path):
     class Code:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     torch.save({"state_dict": {"weight": Code()}}, tmp_path / "teacher.pth")
-    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
     with pytest.raises(CheckpointError, match=r"teacher\.pth cannot be read") as raised:
-        build(cfg.model)
+        read_weights(tmp_path / "teacher.pth", "teacher")
     assert not (tmp_path / "ran").exists()
     # Torch would have people load it without its check.
     assert "weights_only" not in str(raised.value) and "Re-running" not in str(raised.value)
@@ -120,19 +120,6 @@ def test_weights_are_found_in_every_common_form(tmp_path: Path, content: dict):
     state, _ = read_weights(path, "student")
     assert list(state) == ["a.w"] and state["a.w"].equal(WEIGHT)
     assert load_any_weights(f"kd_det:{path}")["state_dict"].keys() == state.keys()
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "run 'git lfs pull'"),
-        (b"\n<!DOCTYPE html><html>", "it is a web page"),
-    ],
-)
-def test_files_that_stand_for_a_checkpoint_are_named(tmp_path: Path, content: bytes, said: str):
-    (tmp_path / "t.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"checkpoint .*t.pth cannot be read: .*{said}"):
-        read_weights(tmp_path / "t.pth", "teacher")
 
 
 def test_a_folder_is_called_one(tmp_path: Path):

@@ -50,9 +50,8 @@ def trained(request: pytest.FixtureRequest) -> SimpleNamespace:
         model=model,
         before=before,
         inputs=inputs,
-        ours=[watch(m) for m in extractors(student)],
-        scores=[watch(h.fc_cls) for h in heads.box_heads(student)],
-        theirs=[watch(h.fc_cls) for h in heads.box_heads(teacher)],
+        of_student=[watch(m) for m in extractors(student)],
+        of_teacher=[watch(h.fc_cls) for h in heads.box_heads(teacher)],
         never=[watch(teacher.rpn_head), *(watch(h.loss_cls) for h in heads.box_heads(teacher))],
     )
     seen.losses = model(inputs, fresh(samples), mode="loss")
@@ -62,21 +61,23 @@ def trained(request: pytest.FixtureRequest) -> SimpleNamespace:
 def test_every_loss_is_there(trained):
     losses = trained.losses
     distilled = [value for name, value in losses.items() if name.startswith("distill.")]
-    assert len(distilled) == 2 * len(trained.ours)
+    assert len(distilled) == 2 * len(trained.of_student)
     assert all(torch.isfinite(value) and value > 0 for value in distilled)
     total, _ = trained.model.parse_losses(losses)
     assert torch.isfinite(total)
 
 
 def test_teacher_scores_the_student_rois_of_each_stage(trained):
-    for stage, (ours, theirs) in enumerate(zip(trained.ours, trained.theirs, strict=True)):
-        rois = ours[-1].inputs[1]  # the first are those of PISA's sampler
+    for stage, (student_calls, teacher_calls) in enumerate(
+        zip(trained.of_student, trained.of_teacher, strict=True)
+    ):
+        rois = student_calls[-1].inputs[1]  # the first are those of PISA's sampler
         assert len(rois) > 3
-        assert len(theirs) == 1
+        assert len(teacher_calls) == 1
         with torch.no_grad():
             embeddings, logits = by_hand(trained.model.teacher, trained.inputs, rois, stage)
-        assert torch.equal(theirs[0].inputs[0], embeddings)
-        assert torch.equal(theirs[0].output, logits)
+        assert torch.equal(teacher_calls[0].inputs[0], embeddings)
+        assert torch.equal(teacher_calls[0].output, logits)
     assert not any(trained.never)
 
 
@@ -113,14 +114,14 @@ def test_hard_example_mining_leaves_no_record(name):
     stages: list = STAGES if cascade else [None]
     model = make(student, teacher, distiller(stages, stages))
     calls = [watch(m) for m in extractors(student)]
-    theirs = [watch(m) for m in extractors(teacher)]
+    teacher_calls = [watch(m) for m in extractors(teacher)]
     inputs, samples = batch()
     losses = model(inputs, fresh(samples), mode="loss")
     assert len(calls[0]) > 1  # the sampler's, then the box branch's
-    for ours, answers in zip(calls, theirs, strict=True):
+    for student_calls, answers in zip(calls, teacher_calls, strict=True):
         (answer,) = answers
         assert 3 < len(answer.inputs[1]) <= 2 * 8
-        assert torch.equal(ours[-1].inputs[1], answer.inputs[1])
+        assert torch.equal(student_calls[-1].inputs[1], answer.inputs[1])
     losses["distill.loss_kd0"].backward()
     assert heads.box_heads(student)[0].fc_cls.weight.grad.abs().sum() > 0
 
@@ -137,16 +138,16 @@ def test_cascade_mask_teacher_for_a_faster_student(option):
     assert list(teacher.state_dict()) == keys
     assert model.teacher_stage == (option or "last")
     if option == "mean":
-        theirs = watch(teacher.roi_head.stage_mean)
+        teacher_calls = watch(teacher.roi_head.stage_mean)
     else:
-        theirs = watch(teacher.roi_head.bbox_head[2].fc_cls)
-    (ours,) = [watch(m) for m in extractors(student)]
+        teacher_calls = watch(teacher.roi_head.bbox_head[2].fc_cls)
+    (student_calls,) = [watch(m) for m in extractors(student)]
     inputs, samples = batch()
     losses = model(inputs, fresh(samples), mode="loss")
-    (call,) = theirs
+    (call,) = teacher_calls
     with torch.no_grad():
         stages = STAGES if option == "mean" else [2]
-        found = [by_hand(teacher, inputs, ours[0].inputs[1], stage) for stage in stages]
+        found = [by_hand(teacher, inputs, student_calls[0].inputs[1], stage) for stage in stages]
     embedding, logits = (sum(values) / len(values) for values in zip(*found))
     got = call.output if option == "mean" else (call.inputs[0], call.output)
     torch.testing.assert_close(got, (embedding, logits))
@@ -160,8 +161,8 @@ def test_one_set_of_records_for_each_stage_of_a_cascade_student(name, option):
     model = make(student, teacher, distiller(STAGES, [answers] * 3), teacher_stage=option)
     assert model.teacher_stage == option
     module = {None: "bbox_head.fc_cls", "last": "bbox_head.2.fc_cls", "mean": "stage_mean"}[option]
-    theirs = watch(teacher.get_submodule(f"roi_head.{module}"))
-    ours = [watch(m) for m in extractors(student)]
+    teacher_calls = watch(teacher.get_submodule(f"roi_head.{module}"))
+    student_calls = [watch(m) for m in extractors(student)]
     given: list[Tensor] = []
     for i in STAGES:
         model.distiller.distill_losses[f"loss_kd{i}"].register_forward_hook(
@@ -169,17 +170,46 @@ def test_one_set_of_records_for_each_stage_of_a_cascade_student(name, option):
         )
     inputs, samples = batch()
     losses = model(inputs, fresh(samples), mode="loss")
-    assert len(theirs) == 3
+    assert len(teacher_calls) == 3
     for stage in STAGES:
         assert losses[f"distill.loss_nd{stage}"] > 0 and losses[f"distill.loss_kd{stage}"] > 0
-        rois = ours[stage][0].inputs[1]
+        rois = student_calls[stage][0].inputs[1]
         asked = STAGES if option == "mean" else [2]
         with torch.no_grad():
             expected = [by_hand(teacher, inputs, rois, each)[1] for each in asked]
         torch.testing.assert_close(given[stage], sum(expected) / len(expected))
 
 
-# A student without RoIs
+# A student without RoIs: zeros that reach all parameters
+
+
+def test_cascade_that_breaks_off_gives_zeros_that_reach_all_parameters():
+    student, teacher = detector("cascade", seed=0), detector("cascade", seed=1)
+    model = make(student, teacher, distiller(STAGES, STAGES))
+    student.train_cfg.rpn_proposal.max_per_img = 0
+    for sampler in student.roi_head.bbox_sampler:
+        sampler.add_gt_as_proposals = False
+    later = watch(student.roi_head.bbox_roi_extractor[1])
+    inputs, samples = batch()
+    losses = model(inputs, fresh(samples), mode="loss")
+    assert not later  # mmdet left the cascade after its first stage
+    distilled = {name: value for name, value in losses.items() if name.startswith("distill.")}
+    assert len(distilled) == 6 and all(value == 0 for value in distilled.values())
+    sum(distilled.values()).backward()
+    lacking = [n for n, p in student.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []
+
+
+def test_stage_without_rois_leaves_the_losses_of_others_alone():
+    student, teacher = detector("cascade", seed=0), detector("cascade", seed=1)
+    model = make(student, teacher, distiller(STAGES, STAGES))
+    last = student.roi_head.bbox_sampler[2]
+    last.num, last.add_gt_as_proposals = 0, False
+    inputs, samples = batch()
+    losses = model(inputs, fresh(samples), mode="loss")
+    for kind in ("nd", "kd"):
+        assert losses[f"distill.loss_{kind}0"] > 0 and losses[f"distill.loss_{kind}1"] > 0
+        assert losses[f"distill.loss_{kind}2"] == 0
 
 
 # What does not fit
@@ -204,7 +234,7 @@ def test_unsupported_heads_are_refused(who, name, options, reason):
     with pytest.raises(
         TypeError, match=rf"StandardRoIHead or CascadeRoIHead.*the {who} is a {reason}"
     ):
-        make(pair["student"], pair["teacher"], distiller([None], [None]))
+        make(pair["student"], pair["teacher"], distiller([None], [None]), probe="roi")
 
 
 def test_head_that_needs_more_than_rois_or_lacks_fc_cls_is_refused():

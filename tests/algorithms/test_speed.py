@@ -6,23 +6,16 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from small import build
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
+from kd_det import TeacherDistill
 from kd_det.algorithms.checkpoint import weights_sha256
-from kd_det.algorithms.speed import Speed
-from kd_det.algorithms.teacher import Teacher, fuse
+from kd_det.algorithms.speed import Speed, _make_contiguous
+from kd_det.algorithms.teacher import fuse
 from kd_det.algorithms.wiring import WiringError
 from kd_det.centers import ClassCenters
-
-
-@pytest.fixture
-def batch(cfg) -> dict:
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
 
 
 def model_with(cfg, **speed: object):
@@ -88,25 +81,19 @@ def test_channels_last_is_the_layout_of_all_three(cfg, batch):
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
 
 
-def test_only_the_teacher_is_in_half_precision(cfg, batch):
-    model = model_with(cfg, teacher_dtype="bfloat16")
-    dtypes: dict[str, set] = {}
+@pytest.mark.parametrize(
+    ("autocast", "teacher_dtype"), [(False, torch.bfloat16), (True, torch.float32)]
+)
+def test_the_teacher_has_a_precision_of_its_own(cfg, batch, autocast, teacher_dtype):
+    model = model_with(cfg, teacher_dtype=str(teacher_dtype).removeprefix("torch."))
+    seen = {}
     for who in ("student", "teacher"):
-        box_head = getattr(model, who).roi_head.bbox_head.fc_cls
-        seen = dtypes.setdefault(who, set())
-        box_head.register_forward_hook(lambda _, __, output, seen=seen: seen.add(output.dtype))
-    losses_and_gradients(model, batch)
-    assert dtypes == {"student": {torch.float32}, "teacher": {torch.bfloat16}}
-
-
-def test_float32_teacher_beside_a_student_in_mixed_precision(cfg, batch):
-    model = model_with(cfg, teacher_dtype="float32")
-    seen = []
-    model.teacher.neck.register_forward_hook(lambda _, __, output: seen.append(output[0].dtype))
-    data = model.data_preprocessor(dict(batch), training=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        model(**data, mode="loss")
-    assert seen == [torch.float32]
+        layer = getattr(model, who).roi_head.bbox_head.fc_cls
+        layer.register_forward_hook(lambda _, __, output, who=who: seen.update({who: output.dtype}))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        model(**model.data_preprocessor(dict(batch), training=True), mode="loss")
+    student_dtype = torch.bfloat16 if autocast else torch.float32
+    assert seen == {"student": student_dtype, "teacher": teacher_dtype}
 
 
 def test_a_fused_teacher_has_no_batch_norm_and_its_old_digest(cfg):
@@ -169,10 +156,8 @@ def test_wrong_options_are_an_error(cfg, speed, message):
 
 
 def test_deliveries_and_overlap_exclude_each_other():
-    from kd_det import FixedTeacherDistill
-
     with pytest.raises(ValueError, match=r"overlap_teacher .* found \['mixing'\]"):
-        FixedTeacherDistill(
+        TeacherDistill(
             dict(distill_deliveries=dict(mixing=dict())),
             teacher=nn.Module(),
             architecture=nn.Module(),
@@ -180,34 +165,9 @@ def test_deliveries_and_overlap_exclude_each_other():
         )
 
 
-def test_a_teacher_whose_box_head_nobody_reads_scores_nothing(cfg, batch):
-    calls: dict[bool, int] = {}
-    for reads in (True, False):
-        if not reads:
-            distiller = cfg.model.distiller
-            for part in ("distill_losses", "loss_forward_mappings"):
-                distiller[part] = {"loss_review": distiller[part].loss_review}
-        model = model_with(cfg)
-        seen: list = []
-        model.teacher.roi_head.bbox_head.register_forward_hook(lambda *_, seen=seen: seen.append(1))
-        losses, _ = losses_and_gradients(model, batch)
-        assert losses["distill.loss_review"] > 0
-        assert model.probe.name == ("roi" if reads else "features")
-        calls[reads] = len(seen)
-    assert calls == {True: 1, False: 0}
-
-
-def test_the_old_name_of_an_option_stays_valid(cfg):
+def test_the_old_name_of_an_option_stays_valid():
     with pytest.warns(DeprecationWarning, match="fold_teacher is now called fuse_conv_bn"):
         assert Speed.of(dict(fold_teacher=True)) == Speed(fuse_conv_bn=True)
-
-
-def test_work_beside_the_student_is_none_on_a_cpu():
-    teacher = Teacher(nn.Linear(1, 1), speed=Speed(overlap_teacher=True))
-    with teacher.forward_context(ahead=True):
-        x = teacher.model(torch.ones(2, 1))
-    teacher.wait_for([x])
-    assert not x.requires_grad
 
 
 class Maps(NamedTuple):
@@ -216,8 +176,6 @@ class Maps(NamedTuple):
 
 
 def test_a_named_tuple_of_maps_gets_the_usual_order():
-    from kd_det.algorithms.speed import _make_contiguous
-
     x = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
     (maps,), _ = _make_contiguous(nn.Identity(), (Maps(x, {"deep": [x, "text"]}),), {})
     assert isinstance(maps, Maps) and maps.more["deep"][1] == "text"

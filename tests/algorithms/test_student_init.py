@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from small import build, digits_config, runner
+from small import build, runner
 from torch import nn
 
 from kd_det.algorithms import WiringError, student_init
@@ -20,10 +20,7 @@ OWN = tuple(f"neck.lateral_convs.{level}.conv.weight" for level in range(4))
 
 
 @pytest.fixture
-def cfg(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Any:
-    cfg = digits_config(
-        "review_nd_kd", digits, tmp_path / "run", **{"model.teacher_ckpt": str(teacher_ckpt)}
-    )
+def cfg(cfg: Any) -> Any:
     cfg.model.init_student_from_teacher = MODULES
     cfg.randomness = dict(seed=0)
     # Quick: no pre-pass, no validation.
@@ -69,18 +66,18 @@ def test_student_equals_the_teacher_there_before_the_first_step(cfg):
     cfg.work_dir += "_alone"
     alone = weights(started(cfg).model.student)
 
-    inherited = {key for key in student if key.startswith(tuple(MODULES)) and key not in OWN}
-    assert len(inherited) == 26
-    assert all(torch.equal(student[key], teacher[key]) for key in inherited)
+    copied = {key for key in student if key.startswith(tuple(MODULES)) and key not in OWN}
+    assert len(copied) == 26
+    assert all(torch.equal(student[key], teacher[key]) for key in copied)
     assert not torch.equal(
         student["roi_head.bbox_head.fc_cls.weight"], alone["roi_head.bbox_head.fc_cls.weight"]
     )
-    rest = student.keys() - inherited
+    rest = student.keys() - copied
     assert len(rest) > 100 and set(OWN) <= rest
     assert all(torch.equal(student[key], alone[key]) for key in rest)
 
     lines = [line.split() for line in log_of(run).splitlines() if "copied" in line]
-    assert sorted(line[0] for line in lines if line[-2] != "not") == sorted(inherited)
+    assert sorted(line[0] for line in lines if line[-2] != "not") == sorted(copied)
     other = "neck.lateral_convs.3.conv.weight [64, 64, 1, 1] [64, 512, 1, 1] not copied"
     assert other in [" ".join(line) for line in lines]
 
@@ -106,16 +103,16 @@ def test_resumed_checkpoint_wins(cfg):
     assert all(torch.equal(student[key], trained[key]) for key in trained)
 
 
-def test_model_built_by_hand_inherits_with_init_weights(cfg):
+def test_a_model_without_a_runner_copies_in_init_weights(cfg):
     model = build(cfg.model)
     name = "neck.fpn_convs.0.conv.weight"
-    ours, theirs = model.student.get_parameter(name), model.teacher.get_parameter(name)
-    assert not torch.equal(ours, theirs)
+    weights = [side.get_parameter(name) for side in (model.student, model.teacher)]
+    assert not torch.equal(*weights)
     model.init_weights()
-    assert torch.equal(ours, theirs)
+    assert torch.equal(*weights)
 
 
-def test_buffers_are_inherited(cfg):
+def test_buffers_are_copied(cfg):
     cfg.model.architecture.backbone.base_channels = 16
     cfg.model.architecture.backbone.stem_channels = 16
     cfg.model.architecture.neck.in_channels = [16, 32, 64, 128]

@@ -47,29 +47,29 @@ def raw(sizes: list[tuple[int, int]] = SIZES) -> dict[str, list]:
     return {"inputs": images, "data_samples": samples}
 
 
-def convert(ours: nn.Module, theirs: nn.Module, **options: Any) -> torch.Tensor:
-    batch = ours(raw(), **options)
-    return TeacherInput(ours, theirs)(batch["inputs"], batch["data_samples"])
+def convert(student: nn.Module, teacher: nn.Module, **options: Any) -> torch.Tensor:
+    batch = student(raw(), **options)
+    return TeacherInput(student, teacher)(batch["inputs"], batch["data_samples"])
 
 
-def assert_as_own(found: torch.Tensor, theirs: DetDataPreprocessor) -> None:
+def assert_as_own(found: torch.Tensor, teacher: DetDataPreprocessor) -> None:
     """Equal to the teacher's own batch: images to rounding, padding exactly."""
-    expected = theirs(raw())["inputs"]
+    expected = teacher(raw())["inputs"]
     assert found.shape == expected.shape and found.dtype == expected.dtype
     inside = torch.zeros(len(SIZES), 1, *expected.shape[-2:], dtype=torch.bool)
     for i, (height, width) in enumerate(SIZES):
         inside[i, :, :height, :width] = True
     assert torch.equal(found.masked_fill(inside, 0), expected.masked_fill(inside, 0))
-    std = getattr(theirs, "std", torch.ones(1, 1, 1))
+    std = getattr(teacher, "std", torch.ones(1, 1, 1))
     assert ((found - expected) * std).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize("theirs", STYLES)
-@pytest.mark.parametrize("ours", STYLES)
-def test_batch_is_that_of_the_teachers_own_preprocessor(ours: str, theirs: str):
-    for our_pad, their_pad in itertools.product(PADS, PADS):
-        own = DetDataPreprocessor(**STYLES[theirs], **their_pad)
-        assert_as_own(convert(DetDataPreprocessor(**STYLES[ours], **our_pad), own), own)
+@pytest.mark.parametrize("teacher", STYLES)
+@pytest.mark.parametrize("student", STYLES)
+def test_batch_is_that_of_the_teachers_own_preprocessor(student: str, teacher: str):
+    for student_pad, teacher_pad in itertools.product(PADS, PADS):
+        own = DetDataPreprocessor(**STYLES[teacher], **teacher_pad)
+        assert_as_own(convert(DetDataPreprocessor(**STYLES[student], **student_pad), own), own)
 
 
 def test_preprocessor_of_mmengine_is_converted_too():
@@ -79,23 +79,23 @@ def test_preprocessor_of_mmengine_is_converted_too():
 
 def test_order_is_in_which_the_file_is_read_whichever_option_swaps():
     own = DetDataPreprocessor(**NORMS["pytorch"], rgb_to_bgr=True)
-    ours = DetDataPreprocessor(**NORMS["caffe"])
-    assert_as_own(convert(ours, own), own)
+    student = DetDataPreprocessor(**NORMS["caffe"])
+    assert_as_own(convert(student, own), own)
 
 
 def test_stacked_batch_of_one_size():
     images = torch.randint(256, (2, 3, 40, 50), dtype=torch.uint8)
     samples = [DetDataSample(metainfo=dict(img_shape=(40, 50))) for _ in images]
-    ours = DetDataPreprocessor(**PYTORCH)
-    theirs = DetDataPreprocessor(**NORMS["caffe"], pad_size_divisor=16, pad_value=3)
-    batch = ours({"inputs": images, "data_samples": samples})
-    expected = theirs({"inputs": images, "data_samples": samples})["inputs"]
-    found = TeacherInput(ours, theirs)(batch["inputs"], batch["data_samples"])
+    student = DetDataPreprocessor(**PYTORCH)
+    teacher = DetDataPreprocessor(**NORMS["caffe"], pad_size_divisor=16, pad_value=3)
+    batch = student({"inputs": images, "data_samples": samples})
+    expected = teacher({"inputs": images, "data_samples": samples})["inputs"]
+    found = TeacherInput(student, teacher)(batch["inputs"], batch["data_samples"])
     torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("student", "teacher"),
     [
         (PYTORCH, PYTORCH),
         (dict(), dict(mean=[0, 0, 0], std=[1, 1, 1])),
@@ -103,28 +103,28 @@ def test_stacked_batch_of_one_size():
         (dict(bgr_to_rgb=True), dict(rgb_to_bgr=True, pad_mask=True, non_blocking=True)),
     ],
 )
-def test_preprocessors_that_do_the_same_hand_on_the_same_tensor(ours: dict, theirs: dict):
-    ours, theirs = DetDataPreprocessor(**ours), DetDataPreprocessor(**theirs)
-    batch = ours(raw())
-    assert TeacherInput(ours, theirs)(batch["inputs"], batch["data_samples"]) is batch["inputs"]
+def test_preprocessors_that_do_the_same_hand_on_the_same_tensor(student: dict, teacher: dict):
+    student, teacher = DetDataPreprocessor(**student), DetDataPreprocessor(**teacher)
+    batch = student(raw())
+    assert TeacherInput(student, teacher)(batch["inputs"], batch["data_samples"]) is batch["inputs"]
 
 
 def test_batch_size_of_the_students_augmentation_is_kept():
     fixed = [dict(type="BatchFixedSizePad", size=(200, 160))]
-    ours = DetDataPreprocessor(**PYTORCH, batch_augments=fixed)
-    theirs = DetDataPreprocessor(**NORMS["caffe"], pad_size_divisor=32, pad_value=5)
-    found = convert(ours, theirs, training=True)
+    student = DetDataPreprocessor(**PYTORCH, batch_augments=fixed)
+    teacher = DetDataPreprocessor(**NORMS["caffe"], pad_size_divisor=32, pad_value=5)
+    found = convert(student, teacher, training=True)
     assert found.shape == (3, 3, 200, 160)
     assert (found[..., 64:, :] == 5).all()
-    assert_as_own(found[..., :64, :96], theirs)
+    assert_as_own(found[..., :64, :96], teacher)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_batch_is_converted_in_float32(dtype: torch.dtype):
-    ours, theirs = DetDataPreprocessor(**PYTORCH), DetDataPreprocessor(**NORMS["caffe"])
-    batch = ours(raw())
+    student, teacher = DetDataPreprocessor(**PYTORCH), DetDataPreprocessor(**NORMS["caffe"])
+    batch = student(raw())
     low = batch["inputs"].to(dtype)
-    convert = TeacherInput(ours, theirs)
+    convert = TeacherInput(student, teacher)
     found = convert(low, batch["data_samples"])
     assert found.dtype == dtype
     assert torch.equal(found, convert(low.float(), batch["data_samples"]).to(dtype))
@@ -138,10 +138,12 @@ def test_autocast_does_not_lower_the_precision():
 
 def test_no_value_is_read_from_the_device():
     """On the meta device, which has no values, whatever waits for one raises."""
-    ours = DetDataPreprocessor(**PYTORCH)
-    theirs = DetDataPreprocessor(**NORMS["caffe"], pad_size_divisor=128)
-    batch = ours(raw())
-    found = TeacherInput(ours, theirs).to("meta")(batch["inputs"].to("meta"), batch["data_samples"])
+    student = DetDataPreprocessor(**PYTORCH)
+    teacher = DetDataPreprocessor(**NORMS["caffe"], pad_size_divisor=128)
+    batch = student(raw())
+    found = TeacherInput(student, teacher).to("meta")(
+        batch["inputs"].to("meta"), batch["data_samples"]
+    )
     assert found.shape == (3, 3, 128, 128)
 
 
@@ -167,7 +169,7 @@ class Renamed(DetDataPreprocessor):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "message"),
+    ("student", "teacher", "message"),
     [
         (Gamma(2), Gamma(3), r"student .*'Gamma'.*'gamma': 2.*teacher .*'Gamma'.*'gamma': 3"),
         (DetDataPreprocessor(), Gamma(1), r"expected on both sides.*student .*'Det.*teacher .*'Ga"),
@@ -175,15 +177,15 @@ class Renamed(DetDataPreprocessor):
         (BaseDataPreprocessor(), DetDataPreprocessor(), r"student .*'BaseDataPreprocessor'"),
     ],
 )
-def test_unknown_preprocessor_is_refused(ours: nn.Module, theirs: nn.Module, message: str):
+def test_unknown_preprocessor_is_refused(student: nn.Module, teacher: nn.Module, message: str):
     with pytest.raises(WiringError, match=message):
-        TeacherInput(ours, theirs)
+        TeacherInput(student, teacher)
 
 
 def test_equal_unknown_preprocessors_hand_on_the_same_tensor():
-    ours, theirs = Gamma(2), Gamma(2)
-    batch = ours(raw())
-    assert TeacherInput(ours, theirs)(batch["inputs"], batch["data_samples"]) is batch["inputs"]
+    student, teacher = Gamma(2), Gamma(2)
+    batch = student(raw())
+    assert TeacherInput(student, teacher)(batch["inputs"], batch["data_samples"]) is batch["inputs"]
     own = Renamed(**PYTORCH)
     assert_as_own(convert(DetDataPreprocessor(), own), own)
 
@@ -192,8 +194,8 @@ def test_description_names_what_is_done():
     text = TeacherInput(DetDataPreprocessor(**PYTORCH), DetDataPreprocessor(**PYTORCH)).describe()
     assert text == "the student's batch"
     fixed = [dict(type="BatchFixedSizePad", size=(8, 8))]
-    theirs = DetDataPreprocessor(mean=[1], std=[2], pad_size_divisor=16, batch_augments=fixed)
-    text = TeacherInput(DetDataPreprocessor(**PYTORCH), theirs).describe()
+    teacher = DetDataPreprocessor(mean=[1], std=[2], pad_size_divisor=16, batch_augments=fixed)
+    text = TeacherInput(DetDataPreprocessor(**PYTORCH), teacher).describe()
     assert text == (
         "the student's batch, channels swapped, converted to mean [1.0], std [2.0], "
         "pad_size_divisor 16, pad_value 0; the teacher's own batch_augments are left out"

@@ -178,7 +178,7 @@ def test_metadata_say_where_the_student_comes_from(detection, teacher_ckpt, digi
     assert found["classes"] == list("0123456789")
     assert found["dataset"]["data_root"] == str(digits)
     assert (found["epoch"], found["iteration"], found["checkpoint"]) == (2, 12, "epoch_2.pth")
-    assert found["method"]["algorithm"] == "kd_det.RoITeacherDistill"
+    assert found["method"]["algorithm"] == "kd_det.TeacherDistill"
     assert found["method"]["losses"]["loss_nd"] == "kd_det.NDLoss"
     digest = hashlib.sha256(teacher_ckpt.read_bytes()).hexdigest()
     assert found["teacher_file_sha256"] == digest

@@ -157,7 +157,7 @@ def test_a_detector_without_neck_is_recorded_at_its_backbone():
     assert "rpn_head: nothing of the teacher's fits the student" in decisions
 
 
-def test_what_cannot_be_inherited_is_left_out_and_told():
+def test_modules_that_cannot_be_copied_are_left_out_and_told():
     model, decisions = fit("robust", detector(FASTER, "student"), detector(CASCADE, "teacher"))
     assert model["init_student_from_teacher"] == ["rpn_head"]
     assert "roi_head: nothing of the teacher's fits the student" in decisions

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_det.report import cost
+from kd_det.report import cost, machine
 from kd_det.report.cost import interleaved, measure
 from kd_det.report.runs import read_runs
 from kd_det.report.validation import Validation
@@ -61,3 +61,14 @@ def test_a_measurement_is_kept_until_something_changes(trained_runs, monkeypatch
     monkeypatch.setattr(cost, "processor", lambda: "another machine")
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         measure(runs, validation)
+
+
+@pytest.mark.parametrize(("threads", "told"), [(1, ", 1 thread on "), (2, ", 2 threads on ")])
+def test_threads_decide_latency_and_are_told(monkeypatch, threads, told):
+    monkeypatch.setattr(machine, "get_device", lambda: "cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert told in machine.processor()
+    finally:
+        torch.set_num_threads(before)

@@ -43,9 +43,8 @@ def test_degenerate_numbers_are_drawn():
 
 def test_only_losses_over_decades_are_logarithmic():
     series = {"plain": {step: 10.0**-step for step in range(4)}}
-    wide = svg(figures.curves(series, COLORS, "epoch", "loss", wide=True))
-    plain = svg(figures.curves(series, COLORS, "epoch", "loss"))
-    assert wide != plain
+    drawn = {wide: svg(figures.curves(series, COLORS, "epoch", "loss", wide)) for wide in (0, 1)}
+    assert drawn[0] != drawn[1]
 
 
 def test_eighty_classes_stay_readable():

@@ -7,9 +7,11 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 from small import runner
@@ -17,6 +19,8 @@ from small_cls import CLS
 
 from kd_det.recipes import load_named
 from kd_det.report.html_report import compare, write_report
+from kd_det.report.page import Section, render
+from kd_det.report.pictures import Box, Picture
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -29,8 +33,6 @@ def comparison(trained_runs):
 @pytest.fixture(scope="module")
 def page(comparison, tmp_path_factory) -> Path:
     """A whole report; models of two iterations find little, so some detections are put in."""
-    import numpy as np
-
     found = comparison.evaluations
     boxes, labels = comparison.validation.objects(0)
     added = dict(
@@ -39,35 +41,14 @@ def page(comparison, tmp_path_factory) -> Path:
         classes=labels,
         images=np.zeros(len(boxes), int),
     )
-    evaluations = {**found, "distilled": _replaced(found["distilled"], **added)}
+    evaluations = {**found, "distilled": replace(found["distilled"], **added)}
     out = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(_replaced(comparison, evaluations=evaluations), out, images=2)
+    write_report(replace(comparison, evaluations=evaluations), out, images=2)
     return out
 
 
-def _replaced(value, **changes):
-    from dataclasses import replace
-
-    return replace(value, **changes)
-
-
-class Outline(HTMLParser):
-    """Headings, links and texts of the parts that are left out."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.titles: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open.append(tag)
-        self.links += [v for k, v in attrs if k in ("src", "href", "srcset", "data") and v]
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "h2" and data.strip():
-            self.titles.append(data.strip())
+def titles(text: str) -> list[str]:
+    return re.findall(r"<h2[^>]*>\s*(.*?)\s*<", text)
 
 
 TITLES = [
@@ -84,10 +65,10 @@ TITLES = [
 
 def test_all_parts_are_there_and_nothing_is_loaded(page):
     text = page.read_text()
-    outline = Outline(text)
-    assert outline.titles == TITLES
+    links = re.findall(r'\b(?:src|href|srcset|data)="([^"]+)"', text)
+    assert titles(text) == TITLES
     assert 'class="left-out"' not in text and "<script" not in text and "@import" not in text
-    assert all(link.startswith(("data:", "#")) for link in outline.links)
+    assert all(link.startswith(("data:", "#")) for link in links)
     assert not re.search(r"url\((?!#)", text)
 
 
@@ -147,7 +128,7 @@ def test_a_classifier_gets_what_applies(tmp_path):
     text = html.unescape((tmp_path / "report.html").read_text())
     assert "Left out: boxes are drawn for detectors alone." in text
     assert "An embedding of another size than the teacher's has no cosine" in text
-    assert "Accuracy by class" in Outline(text).titles
+    assert "Accuracy by class" in titles(text)
 
 
 # Around the page: an element of the given width, and what is asked of it.
@@ -194,8 +175,15 @@ def test_a_browser_shows_it_without_scrolling_sideways(page, tmp_path, width):
         [*common, f"--screenshot={picture}", page.as_uri()],
         capture_output=True, timeout=60, check=True,
     )  # fmt: skip
-    import cv2
-
     shown = cv2.imread(str(picture))
     assert shown.shape == (1200, width, 3)
     assert len(set(map(tuple, shown.reshape(-1, 3)[::97].tolist()))) > 20
+
+
+def test_texts_of_boxes_go_towards_the_middle():
+    """A long class name beside the right edge would be cut off there."""
+    boxes = [Box(10, 50, 40, 40, "left", None), Box(440, 50, 30, 40, "right", None)]
+    picture = Picture("a.jpg", "data:,", 480, 360, {"ground truth": boxes}, {})
+    page = render("", [Section("Pictures", "", pictures=[picture])], "")
+    assert re.search(r'<text x="13" y="44">left<', page)
+    assert re.search(r'<text x="467" text-anchor="end" y="44">right<', page)

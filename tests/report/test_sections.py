@@ -7,11 +7,18 @@ import pytest
 from kd_det.report.sections import _place, metric_name, number
 
 
-def test_numbers():
-    assert number("coco/bbox_mAP", 0.1234) == "0.123"
-    assert number("coco/bbox_mAP_l", -1.0) == number("coco/bbox_mAP", float("nan")) == "-"
-    assert number("accuracy/top1", 91.234, sign=True) == "+91.23"
-    assert number("coco/bbox_mAP", -1.0, sign=True) == "-1.000"
+@pytest.mark.parametrize(
+    ("metric", "value", "sign", "shown"),
+    [
+        ("coco/bbox_mAP", 0.1234, False, "0.123"),
+        ("coco/bbox_mAP_l", -1.0, False, "-"),
+        ("coco/bbox_mAP", float("nan"), False, "-"),
+        ("accuracy/top1", 91.234, True, "+91.23"),
+        ("coco/bbox_mAP", -1.0, True, "-1.000"),
+    ],
+)
+def test_numbers(metric, value, sign, shown):
+    assert number(metric, value, sign) == shown
 
 
 def test_names_of_metrics():

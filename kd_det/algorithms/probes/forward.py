@@ -24,7 +24,7 @@ class Probe:
     student_recorders: tuple[BaseRecorder, ...] = ()
 
     def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
-        """Run the teacher ahead of the student; returns what :meth:`follow` needs.
+        """Run the teacher ahead of the student; returns what :meth:`run_after_student` needs.
 
         Args:
             teacher: The teacher, in eval mode.
@@ -33,14 +33,14 @@ class Probe:
         """
         raise NotImplementedError
 
-    def during(
+    def student_context(
         self, student: Any, recorders: Iterable[BaseRecorder]
     ) -> AbstractContextManager[Any]:
         """The context of the student's forward pass under ``recorders``."""
         return nullcontext()
 
-    def follow(self, seen: Any) -> None:
-        """Run what depends on the student, after its forward pass."""
+    def run_after_student(self, seen: Any) -> None:
+        """Run what depends on the student's forward pass, after it."""
 
     def distill_losses(
         self, distiller: ConfigurableDistiller, student: nn.Module

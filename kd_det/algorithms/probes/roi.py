@@ -54,13 +54,13 @@ class RoIProbe(Probe):
             teacher.rpn_head(branch.feats)
         return branch
 
-    def during(
+    def student_context(
         self, student: nn.Module, recorders: Iterable[BaseRecorder]
     ) -> AbstractContextManager[Any]:
         """Keep what the student's samplers score out of ``recorders``."""
         return roi.samplers_unrecorded(student, recorders)
 
-    def follow(self, seen: roi.BoxBranch) -> None:
+    def run_after_student(self, seen: roi.BoxBranch) -> None:
         """Score the RoIs of each stage of the student."""
         for stage, rois in enumerate(self.rois if self.scores else ()):
             seen.score(rois, stage)
