@@ -136,12 +136,8 @@ def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:
     """Load ``path`` (a file or URL) into ``model``; every weight must be in it.
 
     The forms of :func:`read_weights` are supported. Weights that the model lacks are left out with
-    a warning (a mask head for a box-only teacher, for example).
-
-    Args:
-        model: Student or teacher.
-        path: A checkpoint, as file or URL.
-        who: ``'student'`` or ``'teacher'``, for messages.
+    a warning (a mask head for a box-only teacher, for example). ``who`` is ``'student'`` or
+    ``'teacher'``, for messages.
 
     Returns:
         The names of the classes that the model was trained on, if the checkpoint has them.

@@ -11,12 +11,9 @@ from kd_det.algorithms.wiring import describe_arguments
 
 
 def describe(model: Any, shapes: Mapping[str, Mapping[str, str]], batches: str) -> str:
-    """Both models, and the origin (and shape, where known) of each loss argument.
+    """Describe a :class:`kd_det.TeacherDistill`, with the results of its dry run.
 
-    Args:
-        model: A :class:`kd_det.TeacherDistill`.
-        shapes: Shape of each argument of each loss, of a dry run.
-        batches: The images of that dry run, as text.
+    Lists both models, and the origin (and shape, where known) of each loss argument.
     """
     distiller = model.distiller
     lines = ["Distillation:"]

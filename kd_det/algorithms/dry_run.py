@@ -83,13 +83,15 @@ def blank_batch(
 ) -> tuple[Tensor, list[Any]]:
     """Make a batch ``[1, 3, H, W]`` of one blank image of ``side`` pixels a side with one object.
 
-    Args:
-        preprocessor: Pads the image as in evaluation: without ``batch_augments``, which may need
-            a running training.
-        side: Height and width before padding.
-        detects: Whether it is for a detector; for a classifier otherwise.
+    It is preprocessed as in evaluation: without ``batch_augments``, which may need a running
+    training.
     """
-    sample = _detection_sample(side) if detects else _classification_sample(side)
+    if detects:
+        sample: Any = _detection_sample(side)
+    else:
+        from mmpretrain.structures import DataSample
+
+        sample = DataSample(metainfo=dict(img_shape=(side, side))).set_gt_label(0)
     batch = preprocessor(dict(inputs=torch.zeros(1, 3, side, side), data_samples=[sample]), False)
     inputs, samples = batch["inputs"], batch["data_samples"]
     if detects:
@@ -114,21 +116,11 @@ def _detection_sample(side: int) -> DetDataSample:
     return sample
 
 
-def _classification_sample(side: int) -> Any:
-    from mmpretrain.structures import DataSample
-
-    return DataSample(metainfo=dict(img_shape=(side, side))).set_gt_label(0)
-
-
 def _check_losses(distiller: ConfigurableDistiller, hint: str) -> Shapes:
     """Call every loss on the records of a dry run; return the shape of each argument.
 
-    Args:
-        distiller: The distiller, with its records.
-        hint: Another possible reason of a fault, for its message.
-
     Raises:
-        WiringError: If a loss or connector refuses its arguments; names both sides.
+        WiringError: If a loss or connector refuses its arguments; names both sides, and ``hint``.
     """
     found: Shapes = {}
     for name, arguments in distiller.loss_forward_mappings.items():

@@ -103,10 +103,7 @@ def choose_stage(
 ) -> str | None:
     """Choose the stages of ``teacher`` that score the student's RoIs; None for a single box head.
 
-    Args:
-        option: ``'same'``, ``'last'``, ``'mean'``, or None for the default of this pair.
-        student: The student, whose stages count for ``'same'``.
-        teacher: The teacher.
+    The option is ``'same'``, ``'last'``, ``'mean'``, or None for the default of this pair.
 
     Raises:
         ValueError: If the option is unknown or does not fit the two; names both.

@@ -28,13 +28,10 @@ from kd_det.seeds import SAMPLING, Seeds, numbers_of
 
 
 class BoxBranch:
-    """The pyramid of a batch, and the box heads of a detector on it.
+    """The pyramid of images ``[N, 3, H, W]``, and the box heads of a detector on it.
 
-    Args:
-        detector: The teacher.
-        inputs: Images ``[N, 3, H, W]``.
-        teacher_stage: Which of a cascade's stages score a set of RoIs, see
-            :func:`kd_det.algorithms.heads.choose_stage`; None for a single box head.
+    ``teacher_stage`` says which stages of a cascade score a set of RoIs, see
+    :func:`kd_det.algorithms.heads.choose_stage`; it is None for a single box head.
     """
 
     def __init__(

@@ -25,16 +25,10 @@ class Row:
 
 
 def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list[Row]:
-    """List the tensors that the student can copy from the teacher.
+    """List all parameters and buffers under ``modules``, of either side, each once.
 
-    Args:
-        student: The student detector.
-        teacher: The teacher detector.
-        modules: Dotted paths of modules that both have, as ``['neck', 'roi_head.bbox_head']``.
-
-    Returns:
-        All parameters and buffers under these modules, of either side, each once; a shape is
-        None where a side has no such tensor.
+    Modules are dotted paths, as ``['neck', 'roi_head.bbox_head']``. A shape is None where a side
+    has no such tensor.
 
     Raises:
         kd_det.algorithms.WiringError: If a name matches no module of a side, or if no tensor

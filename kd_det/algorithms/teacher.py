@@ -118,11 +118,8 @@ class Teacher:
     def speed_up(self, recorders: Iterable[BaseRecorder]) -> None:
         """Fuse and compile the backbone and neck, if the options ask for it.
 
-        Args:
-            recorders: Those of the teacher.
-
         Raises:
-            kd_det.algorithms.WiringError: If a recorder reads inside of backbone or neck.
+            kd_det.algorithms.WiringError: If a recorder of the teacher reads inside of these.
             RuntimeError: If fusing changes the output of the teacher.
         """
         if self.speed.compile_teacher or self.speed.fuse_conv_bn:

@@ -19,13 +19,9 @@ MORE_COLORS = ("#7570b3", "#e7298a", "#1f78b4", "#a6761d", "#66a61e", "#e6ab02")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side on the same data.
+    """Runs side by side on the same data, in the order teacher, plain, distilled.
 
-    Args:
-        runs: Teacher, plain and distilled, in this order.
-        validation: The data.
-        evaluations: Evaluation of each run, by name.
-        costs: Cost of each run, by name.
+    Evaluations and costs are by the name of a run.
     """
 
     runs: Sequence[Run]

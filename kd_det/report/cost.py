@@ -30,8 +30,8 @@ class Cost:
     """Cost of one model.
 
     Args:
-        parameters: Their number.
-        bytes: Size of a file of its weights and buffers alone.
+        parameters: Number of parameters.
+        bytes: Size of weights and buffers.
         flops: Floating-point operations for one image; a multiply-add counts as two.
         seconds: Median time for one image, from the normalised image to the result.
         low: First quartile of that time.

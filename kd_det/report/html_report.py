@@ -40,12 +40,10 @@ def compare(folders: Sequence[Path], options: Mapping[str, Any] | None = None) -
 
 
 def write_report(comparison: Comparison, out: Path, images: int = 6) -> Path:
-    """Write the page to ``out``, and its numbers as JSON beside it; returns the path of the JSON.
+    """Write the page to ``out``, with a number of ``images`` of the validation data.
 
-    Args:
-        comparison: The result of :func:`compare`.
-        out: The HTML file.
-        images: Number of validation images to show.
+    Returns:
+        The path of the page's numbers, a JSON file beside it.
     """
     parts = [part(comparison) for part in sections.ALL]
     parts += [embeddings(comparison), center_similarity(comparison), examples(comparison, images)]

@@ -63,12 +63,7 @@ def pictures(
 
     A model's detections count from the score on at which its F1 over all images is highest, so
     that models with differently calibrated scores are shown at their best.
-
-    Args:
-        validation: Data set.
-        evaluations: By the name of a column, in their order.
-        compared: Names of the two models.
-        number: How many images.
+    Evaluations are by the name of a column, in their order.
     """
     images = range(len(validation.dataset))
     objects = [validation.objects(image) for image in images]

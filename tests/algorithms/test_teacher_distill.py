@@ -56,24 +56,6 @@ def test_a_teacher_with_weights_that_are_not_finite_is_refused(cfg, tmp_path: Pa
         build_classifier(cfg.model)
 
 
-def test_checkpoints_hold_no_teacher_and_load_strictly(model, cfg):
-    state = model.state_dict()
-    assert state and not any(key.startswith("teacher.") for key in state)
-    build_distiller(load_named(CLS / "digits" / "review_nd.py")).load_state_dict(state)
-
-
-def test_teacher_comes_from_its_file_and_stays_through_initialisation(cfg, tmp_path: Path):
-    torch.manual_seed(3)
-    weights = build_classifier(cfg.model.teacher).state_dict()
-    torch.save({"state_dict": weights}, tmp_path / "teacher.pth")
-    cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
-    cfg.model.data_preprocessor = cfg.data_preprocessor
-    model = build_classifier(cfg.model)
-    model.init_weights()
-    state = model.teacher.state_dict()
-    assert all(torch.equal(state[key], value) for key, value in weights.items())
-
-
 def test_an_error_in_a_loss_says_what_it_was_given(cfg):
     def fail(**_: object) -> None:
         raise ValueError("not this batch")

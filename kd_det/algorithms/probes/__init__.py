@@ -48,14 +48,7 @@ def choose(
     distiller: ConfigurableDistiller,
     teacher_stage: str | None = None,
 ) -> Probe:
-    """Choose the probe of this ``name``, or the cheapest that offers what losses read.
-
-    Args:
-        name: One of ``features``, ``dense``, ``roi`` and ``image``, or None.
-        student: The student.
-        teacher: The teacher.
-        distiller: The distiller, with its recorders and losses.
-        teacher_stage: See :func:`kd_det.algorithms.heads.choose_stage`.
+    """Choose the probe of this ``name``, or for None the cheapest that offers what losses read.
 
     Raises:
         ValueError: For an unknown name.

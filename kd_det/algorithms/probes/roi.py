@@ -20,13 +20,7 @@ from kd_det.algorithms.teacher import FEATURES
 class RoIProbe(Probe):
     """The pyramid, then the box heads on the student's RoIs.
 
-    Args:
-        student: The student.
-        teacher: The teacher.
-        teacher_stage: Which of a teacher's stages score RoIs, see
-            :func:`kd_det.algorithms.heads.choose_stage`.
-        read: Parts of the teacher that losses read; where these are backbone and neck alone, no
-            RoI is scored.
+    No RoI is scored where ``read``, the parts of the teacher that losses read, has no box heads.
 
     Raises:
         TypeError: If a side is no two-stage detector with a supported head.
