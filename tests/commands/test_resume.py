@@ -15,6 +15,8 @@ from small import ROOT
 from kd_det.algorithms.checkpoint import CheckpointError
 from kd_det.commands.resume import check_resume, differences
 from kd_det.config_options import merge_options
+from kd_det.literals import read_assignments
+from kd_det.recipes import load_named
 
 
 @pytest.fixture
@@ -153,9 +155,7 @@ def test_without_a_checkpoint_it_begins(tmp_path):
 @pytest.mark.parametrize("name", ["digits/robust", "cls/digits/review_nd", "frcnn_r101_r18_kd"])
 def test_a_config_equals_its_text(name):
     """What a Runner keeps of it in checkpoints."""
-    from kd_det.literals import read_assignments
-
-    cfg = Config.fromfile(ROOT / "configs" / f"{name}.py")
+    cfg = load_named(ROOT / "configs" / f"{name}.py")
     object.__setattr__(cfg, "_format_python_code", False)
     assert not list(differences(read_assignments(cfg.pretty_text), cfg.to_dict()))
 

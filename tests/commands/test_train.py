@@ -130,8 +130,9 @@ def test_an_image_that_cannot_be_read_is_named(refusal, config_file, digits, tmp
 
 def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = ROOT / "configs" / "cls" / "cifar100_r56_r20_kd.py"
-    message = refusal("train", config, "--cfg-options", "model.teacher_ckpt=https://x/t.pth")
+    config = ROOT / "configs" / "cls" / "cifar100_r56_r20.py"
+    options = ["--method", "kd", "--cfg-options", "model.teacher_ckpt=https://x/t.pth"]
+    message = refusal("train", config, *options)
     assert (
         "the train data does not exist: data/cifar100/cifar-100-python; put the dataset there"
         in message
