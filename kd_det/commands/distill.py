@@ -38,11 +38,13 @@ def execute(args: argparse.Namespace) -> None:
             cfg_options=args.cfg_options,
         )
     print(pairing.describe())
+    # The data were checked when they were read; options may name others.
+    others = any(".dataset" in key or "_evaluator" in key for key in args.cfg_options or ())
     # Not in the work directory itself, where a Runner writes the config that it was given.
     path = Path(pairing.cfg.work_dir) / "config" / "distill.py"
     common.check_work_dir(path.parent)
     if args.resume is not None:  # refused before the config is overwritten
-        training.prepare(copy.deepcopy(pairing.cfg), args)
+        training.prepare(copy.deepcopy(pairing.cfg), args, check_data=False)
     pairing.write(path)
     again = shlex.join([*common.invocation("train"), str(path), *_training_options(args)])
     print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}")
@@ -58,9 +60,9 @@ def execute(args: argparse.Namespace) -> None:
         )
     )
     if not args.dry_run:
-        training.train(cfg, args)
+        training.train(cfg, args, check_data=others)
         return
-    training.prepare(cfg, args)
+    training.prepare(cfg, args, check_data=others)
     with Console(stderr=True).status("Building all that a training builds"):
         pairing.check()
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")

@@ -60,9 +60,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def train(cfg: Config, args: argparse.Namespace) -> None:
-    """Train a config with the options of :func:`add_options`."""
-    resumed = prepare(cfg, args)
+def train(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> None:
+    """Train a config with the options of :func:`add_options`; see :func:`prepare`."""
+    resumed = prepare(cfg, args, check_data)
 
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
@@ -78,8 +78,13 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
     runner.logger.info(_outcome(runner, cfg))
 
 
-def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
+def prepare(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> Resumed | None:
     """Write the options of :func:`add_options` into a config, and check what it needs.
+
+    Args:
+        cfg: The config, changed in place.
+        args: What the command line says.
+        check_data: Whether to check the data; False where that was done already.
 
     Returns:
         The checkpoint that is resumed, if there is one.
@@ -90,9 +95,9 @@ def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
     """
     from kd_det import config_files
 
-    config_files.check_files(
-        cfg, ("train", "val", *(["teacher"] if config_files.is_distillation(cfg) else []))
-    )
+    parts = ("train", "val") if check_data else ()
+    teacher = ("teacher",) if config_files.is_distillation(cfg) else ()
+    config_files.check_files(cfg, (*parts, *teacher))
 
     # A config that asks for float16 would stop on a CPU.
     if args.amp or cfg.optim_wrapper.get("type") == "AmpOptimWrapper":

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
 from kd_det.pairing.data import Data
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.schedule import hooks, set_length
+from kd_det.registry import type_name
 
 # Set anew, or part of the model.
 NOT_TAKEN = ("model", "data_preprocessor", "load_from", "resume", "work_dir", "launcher")

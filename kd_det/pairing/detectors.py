@@ -17,9 +17,9 @@ from torch import nn
 
 from kd_det.algorithms import heads
 from kd_det.algorithms.checkpoint import SCHEME, read_weights
-from kd_det.config_files import type_name
 from kd_det.errors import UnsupportedTypeError, UserError
 from kd_det.pairing.text import read_config
+from kd_det.registry import type_name
 
 # Of the image on which shapes are read. A multiple of all strides; on the meta device its size
 # costs nothing.

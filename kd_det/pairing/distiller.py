@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kd_det.algorithms import WiringError, heads, inherit
-from kd_det.config_files import type_name
 from kd_det.pairing.detectors import Detector, Level, PairingError
+from kd_det.registry import type_name
 
 # What a method's recorders are called (configs/_base_/frcnn_distiller.py).
 PYRAMID = "fpn"

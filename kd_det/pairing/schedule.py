@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
 from kd_det.pairing.schedulers import INF, Length, is_warm_up, scale_schedulers, scaled, schedulers
+from kd_det.registry import type_name
 
 # Of hooks, what is counted in epochs, and in iterations.
 HOOK_EPOCHS = ("switch_epoch", "num_last_epochs", "begin_epoch")

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kd_det.config_files import type_name
+from kd_det.registry import type_name
 
 # Warm-up takes at most this part of training: mmdet's 500 iterations may be all of a small set's.
 WARM_UP = 0.1

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kd_det.datasets.coco import Annotations, DataError, read_annotations
-from kd_det.datasets.coco_check import check_annotations
+from kd_det.datasets.coco_entries import check_annotations
 
 Data = dict[str, Any]
 Edit = Callable[[Data], object]
