@@ -28,7 +28,7 @@ NOT_KEPT = dict(
 )
 
 
-def student_alone(
+def make_alone(
     student: Detector,
     data: Data,
     coco: Mapping[str, Any],
@@ -36,7 +36,7 @@ def student_alone(
     epochs: int | None = None,
     batch_size: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The config with which the student is trained alone.
+    """Make the config with which the student is trained alone.
 
     It is the student's whole config, with the data, the length and kd_det's hooks for any training.
     A distillation adds the teacher to it and changes nothing else.

@@ -7,7 +7,8 @@ from small import ROOT
 from zoo import FASTER, STUDENTS, student, write
 
 import kd_det
-from kd_det.pairing.compose import PairingError, pair
+from kd_det.pairing import PairingError
+from kd_det.pairing.compose import pair
 from kd_det.recipes import load_named
 
 PLAIN, TEACHER = (str(ROOT / "configs" / "digits" / f"{name}.py") for name in ("plain", "teacher"))
