@@ -35,21 +35,12 @@ def execute(args: argparse.Namespace) -> None:
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        epilog="example:\n  %(prog)s\n\nStop it at any time: the same command goes "
-        "on where it was.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--method",
-        choices=recipes(),
-        default="robust",
-        help="default: %(default)s",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of both students (default: 0)")
-    parser.add_argument("--root", default="work_dirs/demo", help="default: %(default)s")
+    example = "%(prog)s\n\nStop it at any time: the same command goes on where it was."
+    parser = common.make_parser(prog, __doc__, example)
+    add = parser.add_argument
+    add("--method", choices=recipes(), default="robust", help="default: %(default)s")
+    add("--seed", type=int, default=0, help="of both students (default: 0)")
+    add("--root", default="work_dirs/demo", help="default: %(default)s")
     return parser
 
 

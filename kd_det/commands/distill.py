@@ -46,12 +46,12 @@ def execute(args: argparse.Namespace) -> None:
     if args.resume is not None:  # refused before the config is overwritten
         training.prepare(copy.deepcopy(pairing.cfg), args, check_data=False)
     pairing.write(path)
-    again = shlex.join([*common.invocation("train"), str(path), *_training_options(args)])
+    again = shlex.join([*common.call_words("train"), str(path), *_training_options(args)])
     print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}")
     alone = [str(pairing.alone_path(path)), *_training_options(args)]
     print(
         "The same training without the teacher, to compare with:\n"
-        f"  {shlex.join([*common.invocation('train'), *alone])}\n",
+        f"  {shlex.join([*common.call_words('train'), *alone])}\n",
         flush=True,
     )
     cfg = common.load_config(
@@ -70,7 +70,7 @@ def execute(args: argparse.Namespace) -> None:
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = common.bare_parser(
+    parser = common.make_parser(
         prog,
         "Distil any two-stage detector of mmdet into another. Reads both configs, finds out what "
         "fits to what,\nwrites the config that it made into the work directory, and trains it. For "
@@ -80,6 +80,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "      --teacher-ckpt teacher.pth --data data/fruit\n"
         "  %(prog)s --method list",
     )
+    common.add_run_options(parser)
     a_config = "config file, or a config of a package (mmdet::...)"
     parser.add_argument("student", help=f"who learns: {a_config}")
     parser.add_argument("teacher", help=f"who teaches: {a_config}")
@@ -123,6 +124,6 @@ class _Method(argparse.Action):
 
 
 def _training_options(args: argparse.Namespace) -> list[str]:
-    """What of the command line belongs to training and not to the config."""
+    """The options of the command line that are for training and not for the config."""
     flags = {"--amp": args.amp, "--auto-scale-lr": args.auto_scale_lr}
     return [flag for flag, given in flags.items() if given]

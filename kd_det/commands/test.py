@@ -19,11 +19,12 @@ PICKLES = (".pkl", ".pickle")
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = common.parser(
+    parser = common.make_parser(
         prog,
         "Evaluate a model on the test data of a config.",
         "%(prog)s configs/digits/review_nd_kd.py work_dirs/run/epoch_10.pth --model both",
     )
+    common.add_config_options(parser)
     add = parser.add_argument
     add("checkpoint", nargs="?", help="the student's checkpoint; not needed for the teacher alone")
     add(

@@ -19,11 +19,12 @@ STOPPED = common.GOES_ON_WITH_RESUME
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = common.parser(
+    parser = common.make_parser(
         prog,
         "Train a model from a config: a student with its teacher, or any mmdet model.",
         "%(prog)s configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
     )
+    common.add_config_options(parser)
     add_options(parser)
     return parser
 
@@ -68,11 +69,11 @@ def train(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> Non
     from mmengine.runner import Runner
 
     from kd_det.commands.data_check import DataCheck
-    from kd_det.commands.resume import TakeOver
+    from kd_det.commands.resume import ApplyChanges
 
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     if resumed is not None and resumed.changes:
-        runner.register_hook(TakeOver(resumed))
+        runner.register_hook(ApplyChanges(resumed))
     runner.register_hook(DataCheck())
     runner.train()
     runner.logger.info(_outcome(runner, cfg))
@@ -121,7 +122,7 @@ def prepare(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> R
 
 
 def _outcome(runner: Any, cfg: Config) -> str:
-    """What came out, where it lies, and what to do next."""
+    """The result, where it lies, and the next commands."""
     from mmengine.runner import find_latest_checkpoint
 
     scalars = runner.message_hub.log_scalars
@@ -135,8 +136,8 @@ def _outcome(runner: Any, cfg: Config) -> str:
         return text
     from kd_det.recipes import method_option
 
-    test = shlex.join([*common.invocation("test"), cfg.filename, checkpoint, *method_option(cfg)])
-    report = shlex.join([*common.invocation("report"), runner.work_dir])
+    test = shlex.join([*common.call_words("test"), cfg.filename, checkpoint, *method_option(cfg)])
+    report = shlex.join([*common.call_words("report"), runner.work_dir])
     return f"{text}. Next: {test}; to compare: {report} [FOLDERS OF OTHER RUNS]"
 
 

@@ -96,7 +96,7 @@ def test_there_are_no_other_tools():
 )
 def test_the_next_command_is_called_as_this_one_was(monkeypatch, started, words):
     monkeypatch.setattr(sys, "argv", [started])
-    assert common.invocation("export") == words
+    assert common.call_words("export") == words
 
 
 def test_no_other_room_imports_the_commands():

@@ -47,7 +47,7 @@ def test_nothing_is_left(cfg, tmp_path):
         ({"train_dataloader.dataset.pipeline": [dict(type="NoSuchStep")]}, "NoSuchStep"),
         (
             {"train_dataloader.drop_last": True, "train_dataloader.batch_size": 100},
-            "the train_dataloader yields no batch",
+            "train_dataloader has no batch: 24 images in batches of 100",
         ),
         ({"visualizer.vis_backends": [dict(type="NoSuchBackend")]}, "NoSuchBackend"),
         ({"train_dataloader.dataset.data_prefix.img": "nowhere/"}, "nowhere"),
