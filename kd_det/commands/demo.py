@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kd_det.commands import common
 from kd_det.commands.steps import Step
-from kd_det.pairing.methods import METHODS, configs_folder
+from kd_det.pairing.methods import METHODS, find_configs
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
@@ -51,7 +51,7 @@ def recipes() -> list[str]:
 
 def _recipe(name: str) -> Path:
     """A file of configs/digits, by the shorter path where commands are run from a clone."""
-    path = configs_folder() / "digits" / f"{name}.py"
+    path = find_configs() / "digits" / f"{name}.py"
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from kd_det.errors import InvalidInputError
 from kd_det.pairing.data import Data
 from kd_det.pairing.detectors import Detector
-from kd_det.pairing.schedule import hooks, set_length
+from kd_det.pairing.schedule import list_hooks, set_length
 from kd_det.registry import type_name
 
 # Set anew, or part of the model.
@@ -110,7 +110,7 @@ def _leave_hooks_out(cfg: dict[str, Any], decisions: list[str]) -> None:
 def _add_hooks(cfg: dict[str, Any], decisions: list[str]) -> None:
     """kd_det's for any training, unless the config has them, and the best checkpoint."""
     default = dict(cfg.get("default_hooks") or {})
-    there = {type_name(hook) for hook in hooks(cfg)}
+    there = {type_name(hook) for hook in list_hooks(cfg)}
     for name, kind in OUR_HOOKS.items():
         if type_name(kind) not in there:
             default[name] = dict(type=kind)

@@ -54,7 +54,7 @@ class Pairing:
 
     def describe(self) -> str:
         """A table of both sides, and what was decided."""
-        found = report.table(self.teacher, self.student, self.cfg.model.get("teacher_ckpt"))
+        found = report.make_table(self.teacher, self.student, self.cfg.model.get("teacher_ckpt"))
         lines = [found, "", f"Decided, for the method {self.method}:"]
         return "\n".join([*lines, *(f"  - {decision}" for decision in self.decisions)])
 
@@ -63,7 +63,7 @@ class Pairing:
         title = f"{short_name(self.teacher.name)} teaches {short_name(self.student.name)}"
         comments = [f"{title} by the method {self.method}. Made by tools/distill.py:"]
         comments += [f"- {decision}" for decision in self.decisions]
-        text.write_config(path, methods.bases(self.method)[:1], self.cfg.to_dict(), comments)
+        text.write_config(path, methods.find_bases(self.method)[:1], self.cfg.to_dict(), comments)
         comments = [f"The training of {path.name} without its teacher, to compare with."]
         text.write_config(self.alone_path(path), [], self.alone.to_dict(), comments)
 
@@ -118,7 +118,7 @@ def pair(
         kd_det.algorithms.CheckpointError: If the checkpoint cannot be read.
         ValueError: For an unknown method, or a number below 1.
     """
-    recipe, coco = (text.inherited([path]) for path in methods.bases(method))
+    recipe, coco = (text.read_bases([path]) for path in methods.find_bases(method))
     work_dir = work_dir or str(
         Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
     )

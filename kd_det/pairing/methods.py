@@ -80,7 +80,7 @@ def describe_methods() -> str:
     return "\n".join(lines)
 
 
-def configs_folder() -> Path:
+def find_configs() -> Path:
     """Where kd_det's configs lie: inside an installed package, or beside it in a clone.
 
     Raises:
@@ -97,7 +97,7 @@ def configs_folder() -> Path:
     )
 
 
-def bases(method: str) -> list[Path]:
+def find_bases(method: str) -> list[Path]:
     """The method's file, from which its configs derive, and COCO's data and schedule.
 
     Raises:
@@ -107,5 +107,5 @@ def bases(method: str) -> list[Path]:
         raise InvalidInputError(
             f"there is no method {method!r}; expected one of {', '.join(METHODS)}"
         )
-    folder = configs_folder() / "_base_"
+    folder = find_configs() / "_base_"
     return [folder / "methods" / f"{method}.py", folder / "coco_1x.py"]

@@ -10,7 +10,7 @@ from kd_det.pairing.detectors import Detector
 from kd_det.pairing.start_weights import describe_start
 
 
-def table(teacher: Detector, student: Detector, teacher_ckpt: str | None) -> str:
+def make_table(teacher: Detector, student: Detector, teacher_ckpt: str | None) -> str:
     """A row for each property, a column for each side."""
     rows = [("", "teacher", "student"), ("config", teacher.name, student.name)]
     columns = [_properties(side) for side in (teacher, student)]

@@ -13,15 +13,15 @@ from zoo import FASTER
 
 from kd_det.datasets.coco import DataError
 from kd_det.pairing.data import read_data
-from kd_det.pairing.methods import bases
-from kd_det.pairing.text import inherited, read_config
+from kd_det.pairing.methods import find_bases
+from kd_det.pairing.text import read_bases, read_config
 
 DIGITS = tuple("0123456789")
 
 
 @pytest.fixture(scope="module")
 def base() -> dict:
-    return inherited(bases("kd"))
+    return read_bases(find_bases("kd"))
 
 
 def test_a_folder_reaches_all_loaders_and_the_pipelines_stay(digits, base):
