@@ -73,7 +73,7 @@ def model_config(cfg: Config, part: str) -> ConfigDict:
 
 
 def drop_hooks_of_none(cfg: Config) -> None:
-    """Take out of ``default_hooks`` what is None there: the hook of a base that is not wanted.
+    """Remove the entries of ``default_hooks`` that are None: hooks of a base that are not wanted.
 
     MMEngine's Runner does that for its own hooks alone.
     """

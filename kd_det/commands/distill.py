@@ -1,9 +1,10 @@
-"""Let one detector teach another: makes the config for any two, and trains it."""
+"""Let one detector teach another: make the config for any two, and train it."""
 
 from __future__ import annotations
 
 import argparse
 import copy
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ from kd_det.commands import common
 from kd_det.commands import train as training
 
 STOPPED = common.GOES_ON_WITH_RESUME
+# Options that name other data than those of --data or the student's config.
+OTHER_DATA = re.compile(
+    r".*(dataloader|dataset|datasets|data_root|data_prefix.*|ann_file|metainfo.*|evaluator)"
+)
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -38,8 +43,8 @@ def execute(args: argparse.Namespace) -> None:
             cfg_options=args.cfg_options,
         )
     print(pairing.describe())
-    # The data were checked when they were read; options may name others.
-    others = any(".dataset" in key or "_evaluator" in key for key in args.cfg_options or ())
+    # The data were checked when they were read.
+    others = any(map(OTHER_DATA.fullmatch, args.cfg_options or ()))
     # Not in the work directory itself, where a Runner writes the config that it was given.
     path = Path(pairing.cfg.work_dir) / "config" / "distill.py"
     common.check_work_dir(path.parent)

@@ -70,7 +70,7 @@ def check_resume(cfg: Config, allow_changes: bool = False) -> Resumed | None:
         allow_changes: Whether more than the schedule may differ.
 
     Returns:
-        What is resumed; None if there is no checkpoint yet.
+        The checkpoint; None if there is no checkpoint yet.
 
     Raises:
         CheckpointError: If the file is no checkpoint of a training.

@@ -1,4 +1,4 @@
-"""Runs a command once: its result is kept until the command, its config or its inputs change."""
+"""Run a command once: its result is kept until the command, its config or its inputs change."""
 
 from __future__ import annotations
 

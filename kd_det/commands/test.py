@@ -42,9 +42,9 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add(
         "--show-dir",
         metavar="FOLDER",
-        help="draw what is found into this folder of the work directory",
+        help="draw the detections into this folder of the work directory",
     )
-    add("--show", action="store_true", help="show what is found in a window")
+    add("--show", action="store_true", help="show the detections in a window")
     add("--wait-time", type=float, default=2, help="seconds of a window (default: %(default)s)")
     add("--tta", action="store_true", help="test-time augmentation (tta_model in the config)")
     return parser
@@ -159,7 +159,7 @@ def _flipped(pack: Any) -> list[list[Any]]:
 
 
 def _dump(cfg: Config, path: str) -> Any:
-    """What writes predictions as mmdet's and mmpretrain's test tools do."""
+    """The metric that writes predictions as mmdet's and mmpretrain's test tools do."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     if cfg.get("default_scope") == "mmdet":
         from mmdet.evaluation import DumpDetResults

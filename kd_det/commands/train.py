@@ -35,7 +35,7 @@ def execute(args: argparse.Namespace) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """How to train, beside what a config says."""
+    """Add the options of training beside the config."""
     parser.add_argument(
         "--amp",
         action="store_true",

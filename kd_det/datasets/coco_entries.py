@@ -68,7 +68,7 @@ def check_annotations(
 def _check_categories(found: Annotations) -> None:
     categories = found.data["categories"]
     if not categories:
-        raise DataError(f"{found.path}: there are no categories in it")
+        raise DataError(f"{found.path}: no categories in it")
     refuse(
         found, "categories", [c for c in categories if c.get("name") in (None, "")],
         "have no 'name'", "give each a name",
@@ -85,7 +85,7 @@ def _check_categories(found: Annotations) -> None:
 def _check_image_entries(found: Annotations) -> None:
     images = found.data["images"]
     if not images:
-        raise DataError(f"{found.path}: there are no images in it")
+        raise DataError(f"{found.path}: no images in it")
     _normalise_ids(found, "images", "id")
     _require_unique(found, "images")
     refuse(

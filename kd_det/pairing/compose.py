@@ -69,7 +69,7 @@ class Pairing:
 
     @staticmethod
     def alone_path(path: Path) -> Path:
-        """Where :meth:`write` puts the student's training without the teacher."""
+        """The path of the student's training without the teacher."""
         return path.with_name("alone.py")
 
     def check(self) -> None:
@@ -114,7 +114,7 @@ def pair(
 
     Raises:
         PairingError: If the two cannot be paired; names both and says what to do.
-        kd_det.datasets.coco.DataError: If the data is not found or not what is needed.
+        kd_det.datasets.coco.DataError: If the data is missing or not valid.
         kd_det.algorithms.CheckpointError: If the checkpoint cannot be read.
         ValueError: For an unknown method, or a number below 1.
     """
@@ -209,7 +209,7 @@ def distill_config(
 
 
 def _require_detectors(cfgs: Sequence[dict[str, Any]], student: str, teacher: str) -> None:
-    """Refuse what cannot be paired before data are read for it."""
+    """Refuse unsupported detectors before data are read."""
     with _name_both(student, teacher):
         for cfg, name, who in zip(cfgs, (student, teacher), ("student", "teacher")):
             detector_config(cfg, name, who)

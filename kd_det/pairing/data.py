@@ -1,4 +1,4 @@
-"""Puts the user's data into a config: from a COCO folder, or as a config of mmdet names it."""
+"""Put the user's data into a config: from a COCO folder, or as a config of mmdet names it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Data:
-    """What is known of the data, and what the config says of it.
+    """The data of a pair: classes, size, loaders and evaluators.
 
     Args:
         settings: Top-level keys of the config: data loaders and evaluators.
@@ -70,8 +70,8 @@ def _read_folder_data(folder: CocoFolder, student: Settings, base: Settings, cop
         datasets = list(dataset_config.unwrap(loader["dataset"]))
         if len(datasets) != 1:
             raise DataError(
-                f"the student's {key} joins {len(datasets)} data sets, so nothing says which one "
-                f"{folder.root} is; give a config of mmdet as --data"
+                f"the student's {key} joins {len(datasets)} data sets, and --data "
+                f"{folder.root} is one; give a config of mmdet as --data"
             )
         _point(datasets[0], folder, part, classes)
         settings[key] = loader
@@ -107,7 +107,7 @@ def _point(dataset: Settings, folder: CocoFolder, part: Part, classes: tuple[str
 
 
 def _coco_options() -> set[str]:
-    """What mmdet's CocoDataset can be given."""
+    """Arguments of mmdet's CocoDataset."""
     from mmdet.datasets import CocoDataset
 
     return {name for kind in CocoDataset.__mro__ for name in inspect.signature(kind).parameters}
@@ -133,13 +133,13 @@ def _require_no_scene_map(loader: Settings, folder: CocoFolder) -> None:
 
 
 def _repetitions(dataset: Settings) -> int:
-    """How often an epoch sees each image, as a RepeatDataset says."""
+    """Number of times that an epoch sees each image (RepeatDataset)."""
     inner = dataset.get("dataset")
     return dataset.get("times", 1) * (_repetitions(inner) if isinstance(inner, dict) else 1)
 
 
 def _transforms(dataset: Settings) -> Iterator[Settings]:
-    """Of a data set and its wrappers."""
+    """Transforms of a data set and its wrappers."""
     yield from dataset.get("pipeline") or ()
     if isinstance(dataset.get("dataset"), dict):
         yield from _transforms(dataset["dataset"])

@@ -133,7 +133,7 @@ def read_detector(
         cfg: The config, if it was read already.
 
     Raises:
-        FileNotFoundError: If there is no such config, or no file that it loads weights from.
+        FileNotFoundError: If the config, or a file of weights that it names, is missing.
         PairingError: If it is not the config of a detector.
         TypeError: Unless it is a two-stage detector with a supported RoI head; says why.
         kd_det.algorithms.CheckpointError: If weights that the student's config loads cannot be
@@ -225,7 +225,7 @@ def _levels(model: Any, model_cfg: dict[str, Any]) -> list[Level]:
 
 
 def _needs_values(error: RuntimeError) -> bool:
-    """Whether something cannot be computed on the meta device."""
+    """Whether the error is one of the meta device, which has no values."""
     return "meta" in str(error).lower()
 
 

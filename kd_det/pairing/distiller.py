@@ -1,4 +1,4 @@
-"""Fits a method's recorders, connectors and losses to two detectors."""
+"""Fit a method's recorders, connectors and losses to two detectors."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class _Fitting:
                 del self._mappings[loss], self.distiller["distill_losses"][loss]
 
     def _compared(self, pairs: Sequence[tuple[Level, Level]]) -> list[tuple[Level, Level]]:
-        """Of the common levels, those that a loss reads."""
+        """The common levels that a loss reads."""
         read = [record.get("data_idx") for _, record in self._records([PYRAMID])]
         return [pair for index, pair in enumerate(pairs) if None in read or index in read]
 

@@ -1,4 +1,4 @@
-"""Says what was found of two detectors, as a table."""
+"""Describe two detectors in a table."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from kd_det.pairing.schedulers import (
 )
 from kd_det.registry import type_name
 
-# Of hooks, what is counted in epochs, and in iterations.
+# Settings of hooks that count epochs, and iterations.
 HOOK_EPOCHS = ("switch_epoch", "num_last_epochs", "begin_epoch")
 HOOK_ITERATIONS = ("begin_iter",)
 
@@ -45,7 +45,7 @@ def set_length(
 
     Raises:
         kd_det.errors.InvalidInputError: If ``epochs`` is below 1, or if the loop counts
-            iterations and nobody knows how many are an epoch.
+            iterations and their number in an epoch is unknown.
     """
     if epochs is not None and epochs < 1:
         raise InvalidInputError(f"expected epochs >= 1, found {epochs}")
@@ -78,14 +78,14 @@ def _length(cfg: dict[str, Any], epochs: int | None, per_epoch: int | None) -> L
     if not old:
         raise InvalidInputError(
             f"the student's train_cfg of type {loop.get('type')} has neither max_epochs nor "
-            "max_iters, so nothing is known to bring to another length; leave --epochs out"
+            "max_iters, so its length cannot be changed; leave --epochs out"
         )
     if epochs is None:
         return Length("iterations", old, per_epoch=per_epoch)
     if per_epoch is None:
         raise InvalidInputError(
-            "the student trains by iterations, and nobody knows how many of them are an epoch, "
-            "since the images were not counted; leave --epochs out and set train_cfg.max_iters"
+            "the student trains by iterations, and their number in an epoch is unknown, since "
+            "the images were not counted; leave --epochs out and set train_cfg.max_iters"
         )
     new = epochs * per_epoch
     return Length("iterations", new, new / old, new / old, per_epoch)
@@ -94,7 +94,7 @@ def _length(cfg: dict[str, Any], epochs: int | None, per_epoch: int | None) -> L
 def _iterations_factor(
     cfg: dict[str, Any], length: Length, factor: float, same_data: bool
 ) -> float | None:
-    """By how much what is counted in iterations changes where the loop counts epochs."""
+    """Factor for counts of iterations in a loop that counts epochs; None if it is unknown."""
     if same_data:
         return factor
     made_for = [
@@ -128,7 +128,7 @@ def _scale_loop(cfg: dict[str, Any], length: Length) -> None:
 
 
 def _interval(value: int, length: Length) -> int:
-    """Of evaluations and checkpoints; those by epoch stay where the training has room for them."""
+    """The interval of evaluations or checkpoints; by epoch, it stays unless training is shorter."""
     brought = value if length.unit == "epochs" else scale(value, length.epochs)
     return min(brought, length.new)
 

@@ -25,14 +25,14 @@ CURVE = re.compile(
 
 @dataclass
 class Length:
-    """How long a training is now and was before.
+    """The new length of a training, and its ratio to the old one.
 
     Args:
         unit: ``'epochs'`` or ``'iterations'``, which the loop counts.
         new: The loop's length now.
-        epochs: By how much what is counted in epochs is multiplied.
-        iterations: Likewise in iterations; None if that is not known.
-        per_epoch: Iterations of an epoch now; None if that is not known.
+        epochs: Factor for counts of epochs.
+        iterations: Factor for counts of iterations; None if it is unknown.
+        per_epoch: Iterations of an epoch now; None if unknown.
     """
 
     unit: str
@@ -43,7 +43,7 @@ class Length:
 
     @property
     def total(self) -> int | None:
-        """Iterations of the training; None if that is not known."""
+        """Iterations of the training; None if unknown."""
         if self.unit == "iterations":
             return self.new
         return None if self.per_epoch is None else self.per_epoch * self.new
@@ -100,7 +100,7 @@ def _scale_all(cfg: dict[str, Any], length: Length, decisions: list[str]) -> Non
             listed = ", ".join(f"{key} {value}" for key, value in counts.items())
             decisions.append(
                 f"{type_name(scheduler)} counts by iteration ({listed}{total}): it stays as it is, "
-                "since the student's config does not say for how many iterations it is made; set "
+                "since its number of iterations is unknown in the student's config; set "
                 "it with --cfg-options param_scheduler..."
             )
             continue

@@ -48,7 +48,7 @@ def drop_downloads(model_cfg: Any) -> None:
 
 
 def describe_start(model_cfg: Any) -> str:
-    """Where pretrained weights come from, as the config says; ``'random'`` for nowhere."""
+    """The sources of pretrained weights in a config; ``'random'`` if there are none."""
     whole = pretrained_inits(model_cfg)
     found = whole or [init for part in nested_dicts(model_cfg) for init in pretrained_inits(part)]
     names = [str(init.get("checkpoint") or init.get("type")) for init in found]

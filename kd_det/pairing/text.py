@@ -19,7 +19,7 @@ DELETE = "_delete_"
 
 
 def read_bases(bases: Iterable[Path | str]) -> dict[str, Any]:
-    """What a config that says nothing but its bases is."""
+    """Read the config that derives from ``bases`` and changes nothing."""
     return Config.fromstring(f"_base_ = {[str(base) for base in bases]!r}", ".py").to_dict()
 
 
@@ -37,7 +37,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def find_changes(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config has to say over ``base`` so that MMEngine makes ``wanted`` of both.
+    """Find the entries that a config derived from ``base`` needs to become ``wanted``.
 
     Dicts are merged key by key; one that lacks a key of the base's replaces it (``_delete_``),
     as does one where the base has something else. Anything else is replaced as a whole.
@@ -71,7 +71,7 @@ def write_config(
         comments: Lines for the head of the file.
 
     Raises:
-        ValueError: If a key of the bases is missing, or the file says something else.
+        ValueError: If a key of the bases is missing, or the file reads back differently.
         OSError: If it cannot be written.
     """
     lines = [line for comment in comments for line in _comment(comment)]
@@ -81,7 +81,7 @@ def write_config(
     lacking = base.keys() - wanted.keys()
     if lacking:
         raise InvalidInputError(
-            f"keys of the bases cannot be taken away, found none of {', '.join(sorted(lacking))}"
+            f"keys of the bases cannot be removed, missing: {', '.join(sorted(lacking))}"
         )
     changes = find_changes(base, wanted)
     for part in ("dataloader", "evaluator"):
@@ -95,7 +95,7 @@ def write_config(
     if found != wanted:
         other = sorted(k for k in found | dict(wanted) if found.get(k) != wanted.get(k))
         raise InvalidInputError(
-            f"{path} was written, but read from it is not what was meant: {', '.join(other)}"
+            f"{path} was written, but reads back with other values of: {', '.join(other)}"
         )
 
 

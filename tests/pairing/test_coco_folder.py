@@ -144,13 +144,13 @@ def test_several_annotation_files_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(images=[]), "there are no images in it"),
+        (dict(images=[]), "no images in it"),
         (
             dict(images=[dict(id=0, file_name="gone.jpg")]),
             r"1 of 1 images are missing in \S*/train, \S*/images/train, .*: gone.jpg",
         ),
         (dict(categories=[*CLASSES, CLASSES[0]]), "different names, found several called pear"),
-        (dict(categories=[]), "there are no categories in it"),
+        (dict(categories=[]), "no categories in it"),
         (dict(categories=CLASSES[::-1]), r"same order, found \['apple', 'pear'\] in .*train.json "),
     ],
 )
