@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from _trainings import checkpoint, final, training, write_config
+from _trainings import checkpoint, final, run_all, training, write_config
 from mmengine.config import Config
 
-from kd_det.commands.steps import Step, run_all
+from kd_det.commands.steps import Step
 from kd_det.datasets.coco import read_annotations
 from kd_det.recipes import load_named
 

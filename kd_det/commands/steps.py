@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -136,33 +134,6 @@ class Step:
         if code != 0:
             end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-15:])
             raise RuntimeError(f"step '{self.name}' failed with exit code {code}:\n{end}({log})")
-
-
-def run_all(steps: Sequence[Step], jobs: int) -> None:
-    """Run steps side by side, each with its share of the cores.
-
-    Raises:
-        RuntimeError: If steps failed, after all others ran; names them.
-    """
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    failed = []
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        for step, future in [(step, pool.submit(step.run)) for step in steps]:
-            try:
-                future.result()
-            except RuntimeError as error:
-                print(error, flush=True)
-                failed.append(step.name)
-    except BaseException:  # Ctrl-C: what runs is stopped, what waits is not begun
-        pool.shutdown(wait=False, cancel_futures=True)
-        for step in steps:
-            step.stop()
-        raise
-    finally:
-        pool.shutdown()
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")
 
 
 def _commit() -> str:
