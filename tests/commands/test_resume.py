@@ -40,13 +40,13 @@ def resume(tool, work, digits, teacher_ckpt):
 
 
 def rates(work: Path) -> dict[int, float]:
-    """Learning rate by iteration, of all starts."""
+    """The student's learning rate by iteration, of all starts."""
     found = {}
     for file in sorted(work.glob("*/vis_data/scalars.json")):
         for line in file.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
-            if "base_lr" in entry:  # with connectors that have their own
-                found[entry["step"]] = entry["base_lr"]
+            if "lr" in entry:
+                found[entry["step"]] = entry["lr"]
     return found
 
 
