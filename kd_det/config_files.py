@@ -145,7 +145,7 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
     elif dataset.get("data_root"):
         # What mmpretrain looks for, if it may not download it.
         unpacked = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
-        folder = unpacked.get(str(dataset.get("type")).split(".")[-1], "")
+        folder = unpacked.get(type_name(dataset), "")
         require(root / folder, f"the {part} data", remedy)
     for prefix in (dataset.get("data_prefix") or {}).values():
         if isinstance(prefix, str) and prefix:

@@ -13,6 +13,7 @@ import pytest
 from small import ROOT
 
 from kd_det.commands import demo, steps
+from kd_det.commands.steps import StepError
 
 # Notes its arguments; fails while there is a file `fail`.
 SCRIPT = """
@@ -105,7 +106,7 @@ def test_changed_input_runs_anew(step):
 def test_failure_shows_the_end_and_the_next_run_resumes(step, tmp_path):
     (tmp_path / "fail").write_text("")
     one = step(resume="--resume")
-    with pytest.raises(RuntimeError, match="step 'one' failed with exit code 1") as caught:
+    with pytest.raises(StepError, match="step 'one' failed with exit code 1") as caught:
         one.run()
     shown = str(caught.value)
     assert "Error: no luck today" in shown and "detail 19" in shown and "detail 2\n" not in shown
@@ -121,7 +122,7 @@ def test_failure_shows_the_end_and_the_next_run_resumes(step, tmp_path):
 def test_failed_step_without_a_resume_option_runs_as_before(step, tmp_path):
     (tmp_path / "fail").write_text("")
     one = step()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(StepError):
         one.run()
     (tmp_path / "fail").unlink()
     one.run()
@@ -130,7 +131,7 @@ def test_failed_step_without_a_resume_option_runs_as_before(step, tmp_path):
 
 def test_failed_step_is_not_resumed_with_other_settings(step, tmp_path):
     (tmp_path / "fail").write_text("")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(StepError):
         step("one", "--seed", "3", resume="--resume").run()
     (tmp_path / "fail").unlink()
     changed = step("one", "--seed", "4", resume="--resume")
@@ -142,7 +143,7 @@ def test_folder_of_somebody_else_is_refused_and_stays(step):
     one = step()
     one.folder.mkdir()
     (one.folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(RuntimeError, match=r"holds files that this tool did not make.*--root"):
+    with pytest.raises(StepError, match=r"holds files that this tool did not make.*--root"):
         one.run()
     assert [p.name for p in one.folder.iterdir()] == ["thesis.txt"]
     (one.folder / "thesis.txt").unlink()

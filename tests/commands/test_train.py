@@ -180,8 +180,9 @@ def test_auto_scale_lr_without_a_base_is_one_sentence(refusal, config_file):
     [
         (["--amp"], {}),
         ([], {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.loss_scale": "dynamic"}),
+        ([], {"optim_wrapper.type": "mmengine.optim.AmpOptimWrapper"}),
     ],
-    ids=["asked for", "in the config"],
+    ids=["asked for", "in the config", "by its path"],
 )
 def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch, arguments, options):
     """All parts of a step compute in it, and all losses are finite numbers."""
