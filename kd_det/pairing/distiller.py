@@ -211,7 +211,7 @@ class Fitting:
     # The student's start
 
     def _fit_inheritance(self) -> None:
-        wanted = self.model.get("inherit")
+        wanted = self.model.get("init_student_from_teacher")
         if not wanted:
             return
         possible = []
@@ -226,7 +226,7 @@ class Fitting:
             self.decisions.append(
                 f"{module}: the student starts from {number} of the teacher's tensors"
             )
-        self.model["inherit"] = possible
+        self.model["init_student_from_teacher"] = possible
 
 
 def common_levels(ours: Sequence[Level], theirs: Sequence[Level]) -> list[tuple[Level, Level]]:
