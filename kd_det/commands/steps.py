@@ -131,9 +131,10 @@ class Step:
             assert process.stdout is not None
             self._process = process
             try:
-                for line in _tee(process.stdout, file.write):
-                    if any(s in line for s in SHOWN) and not any(h in line for h in HIDDEN):
-                        print(f"  {self.name}: {_shortened(line)}", flush=True)
+                with process.stdout as output:
+                    for line in _tee(output, file.write):
+                        if any(s in line for s in SHOWN) and not any(h in line for h in HIDDEN):
+                            print(f"  {self.name}: {_shortened(line)}", flush=True)
                 code = process.wait()
             except BaseException:
                 self.stop()

@@ -336,7 +336,7 @@ GEOMETRY = (2, 1, 1, 2, 2)  # stride, padding, dilation, groups, deformable grou
 def test_deform_conv(device):
     x, offset, weight, _, _ = deform_inputs(device)
     out = mmcv.ops.deform_conv2d(x, offset, weight, *GEOMETRY)
-    slow = slow_deform_conv(x.cpu(), offset.cpu(), weight.cpu(), None, *GEOMETRY)
+    slow = slow_deform_conv(*(t.detach().cpu() for t in (x, offset, weight)), None, *GEOMETRY)
     torch.testing.assert_close(out.cpu(), slow)
     assert gradcheck(
         lambda *inputs: mmcv.ops.deform_conv2d(*inputs, *GEOMETRY),
@@ -349,7 +349,7 @@ def test_deform_conv(device):
 def test_modulated_deform_conv(device):
     x, offset, weight, mask, bias = deform_inputs(device)
     out = mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, bias, *GEOMETRY)
-    slow = slow_deform_conv(x.cpu(), offset.cpu(), weight.cpu(), mask.cpu(), *GEOMETRY)
+    slow = slow_deform_conv(*(t.detach().cpu() for t in (x, offset, weight, mask)), *GEOMETRY)
     torch.testing.assert_close(out.cpu(), slow + bias.cpu()[:, None, None])
     for inputs in ((x, offset, mask, weight, bias), (x, offset, mask, weight, None)):
         assert gradcheck(
