@@ -105,7 +105,7 @@ class Study:
         """Run students side by side, each with its share of the cores, after what they use.
 
         Raises:
-            RuntimeError: If steps failed, after all others ran; names them.
+            StepError: If steps failed, after all others ran; names them.
         """
         steps = list(steps)
         self.teacher.run()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from kd_det.commands.steps import Step
+from kd_det.commands.steps import Step, StepError
 from kd_det.files import write_atomically
 from kd_det.report.scalars import read_scalars
 
@@ -54,7 +54,7 @@ def run_all(steps: Sequence[Step], jobs: int) -> None:
     """Run steps side by side, each with its share of the cores.
 
     Raises:
-        RuntimeError: If steps failed, after all others ran; names them.
+        StepError: If steps failed, after all others ran; names them.
     """
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     failed = []
@@ -63,7 +63,7 @@ def run_all(steps: Sequence[Step], jobs: int) -> None:
         for step, future in [(step, pool.submit(step.run)) for step in steps]:
             try:
                 future.result()
-            except RuntimeError as error:
+            except StepError as error:
                 print(error, flush=True)
                 failed.append(step.name)
     except BaseException:  # Ctrl-C: what runs is stopped, what waits is not begun
@@ -74,4 +74,4 @@ def run_all(steps: Sequence[Step], jobs: int) -> None:
     finally:
         pool.shutdown()
     if failed:
-        raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")
+        raise StepError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")

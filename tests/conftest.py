@@ -38,6 +38,9 @@ def fresh_globals() -> Iterator[None]:
     from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
 
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            handler.close()
     MMLogger._instance_dict.clear()
     DefaultScope._instance_dict.clear()
 

@@ -26,6 +26,7 @@ def execute(args: argparse.Namespace) -> None:
 
     from kd_det import config_files
     from kd_det.pairing.compose import pair
+    from kd_det.pairing.dry_run import dry_run
 
     if args.work_dir is not None:
         common.check_work_dir(Path(args.work_dir))
@@ -69,7 +70,7 @@ def execute(args: argparse.Namespace) -> None:
         return
     training.prepare(cfg, args, check_data=others)
     with Console(stderr=True).status("Building all that a training builds"):
-        pairing.check()
+        dry_run(cfg)
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
 
 

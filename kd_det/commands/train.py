@@ -101,7 +101,7 @@ def prepare(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> R
     config_files.check_files(cfg, (*parts, *teacher))
 
     # A config that asks for float16 would stop on a CPU.
-    if args.amp or cfg.optim_wrapper.get("type") == "AmpOptimWrapper":
+    if args.amp or config_files.type_name(cfg.optim_wrapper) == "AmpOptimWrapper":
         _mix_precision(cfg.optim_wrapper)
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):

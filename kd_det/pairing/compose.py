@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from kd_det import config_files
 from kd_det.config_options import merge_options
 from kd_det.errors import UnsupportedTypeError
 from kd_det.pairing import PairingError, methods, report, text
@@ -141,6 +142,8 @@ def pair(
         merge_options(result, cfg_options)
         merge_options(plain, _pick_student_options(cfg_options))
         decisions.append(f"changed by cfg_options, whatever stands above: {', '.join(cfg_options)}")
+    for each in (result, plain):
+        config_files.drop_hooks_of_none(each)
     return Pairing(result, plain, method, *sides, decisions)
 
 

@@ -219,7 +219,7 @@ class _Fitting:
     # The student's start
 
     def fit_inheritance(self) -> None:
-        wanted = self.model.get("inherit")
+        wanted = self.model.get("init_student_from_teacher")
         if not wanted:
             return
         possible = []
@@ -234,7 +234,7 @@ class _Fitting:
             self.decisions.append(
                 f"{module}: the student starts from {number} of the teacher's tensors"
             )
-        self.model["inherit"] = possible
+        self.model["init_student_from_teacher"] = possible
 
 
 def common_levels(student: Sequence[Level], teacher: Sequence[Level]) -> list[tuple[Level, Level]]:

@@ -131,8 +131,7 @@ def _building(what: str) -> Iterator[None]:
 @contextmanager
 def _no_traces(name: str) -> Iterator[None]:
     """Restore RNG states and the instances that MMEngine keeps of a Runner in this process."""
-    kinds: list[type[ManagerMixin]] = [MMLogger, MessageHub, Visualizer, DefaultScope]
-    before = {kind: dict(kind._instance_dict) for kind in kinds}
+    before = {kind: dict(kind._instance_dict) for kind in _managers()}
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
@@ -144,6 +143,14 @@ def _no_traces(name: str) -> Iterator[None]:
             for logger in (x for key, x in MMLogger._instance_dict.items() if name in key):
                 for handler in list(logger.handlers):
                     handler.close()
-            for kind, instances in before.items():
+            for kind in _managers():
                 kind._instance_dict.clear()
-                kind._instance_dict.update(instances)
+                kind._instance_dict.update(before.get(kind, {}))
+
+
+def _managers() -> Iterator[type[ManagerMixin]]:
+    """What MMEngine keeps instances of by name; each class has its own."""
+    kinds: list[type[ManagerMixin]] = [MMLogger, MessageHub, Visualizer, DefaultScope]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        yield kind

@@ -80,7 +80,9 @@ def checked(monkeypatch) -> list[str]:
 
 
 def test_a_dry_run_checks_the_data_once(tool, arguments, tmp_path, capsys, checked):
-    tool("distill", *arguments("--method", "review_nd", "--dry-run", "--amp"))
+    # float16, which a CPU has not, becomes bfloat16 as in training.
+    mixed = "optim_wrapper.type=AmpOptimWrapper"
+    tool("distill", *arguments("--method", "review_nd", "--dry-run", "--amp"), mixed)
     assert checked == ["instances_train.json", "instances_val.json"]
     path = tmp_path / "work" / "config" / "distill.py"
     out = capsys.readouterr().out

@@ -13,6 +13,7 @@ import pytest
 from small import ROOT
 
 from kd_det.commands import demo, steps
+from kd_det.commands.steps import StepError
 
 # Notes its arguments; fails while there is a file `fail`.
 SCRIPT = """
@@ -108,7 +109,7 @@ def test_changed_input_runs_anew(step):
 def test_failure_shows_the_end(step, tmp_path):
     (tmp_path / "fail").write_text("")
     one = step()
-    with pytest.raises(RuntimeError, match="step 'one' failed with exit code 1") as caught:
+    with pytest.raises(StepError, match="step 'one' failed with exit code 1") as caught:
         one.run()
     shown = str(caught.value)
     assert "Error: no luck today" in shown and "detail 19" in shown and "detail 2\n" not in shown
@@ -125,7 +126,7 @@ def test_failure_shows_the_end(step, tmp_path):
 )
 def test_the_run_after_a_failure_resumes(step, tmp_path, first, then, resume, options):
     (tmp_path / "fail").write_text("")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(StepError):
         step("one", "--seed", first, resume=resume).run()
     (tmp_path / "fail").unlink()
     again = step("one", "--seed", then, resume=resume)
@@ -138,7 +139,7 @@ def test_folder_of_somebody_else_is_refused_and_stays(step):
     one = step()
     one.folder.mkdir()
     (one.folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(RuntimeError, match=r"holds files that this tool did not make.*--root"):
+    with pytest.raises(StepError, match=r"holds files that this tool did not make.*--root"):
         one.run()
     assert [p.name for p in one.folder.iterdir()] == ["thesis.txt"]
     (one.folder / "thesis.txt").unlink()

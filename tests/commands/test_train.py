@@ -175,8 +175,9 @@ def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, mo
     [
         (["--amp"], {}),
         ([], {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.loss_scale": "dynamic"}),
+        ([], {"optim_wrapper.type": "mmengine.optim.AmpOptimWrapper"}),
     ],
-    ids=["asked for", "in the config"],
+    ids=["asked for", "in the config", "by its path"],
 )
 def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch, arguments, options):
     """All parts of a step compute in it, and all losses are finite numbers."""

@@ -160,7 +160,7 @@ def test_a_detector_without_neck_is_recorded_at_its_backbone():
 
 def test_what_cannot_be_inherited_is_left_out_and_told():
     model, decisions = fit("robust", detector(FASTER, "student"), detector(CASCADE, "teacher"))
-    assert model["inherit"] == ["rpn_head"]
+    assert model["init_student_from_teacher"] == ["rpn_head"]
     assert "roi_head: nothing of the teacher's fits the student" in decisions
 
 
