@@ -119,8 +119,8 @@ class Teacher:
         """Fuse and compile the backbone and neck, if the options ask for it.
 
         Raises:
-            kd_det.algorithms.WiringError: If a recorder of the teacher reads inside of these.
-            RuntimeError: If fusing changes the output of the teacher.
+            kd_det.algorithms.WiringError: If a recorder of the teacher reads inside of these, or if
+                fusing changes the output of the teacher.
         """
         if self.speed.compile_teacher or self.speed.fuse_conv_bn:
             _check_recorders(recorders)
@@ -147,7 +147,7 @@ def fuse(model: Any) -> None:
         fuse_conv_bn(part)
     for old, new in zip(before, _run(model, images)):
         if not (new - old).abs().max() <= TOLERANCE * old.abs().max():
-            raise RuntimeError(
+            raise WiringError(
                 "speed.fuse_conv_bn: the teacher's batch norms do not follow its convolutions in "
                 "the order of their names, so that fusing changes its output; leave fuse_conv_bn "
                 "out"

@@ -10,9 +10,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
 from kd_det.optim import settings_of_student
+from kd_det.registry import type_name
 
 # Packages of the distillation, which a student alone must not need.
 DISTILLATION = ("kd_det", "mmrazor")
