@@ -1,9 +1,10 @@
-"""Training data whose random numbers depend on the seed and its place in training alone."""
+"""Training data whose RNG seeds depend on the run's seed and the place in training alone."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,24 +13,24 @@ from mmengine.dist import get_rank
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from kd_det.seeds import DATA, Seeds, numbers_of
+from kd_det.seeds import DATA, MODEL, Seeds, numbers_of
 
 
 class SeededIndex(int):
-    """Index of an item that knows where in training it is used; travels to workers."""
+    """Index of an item, with the place in training where it is used; travels to workers."""
 
     where: tuple[int, ...]
 
     @classmethod
     def at(cls, index: int, *where: int) -> SeededIndex:
-        """The index, used at a place that these numbers name."""
+        """Make an index that is used at the place ``where``."""
         located = cls(index)
         located.where = (DATA, *where)
         return located
 
 
 class SeededDataset:
-    """A dataset whose transforms draw the same numbers for an item wherever it is made.
+    """A dataset whose transforms draw the same random numbers for an item in any process.
 
     Reads and writes of attributes go to the dataset inside, for hooks that change its pipeline.
     """
@@ -91,7 +92,7 @@ class NumberedBatches:
 
 
 def seeded_loader(runner: Runner) -> DataLoader:
-    """The runner's training data, from its beginning, with random numbers of the runner's seed."""
+    """Load the runner's training data from its beginning, with RNG seeds of the runner's seed."""
     loader = runner.train_dataloader
     cfg = runner.cfg.get("train_dataloader")
     dataset: Any = SeededDataset(loader.dataset)
@@ -100,24 +101,36 @@ def seeded_loader(runner: Runner) -> DataLoader:
         cfg = copy.deepcopy(cfg)
         cfg["dataset"] = dataset
         loader = runner.build_dataloader(cfg, seed=runner.seed)
-    return DataLoader(
-        dataset,
+    return copy_loader(
+        loader,
+        dataset=dataset,
         batch_sampler=NumberedBatches(loader.batch_sampler, runner.seed),
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
-        # Starting workers would otherwise take a number from the training's.
+        # Starting workers would otherwise take a number from the training's RNG.
         generator=torch.Generator().manual_seed(runner.seed),
     )
 
 
+def copy_loader(loader: DataLoader, **options: Any) -> DataLoader:
+    """Make a loader with workers and collation of ``loader``, and ``options`` of its own."""
+    kept = ("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn",
+            "multiprocessing_context", "prefetch_factor")  # fmt: skip
+    return DataLoader(**{name: getattr(loader, name) for name in kept}, **options)
+
+
+@contextmanager
+def seeded_rng() -> Iterator[None]:
+    """Seed all generators by rank, and restore their states at the end."""
+    seeds = Seeds(MODEL, get_rank())
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices), numbers_of(seeds):
+        if devices:
+            torch.cuda.manual_seed(seeds.torch)
+        yield
+
+
 def endless(loader: DataLoader, start: int) -> Iterator[Any]:
-    """Batches for a loop that counts iterations, from the one of number ``start``.
+    """Yield batches for a loop that counts iterations, from number ``start`` on.
 
     MMEngine's loop first asks for as many batches as a resumed run had; those are empty, so that
     nothing is loaded for them.
