@@ -16,19 +16,19 @@ from kd_det.errors import InvalidInputError
 DISTILL_PREFIX = "distill."
 
 
-def unwrapped(runner: Runner) -> Any:
+def unwrap_model(runner: Runner) -> Any:
     """Return the runner's model, out of its wrapper for several processes."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def distillation_model(runner: Runner, who: str, names: Iterable[str] = ()) -> Any:
+def require_distillation(runner: Runner, who: str, names: Iterable[str] = ()) -> Any:
     """Return the runner's algorithm, out of its wrapper.
 
     Raises:
         ValueError: If it has no distiller with losses, or none of one of ``names``; ``who`` is
             the hook that asks.
     """
-    model = unwrapped(runner)
+    model = unwrap_model(runner)
     if not hasattr(getattr(model, "distiller", None), "distill_losses"):
         raise InvalidInputError(
             f"{who} needs a distillation model, an MMRazor algorithm with a distiller; found "

@@ -27,7 +27,7 @@ def digest(*values: Any) -> str:
     return _sha256([_describe(value, {}) for value in values])
 
 
-def dataset_digest(dataset: Any) -> str:
+def digest_dataset(dataset: Any) -> str:
     """Compute the digest of a dataset: annotations, paths, filters, pipeline."""
     if hasattr(dataset, "full_init"):  # MMEngine's may read their annotations later
         dataset.full_init()

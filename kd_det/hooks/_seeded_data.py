@@ -12,6 +12,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
+from wrapt import ObjectProxy
 
 from kd_det.seeds import DATA, MODEL, Seeds, numbers_of
 
@@ -29,37 +30,23 @@ class SeededIndex(int):
         return located
 
 
-class SeededDataset:
+class SeededDataset(ObjectProxy):
     """A dataset whose transforms draw the same random numbers for an item in any process.
 
-    Reads and writes of attributes go to the dataset inside, for hooks that change its pipeline.
+    Everything else goes to the dataset inside, as from hooks that change its pipeline.
     """
-
-    def __init__(self, dataset: Any) -> None:
-        object.__setattr__(self, "inner", dataset)
 
     def __getitem__(self, index: int) -> Any:
         if not isinstance(index, SeededIndex):
-            return self.inner[index]
+            return self.__wrapped__[index]
         with numbers_of(Seeds(*index.where)):
-            return self.inner[int(index)]
+            return self.__wrapped__[int(index)]
 
-    def __len__(self) -> int:
-        return len(self.inner)
+    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple]:  # on the way to a worker
+        return SeededDataset, (self.__wrapped__,)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # asked for while it is unpickled in a worker
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.inner, name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"inner": self.inner}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        object.__setattr__(self, "inner", state["inner"])
+    def __deepcopy__(self, memo: dict) -> SeededDataset:
+        return SeededDataset(copy.deepcopy(self.__wrapped__, memo))
 
 
 class NumberedBatches:

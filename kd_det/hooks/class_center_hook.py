@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from kd_det.centers import ClassCenters, ClassCentersError
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrapped
+from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrap_model
 from kd_det.hooks.prepass import DATA_KEYS, PrePass, teacher_keys
 from kd_det.registry import HOOKS
 
@@ -81,7 +81,7 @@ class ClassCenterHook(Hook):
         """Set centers in all losses that ask for them, from a file or by a pre-pass."""
         prepass = PrePass(runner, self.rois, self.max_images)
         require_alone(runner, self)
-        check_teacher_classes(runner, unwrapped(runner))
+        check_teacher_classes(runner, unwrap_model(runner))
         # What is found may differ between ranks, and a pre-pass needs all of them.
         if all(all_gather_object(self._checkpoint_fits(runner, prepass))):
             runner.logger.info("Class centers are those of the checkpoint")

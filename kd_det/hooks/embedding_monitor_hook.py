@@ -12,7 +12,7 @@ from mmrazor.models.task_modules import ModuleInputsRecorder, ModuleOutputsRecor
 from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import distillation_model, require_alone
+from kd_det.hooks._distillation import require_alone, require_distillation
 from kd_det.registry import HOOKS
 
 ARGUMENTS = {"s_emb", "t_emb"}
@@ -58,7 +58,7 @@ class EmbeddingMonitorHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Find the losses that are given embeddings."""
         require_alone(runner, self)
-        self._distiller = distillation_model(runner, "EmbeddingMonitorHook").distiller
+        self._distiller = require_distillation(runner, "EmbeddingMonitorHook").distiller
         mappings = self._distiller.loss_forward_mappings
         self._names = [name for name in mappings if mappings[name].keys() >= ARGUMENTS]
         if not self._names:
@@ -67,9 +67,7 @@ class EmbeddingMonitorHook(Hook):
                 f"t_emb, such as kd_det.NDLoss; this model has {sorted(mappings)}; remove the hook"
             )
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Put hooks on the losses in the iterations that are looked at."""
         self._remove()
         if self.every_n_train_iters(runner, self.interval):
@@ -79,11 +77,7 @@ class EmbeddingMonitorHook(Hook):
                 self._handles.append(loss.register_forward_hook(look, with_kwargs=True))
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | tuple | list | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Log what was found."""
         self._remove()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError, UnsupportedTypeError, UserError
 from kd_det.files import write_atomically
-from kd_det.hooks._distillation import require_alone, unwrapped
+from kd_det.hooks._distillation import require_alone, unwrap_model
 from kd_det.hooks._loss_transforms import Stage, transform_losses
 from kd_det.registry import HOOKS
 
@@ -70,7 +70,7 @@ class FiniteLossHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the losses that the model returns, and guard the optimizer's steps."""
         require_alone(runner, self)
-        model = unwrapped(runner)
+        model = unwrap_model(runner)
         optimizers = [wrapper.optimizer for wrapper in _wrappers(runner)]
         can_skip = all(hasattr(each, "register_step_pre_hook") for each in optimizers)
         if self.policy == "skip" and not can_skip:
@@ -101,18 +101,12 @@ class FiniteLossHook(Hook):
         if can_skip:
             self._handles += [each.register_step_pre_hook(guard) for each in optimizers]
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the batch for a report."""
         self._batch = data_batch
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | tuple | list | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Report a step that was left out, and stop where the policy says so."""
         # Otherwise gradients are accumulated, for the step of a later iteration.
@@ -139,7 +133,7 @@ class FiniteLossHook(Hook):
 
     def _report(self, runner: Runner, bad: _Iteration) -> None:
         """Log or raise; all ranks come here in the same iteration."""
-        model = unwrapped(runner)
+        model = unwrap_model(runner)
         text = _explain(model, bad)
         name = f"nonfinite_iter_{bad.number}_rank_{get_rank()}.safetensors"
         text += f"; {_save_batch(Path(runner.work_dir) / name, bad.batch, text)}"

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._balance import GradientBalance
-from kd_det.hooks._distillation import distillation_model, require_alone, scale_losses
+from kd_det.hooks._distillation import require_alone, require_distillation, scale_losses
 from kd_det.hooks._gradient_norms import GradientNorms
 from kd_det.hooks._loss_transforms import Handle, Stage, transform_losses
 from kd_det.registry import HOOKS
@@ -84,7 +84,7 @@ class LossBalanceHook(Hook):
         """Find losses and features in the model."""
         require_alone(runner, self)
         shares = self.share
-        model = distillation_model(
+        model = require_distillation(
             runner, "LossBalanceHook", shares if isinstance(shares, Mapping) else ()
         )
         if not isinstance(shares, Mapping):
@@ -115,18 +115,12 @@ class LossBalanceHook(Hook):
         self.balance, self._norms = balance, norms
         self._scalars = _scalars(balance)
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Record in the iterations that are measured."""
         self._norms.recording = runner.iter < FIRST_ITERATIONS or runner.iter % self.interval == 0
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | tuple | list | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Log scales and shares."""
         runner.message_hub.update_scalars(self._scalars)

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import distillation_model, scale_losses
+from kd_det.hooks._distillation import require_distillation, scale_losses
 from kd_det.hooks._loss_transforms import Handle, Stage, transform_losses
 from kd_det.hooks.schedule import WeightSchedule
 from kd_det.registry import HOOKS
@@ -59,7 +59,7 @@ class LossWeightHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the losses, and let the model's losses be multiplied."""
-        model = distillation_model(runner, "LossWeightHook", self.schedules)
+        model = require_distillation(runner, "LossWeightHook", self.schedules)
         for hook in runner.hooks:
             if isinstance(hook, LossWeightHook) and hook is not self:
                 twice = sorted(self.schedules.keys() & hook.schedules)
@@ -68,9 +68,7 @@ class LossWeightHook(Hook):
         self._remove()
         self._handle = transform_losses(model, Stage.WEIGHT, self._weigh)
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Set the factors of this iteration, and log them."""
         batches = len(runner.train_dataloader)
         # Not batch_idx, which begins anew where a run is resumed within an epoch.

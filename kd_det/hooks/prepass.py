@@ -17,8 +17,8 @@ from kd_det.algorithms import embeddings
 from kd_det.algorithms.checkpoint import weights_sha256
 from kd_det.centers import ClassCenters, ClassCentersError, class_names_text
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import teacher_preprocessor, unwrapped
-from kd_det.hooks._origin import dataset_digest, digest
+from kd_det.hooks._distillation import teacher_preprocessor, unwrap_model
+from kd_det.hooks._origin import digest, digest_dataset
 from kd_det.hooks._seeded_data import SeededDataset, SeededIndex, copy_loader, seeded_rng
 from kd_det.progress import progress
 from kd_det.version import __version__
@@ -47,7 +47,7 @@ class PrePass:
         self.runner = runner
         self.rois = rois
         self.max_images = max_images
-        self.model: Any = unwrapped(runner)
+        self.model: Any = unwrap_model(runner)
         if not hasattr(self.model, "teacher") or not hasattr(self.model, "distiller"):
             raise InvalidInputError(
                 "ClassCenterHook needs a distillation model with a teacher and a distiller, "
@@ -99,7 +99,7 @@ class PrePass:
             "class_names": class_names_text(self.class_names),
             "input_sha256": digest(teacher_preprocessor(self.model), rules),
             "dataset": f"{type(dataset).__name__}, {number} of {len(dataset)} images",
-            "dataset_sha256": dataset_digest(dataset),
+            "dataset_sha256": digest_dataset(dataset),
         }
         described = embeddings.describe_embeddings(self.model, self.rois)
         return {source: {**common, "embedding": text} for source, text in described.items()}

@@ -20,9 +20,9 @@ from kd_det.hooks._distillation import (
     check_teacher_classes,
     require_alone,
     teacher_preprocessor,
-    unwrapped,
+    unwrap_model,
 )
-from kd_det.hooks._origin import dataset_digest, digest
+from kd_det.hooks._origin import digest, digest_dataset
 from kd_det.hooks._seeded_data import copy_loader, seeded_rng
 from kd_det.progress import progress
 from kd_det.registry import HOOKS
@@ -68,7 +68,7 @@ class TeacherAccuracyHook(Hook):
         """Evaluate the teacher or find its metrics, report them, and compare with the floor."""
         if runner.iter > 0:
             return
-        model = unwrapped(runner)
+        model = unwrap_model(runner)
         if not hasattr(model, "teacher"):
             raise InvalidInputError(
                 "TeacherAccuracyHook needs a distillation model with a teacher, found "
@@ -140,7 +140,7 @@ def _origin(runner: Runner, model: Any) -> dict[str, Any]:
     return {
         "teacher_sha256": weights_sha256(teacher),
         "input_sha256": digest(teacher_preprocessor(model), getattr(teacher, "test_cfg", None)),
-        "dataset_sha256": dataset_digest(dataset),
+        "dataset_sha256": digest_dataset(dataset),
         "evaluator_sha256": digest(loop.evaluator.metrics),
         "images": len(dataset),
     }
