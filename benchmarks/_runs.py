@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from _trainings import checkpoint, final, training, write_config
+from _trainings import checkpoint, final, run_all, training, write_config
 from mmengine.config import Config
 
-from kd_det.commands.steps import Step, run_all
+from kd_det.commands.steps import Step
 from kd_det.datasets.coco import read_annotations
 from kd_det.recipes import load_named
 
@@ -105,7 +105,7 @@ class Study:
         """Run students side by side, each with its share of the cores, after what they use.
 
         Raises:
-            RuntimeError: If steps failed, after all others ran; names them.
+            StepError: If steps failed, after all others ran; names them.
         """
         steps = list(steps)
         self.teacher.run()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmengine.config import Config
 
-from kd_det.commands.steps import Step
+from kd_det.commands.steps import Step, StepError
 from kd_det.files import write_atomically
 from kd_det.report.scalars import read_scalars
 
@@ -45,3 +48,30 @@ def final(step: Step, metric: str) -> float:
     if not found:
         raise RuntimeError(f"no evaluation was logged in {step.folder}")
     return found[max(found)]
+
+
+def run_all(steps: Sequence[Step], jobs: int) -> None:
+    """Run steps side by side, each with its share of the cores.
+
+    Raises:
+        StepError: If steps failed, after all others ran; names them.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    failed = []
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for step, future in [(step, pool.submit(step.run)) for step in steps]:
+            try:
+                future.result()
+            except StepError as error:
+                print(error, flush=True)
+                failed.append(step.name)
+    except BaseException:  # Ctrl-C: what runs is stopped, what waits is not begun
+        pool.shutdown(wait=False, cancel_futures=True)
+        for step in steps:
+            step.stop()
+        raise
+    finally:
+        pool.shutdown()
+    if failed:
+        raise StepError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")

@@ -66,14 +66,14 @@ def student(study: Study, method: str, seed: int, inherit: bool) -> Step:
     if (
         not inherit
         or method == "plain"
-        or adapted(method, study.data, seed, 1).model.get("inherit")
+        or adapted(method, study.data, seed, 1).model.get("init_student_from_teacher")
     ):
         return study.student(method, seed)
     return study.student(method, seed, change=start_from_heads, name=f"{method}_inherit")
 
 
 def start_from_heads(cfg: Config) -> None:
-    cfg.model.inherit = ["rpn_head", "roi_head"]
+    cfg.model.init_student_from_teacher = ["rpn_head", "roi_head"]
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

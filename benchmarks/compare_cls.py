@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from _tables import method_table, provenance
-from _trainings import checkpoint, final, training
+from _trainings import checkpoint, final, run_all, training
 from mmengine.config import Config
 
 from kd_det.commands import common
-from kd_det.commands.steps import Step, run_all
+from kd_det.commands.steps import Step
 from kd_det.files import write_atomically
 from kd_det.recipes import load_named
 

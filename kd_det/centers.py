@@ -238,7 +238,7 @@ def _read_safetensors(path: Path) -> tuple[Tensor, Tensor, dict[str, str]]:
 
 def _read_json(path: Path) -> tuple[Tensor, Tensor, dict[str, str]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_bytes())  # in any encoding of Unicode
         means = torch.tensor([rows[str(i)] for i in range(len(rows))], dtype=torch.float32)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ClassCentersError(

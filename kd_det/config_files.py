@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
@@ -15,7 +13,9 @@ from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
 from kd_det import caches, recipes
+from kd_det.datasets import dataset_config
 from kd_det.errors import InvalidInputError
+from kd_det.registry import type_name
 
 caches.install()
 
@@ -42,33 +42,19 @@ def package_config(name: str) -> Path:
     """The file of a package's config, named like ``mmdet::path/name.py``.
 
     Raises:
-        FileNotFoundError: If there is none; tells which are called alike.
+        FileNotFoundError: If there is none; names similar ones.
     """
     try:
         return Path(Config._get_cfg_path(name, "")[0])
     except (AssertionError, ValueError, ImportError) as error:  # MMEngine's, of wrong names
-        raise FileNotFoundError(f"there is no config {name}: {error}") from error
+        raise FileNotFoundError(f"unknown config {name}: {error}") from error
     except FileNotFoundError as error:
         package, _, inside = name.partition("::")
         folder = Path(get_installed_path(MODULE2PACKAGE[package]), ".mim", "configs")
         there = [file.relative_to(folder).as_posix() for file in folder.glob("**/*.py")]
         alike = ", ".join(f"{package}::{each}" for each in get_close_matches(inside, there))
-        found = f"called alike: {alike}" if alike else f"those that there are lie in {folder}"
-        raise FileNotFoundError(f"there is no config {name}; {found}") from error
-
-
-def type_name(cfg: Any) -> str:
-    """Name of the class that a part of a config is for, without scope and module.
-
-    ``type`` may be a name, a path as ``'mmengine.optim.LinearLR'``, as which configs in the new
-    style are read, or the class itself.
-
-    Args:
-        cfg: A dict with a ``type``, or the type.
-    """
-    kind = cfg.get("type") if isinstance(cfg, dict) else cfg
-    name = getattr(kind, "__name__", None) or str(kind)
-    return name.replace("::", ".").rpartition(".")[2]
+        found = f"similar names: {alike}" if alike else f"available configs lie in {folder}"
+        raise FileNotFoundError(f"unknown config {name}; {found}") from error
 
 
 def is_distillation(cfg: Config) -> bool:
@@ -87,7 +73,7 @@ def model_config(cfg: Config, part: str) -> ConfigDict:
 
 
 def drop_hooks_of_none(cfg: Config) -> None:
-    """Take out of ``default_hooks`` what is None there: the hook of a base that is not wanted.
+    """Remove the entries of ``default_hooks`` that are None: hooks of a base that are not wanted.
 
     MMEngine's Runner does that for its own hooks alone.
     """
@@ -114,26 +100,27 @@ def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
         FileNotFoundError: Names what is missing, where, and what to do.
         kd_det.datasets.coco.DataError: If an annotation file or an image is not valid.
     """
+    from kd_det.datasets.loader_check import LoaderCheck
+
     if "teacher" in parts:
-        require(cfg.model.get("teacher_ckpt"), "the teacher's checkpoint", TEACHER_REMEDY)
+        remedy = "train the teacher first, or set model.teacher_ckpt to its file or URL"
+        require(cfg.model.get("teacher_ckpt"), "the teacher's checkpoint", remedy)
+    check = LoaderCheck()
     for part in parts:
-        loader = cfg.get(f"{part}_dataloader")
-        if loader is not None:
-            for dataset in datasets(loader.dataset):
-                _check_dataset(dataset, part)
-        evaluator = cfg.get(f"{part}_evaluator")
+        loader, evaluator = cfg.get(f"{part}_dataloader"), cfg.get(f"{part}_evaluator")
+        for dataset in dataset_config.unwrap(loader.dataset) if loader else ():
+            _require_data(dataset, part)
         if isinstance(evaluator, dict) and evaluator.get("ann_file"):
             remedy = f"set {part}_evaluator.ann_file as in {part}_dataloader"
             require(evaluator["ann_file"], f"the {part} evaluator's annotation file", remedy)
+        if loader:
+            check.check(cfg, part)
+    for remark in check.remarks:
+        print_log(remark, logger="current", level=logging.WARNING)
 
 
-TEACHER_REMEDY = "train the teacher first, or set model.teacher_ckpt to its file or URL"
-
-
-def _check_dataset(dataset: ConfigDict, part: str) -> None:
-    from kd_det.datasets.checks import is_local
-
-    if not is_local(dataset):
+def _require_data(dataset: ConfigDict, part: str) -> None:
+    if not dataset_config.is_local(dataset):
         return
     root = Path(dataset.get("data_root") or "")
     remedy = f"put the dataset there, or set {part}_dataloader.dataset.data_root"
@@ -145,13 +132,10 @@ def _check_dataset(dataset: ConfigDict, part: str) -> None:
     elif dataset.get("data_root"):
         # What mmpretrain looks for, if it may not download it.
         unpacked = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
-        folder = unpacked.get(str(dataset.get("type")).split(".")[-1], "")
-        require(root / folder, f"the {part} data", remedy)
+        require(root / unpacked.get(type_name(dataset), ""), f"the {part} data", remedy)
     for prefix in (dataset.get("data_prefix") or {}).values():
         if isinstance(prefix, str) and prefix:
             require(root / prefix, f"the {part} image folder", remedy)
-    if str(dataset.get("ann_file")).endswith(".json"):
-        _check_annotations(dataset, part)
 
 
 def _check_start(path: Path, part: str) -> None:
@@ -164,39 +148,6 @@ def _check_start(path: Path, part: str) -> None:
             f"the {part} annotation file {path}: expected JSON in COCO format, found "
             f"{repr(raw.lstrip()[:20]) if raw.strip() else 'nothing'}"
         )
-
-
-def _check_annotations(dataset: ConfigDict, part: str) -> None:
-    """Check ids, images and labels of a COCO dataset; others are left to mmdet."""
-    from kd_det.datasets import checks
-    from kd_det.datasets.coco import DataError
-    from kd_det.datasets.coco_check import check_annotations
-
-    path = checks.annotation_file(dataset)
-    if path is None:
-        return
-    found = check_annotations(
-        path, [checks.image_folder(dataset)], evaluated=part != "train", labelled=part != "test"
-    )
-    if found.describe_repairs(only_required=True):
-        raise DataError(
-            f"{path} is not as mmdet needs it: {found.describe_repairs(only_required=True)}; "
-            "tools/distill.py writes a repaired copy into config/ of its work directory"
-        )
-    for warning in found.warnings:
-        print_log(warning, logger="current", level=logging.WARNING)
-    checks.check_dataset(
-        dataset, found, checks.named_classes(dataset) or checks.type_classes(dataset)
-    )
-
-
-def datasets(dataset: Any) -> Iterator[Any]:
-    """The datasets inside wrappers (repeated, concatenated, class-balanced)."""
-    inner = dataset.get("dataset") or dataset.get("datasets")
-    if inner is None:
-        yield dataset
-    for each in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
-        yield from datasets(each)
 
 
 def require(path: str | Path | None, what: str, remedy: str) -> None:

@@ -55,7 +55,7 @@ def _check(cfg: Config, key: str) -> None:
             if numbers:
                 there = ".".join(names[: numbers[0]])
                 raise InvalidInputError(
-                    f"{key}: there is no list {there} in the config; set it as a whole: "
+                    f"{key}: the config has no list {there}; set it as a whole: "
                     f"{there}=[dict(type=...)]"
                 )
             return

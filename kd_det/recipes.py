@@ -66,7 +66,7 @@ def methods_of(pair: Path) -> list[str]:
 
 
 def run_name(path: str | Path, cfg: Config) -> str:
-    """What a run of the config is called: the file's name, for a pair with the method."""
+    """The name of the config's runs: the file's name, for a pair with the method."""
     name, method = Path(path).stem, cfg.get("method")
     fixed = not isinstance(method, str) or name == method or name.endswith(f"_{method}")
     return name if fixed else f"{name}_{method}"
@@ -103,7 +103,7 @@ def load_named(path: Path) -> Config:
 
 
 def moved_to(path: Path) -> str | None:
-    """What a recipe of former versions, of one pair and one method, is called now."""
+    """The new name of a recipe of former versions, of one pair and one method."""
     try:
         pair, method = locate(path)
     except FileNotFoundError:

@@ -7,6 +7,8 @@ which work without MMEngine, are registered by :mod:`kd_det.registered`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -41,3 +43,17 @@ TASK_UTILS = Registry(
 DATASETS = Registry(
     "dataset", parent=MMENGINE_DATASETS, scope="kd_det", locations=["kd_det.datasets"]
 )
+
+
+def type_name(cfg: Any) -> str:
+    """Name of the class that a part of a config is for, without scope and module.
+
+    ``type`` may be a name, a path as ``'mmengine.optim.LinearLR'``, as which configs in the new
+    style are read, or the class itself.
+
+    Args:
+        cfg: A dict with a ``type``, or the type.
+    """
+    kind = cfg.get("type") if isinstance(cfg, dict) else cfg
+    name = getattr(kind, "__name__", None) or str(kind)
+    return name.replace("::", ".").rpartition(".")[2]

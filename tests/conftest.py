@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,9 @@ def fresh_globals() -> Iterator[None]:
     from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
 
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            handler.close()
     MMLogger._instance_dict.clear()
     DefaultScope._instance_dict.clear()
 
@@ -69,6 +73,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "digits-coco"
     make_digits_coco(root, image_size=64, train_images=24, val_images=8)
     return root
+
+
+@pytest.fixture
+def folder(digits: Path, tmp_path: Path) -> Path:
+    """A copy of the digits-coco set, to be spoilt."""
+    return Path(shutil.copytree(digits, tmp_path / "data"))
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -83,3 +85,12 @@ def train_runs(data: Path, root: Path) -> dict[str, Path]:
             cfg.custom_hooks[1].interval = 1
         runner(cfg).train()
     return folders
+
+
+def edit_annotations(folder: Path, edit: Callable[[dict[str, Any]], object], *splits: str) -> None:
+    """Change annotation files of a digits-coco set; both if no split is named."""
+    for split in splits or ("train", "val"):
+        path = folder / "annotations" / f"instances_{split}.json"
+        data = json.loads(path.read_text())
+        edit(data)
+        path.write_text(json.dumps(data))

@@ -433,6 +433,8 @@ def test_json_is_read_by_class_index(tmp_path):
     straight = ClassCenters.load(json_file(tmp_path, json.dumps(rows)), num_classes=11, embed_dim=2)
     assert straight.means.tolist() == [[i + 0.5, -i] for i in range(11)]
     assert straight.counts.tolist() == [1] * 11
+    with_mark = json_file(tmp_path, f"\ufeff{json.dumps(rows)}")  # as Notepad saves it
+    assert_equal(ClassCenters.load(with_mark), straight)
     mixed = dict(random.Random(0).sample(list(rows.items()), 11))
     assert list(mixed) != list(rows)
     assert_equal(ClassCenters.load(json_file(tmp_path, json.dumps(mixed))), straight)

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from small import runner
 from small_cls import CLS, build_classifier
 
+from kd_det.algorithms import WiringError
 from kd_det.centers import ClassCenters
 from kd_det.recipes import load_named
 
@@ -81,6 +82,5 @@ def test_an_embedding_may_be_a_level_of_a_pyramid(tmp_path):
 def test_labels_out_of_a_pyramid_are_refused(tmp_path):
     mapping = "model.distiller.loss_forward_mappings.loss_nd.labels"
     level = dict(recorder="stages", from_student=True, data_idx=0)
-    run = run_of("review_nd", tmp_path, **{mapping: level})
-    with pytest.raises(ValueError, match=r"'labels' to come from a ModuleInputs.*PyramidRecorder"):
-        run.train()
+    with pytest.raises(WiringError, match=r"labels from student backbone\[0\]"):
+        run_of("review_nd", tmp_path, **{mapping: level})

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mmengine.config import Config
-from small import digits_config
+from small import digits_config, edit_annotations
 
 from kd_det.config_files import check_files
 from kd_det.datasets.coco import DataError
 from kd_det.errors import InvalidInputError
 
-Data = dict[str, Any]
-
-
-@pytest.fixture
-def folder(digits: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(digits, tmp_path / "data"))
+TRAIN = "annotations/instances_train.json"
 
 
 @pytest.fixture
 def cfg(folder: Path, tmp_path: Path) -> Config:
     return digits_config("plain", folder, tmp_path / "work")
-
-
-def annotations(folder: Path, split: str = "train") -> Path:
-    return folder / "annotations" / f"instances_{split}.json"
-
-
-def change(path: Path, edit: Callable[[Data], object]) -> None:
-    data = json.loads(path.read_text())
-    edit(data)
-    path.write_text(json.dumps(data))
 
 
 def test_what_is_valid_passes(cfg):
@@ -59,7 +41,7 @@ def test_what_is_valid_passes(cfg):
     ],
 )
 def test_annotations_are_checked(cfg, folder, split, edit, message):
-    change(annotations(folder, split), edit)
+    edit_annotations(folder, edit, split)
     with pytest.raises(DataError, match=message) as caught:
         check_files(cfg, ("train", "val"))
     assert f"instances_{split}.json" in str(caught.value)
@@ -75,12 +57,12 @@ def test_an_image_of_no_bytes_is_named(cfg, folder):
 
 def test_what_mmdet_does_not_need_may_be_missing(cfg, folder):
     """Crowd flags in training: mmdet takes none for 0."""
-    change(annotations(folder), lambda d: [a.pop("iscrowd") for a in d["annotations"]])
+    edit_annotations(folder, lambda d: [a.pop("iscrowd") for a in d["annotations"]], "train")
     check_files(cfg, ("train",))
 
 
 def test_a_test_set_needs_no_annotations(cfg, folder):
-    change(annotations(folder, "val"), lambda d: d.pop("annotations"))
+    edit_annotations(folder, lambda d: d.pop("annotations"), "val")
     check_files(cfg, ("test",))
     with pytest.raises(DataError, match="found no annotations"):
         check_files(cfg, ("val",))
@@ -88,7 +70,7 @@ def test_a_test_set_needs_no_annotations(cfg, folder):
 
 def test_each_piece_of_joined_data_is_checked(cfg, folder, tmp_path):
     other = Path(shutil.copytree(folder, tmp_path / "other"))
-    change(annotations(other), lambda d: d["categories"].reverse())
+    edit_annotations(other, lambda d: d["categories"].reverse(), "train")
     one = cfg.train_dataloader.dataset
     two = {**one, "data_root": str(other)}
     cfg.train_dataloader.dataset = dict(
@@ -99,7 +81,7 @@ def test_each_piece_of_joined_data_is_checked(cfg, folder, tmp_path):
 
 
 def test_a_byte_order_mark_is_told(cfg, folder):
-    path = annotations(folder)
+    path = folder / TRAIN
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     with pytest.raises(DataError, match="is not as mmdet needs it: a byte order mark"):
         check_files(cfg, ("train",))
@@ -107,10 +89,10 @@ def test_a_byte_order_mark_is_told(cfg, folder):
 
 @pytest.mark.parametrize("kind", ["Objects365V1Dataset", "NobodysDataset"])
 def test_datasets_that_read_files_in_another_way_are_left_to_mmdet(cfg, folder, kind):
-    change(annotations(folder), lambda d: d["categories"].reverse())
+    edit_annotations(folder, lambda d: d["categories"].reverse(), "train")
     cfg.train_dataloader.dataset.type = kind
     check_files(cfg, ("train",))
-    annotations(folder).write_text("<html>")
+    (folder / TRAIN).write_text("<html>")
     with pytest.raises(InvalidInputError, match=r"expected JSON in COCO format, found b'<html>'"):
         check_files(cfg, ("train",))
 
@@ -127,6 +109,6 @@ def test_types_may_be_classes(cfg, folder):
     from mmdet.datasets import CocoDataset
 
     cfg.train_dataloader.dataset.type = CocoDataset
-    change(annotations(folder), lambda d: d["categories"].reverse())
+    edit_annotations(folder, lambda d: d["categories"].reverse(), "train")
     with pytest.raises(DataError, match="order of the file"):
         check_files(cfg, ("train",))

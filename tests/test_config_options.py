@@ -56,8 +56,8 @@ def test_parts_of_a_list_stay_a_list(cfg):
     [
         ("pipeline.2.type", "pipeline.2.type: pipeline is a list of 2; expected an index below"),
         ("pipeline.type", "pipeline is a list of 2; expected an index below that, found 'type'"),
-        ("custom_hooks.0.type", "there is no list custom_hooks in the config; set it as a whole"),
-        ("train_cfg.dynamic.0.a", "no list train_cfg.dynamic in the config; set it as a whole"),
+        ("custom_hooks.0.type", "the config has no list custom_hooks; set it as a whole"),
+        ("train_cfg.dynamic.0.a", "no list train_cfg.dynamic; set it as a whole"),
         ("train_cfg.max_epochs.x", "train_cfg.max_epochs is 3, which has no 'x'"),
         ("trian_cfg.max_epochs", "a config has no 'trian_cfg'; expected one of train_cfg"),
         ("model.student.x", "model has no 'student'; expected one of backbone, "),

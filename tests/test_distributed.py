@@ -132,7 +132,7 @@ def test_the_first_process_exports_the_student(work_dir):
     assert weights and all(
         torch.equal(value, saved[f"architecture.{name}"]) for name, value in weights.items()
     )
-    assert not list(work_dir.glob(".student*"))
+    assert not list(work_dir.glob(".student*.new-*"))
 
 
 def test_processes_end_with_the_same_parameters(reports):

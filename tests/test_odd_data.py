@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from small import IMAGE_SIZE, digits_config, runner
+from small import IMAGE_SIZE, digits_config, edit_annotations, runner
 
 from kd_det.datasets.coco import DataError
 from kd_det.pairing.data import read_data
@@ -24,18 +22,6 @@ Data = dict[str, Any]
 @pytest.fixture(scope="module")
 def stock() -> Data:
     return read_config("mmdet::_base_/datasets/coco_detection.py")
-
-
-@pytest.fixture
-def folder(digits: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(digits, tmp_path / "data"))
-
-
-def change(folder: Path, edit: Callable[[Data], None], split: str = "train") -> None:
-    path = folder / "annotations" / f"instances_{split}.json"
-    data = json.loads(path.read_text())
-    edit(data)
-    path.write_text(json.dumps(data))
 
 
 @pytest.fixture
@@ -147,13 +133,13 @@ def unlike_coco(data: Data) -> None:
     ],
 )
 def test_handled(folder, train, edit):
-    change(folder, edit)
+    edit_annotations(folder, edit, "train")
     for name, values in train(folder).items():
         assert np.isfinite(values).all() and (values > 0).any(), name
 
 
 def test_a_class_that_never_occurs_is_logged(folder, train, caplog):
-    change(folder, without_class_3)
+    edit_annotations(folder, without_class_3, "train")
     train(folder, log=caplog)
     warnings = [r.getMessage() for r in caplog.records if "were never seen" in r.getMessage()]
     assert len(warnings) == 1 and "3" in warnings[0]
@@ -167,7 +153,7 @@ def test_grey_images_are_read_as_others(folder, train):
 
 
 def test_without_any_object_there_is_background_alone(folder, train, caplog):
-    change(folder, lambda data: data["annotations"].clear())
+    edit_annotations(folder, lambda data: data["annotations"].clear(), "train")
     with pytest.raises(DataError, match="has no object of any class"):
         train(folder)  # mmdet's filter leaves no image
     losses = train(folder, log=caplog, filter_cfg=None)

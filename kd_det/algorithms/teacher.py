@@ -122,8 +122,8 @@ class Teacher:
             recorders: Those of the teacher.
 
         Raises:
-            kd_det.algorithms.WiringError: If a recorder reads inside of what is changed.
-            RuntimeError: If a fused teacher does not compute what it computed before.
+            kd_det.algorithms.WiringError: If a recorder reads inside of what is changed, or if a
+                fused teacher does not compute what it computed before.
         """
         if self.speed.compile_teacher or self.speed.fuse_conv_bn:
             _check_recorders(recorders)
@@ -150,7 +150,7 @@ def fuse(model: Any) -> None:
         fuse_conv_bn(part)
     for old, new in zip(before, _run(model, images)):
         if not (new - old).abs().max() <= TOLERANCE * old.abs().max():
-            raise RuntimeError(
+            raise WiringError(
                 "speed.fuse_conv_bn: the teacher's batch norms do not follow its convolutions in "
                 "the order of their names, so that fusing changes its output; leave fuse_conv_bn "
                 "out"

@@ -10,11 +10,12 @@ from kd_det.errors import InvalidInputError
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = common.parser(
+    parser = common.make_parser(
         prog,
         "Gather the teacher's class centers over the training data of a distillation config.",
         "%(prog)s configs/digits/review_nd_kd.py --out centers.safetensors",
     )
+    common.add_config_options(parser)
     parser.add_argument("--out", help="file to write (default: in the work directory)")
     parser.add_argument("--max-images", type=int, help="use that many images (default: all)")
     parser.add_argument(

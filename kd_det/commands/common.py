@@ -1,4 +1,4 @@
-"""What the command lines share: options, early checks, errors in one sentence."""
+"""Shared by the command lines: options, early checks, errors in one sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 DEBUG_VARIABLE = "KD_DET_DEBUG"
-# What becomes of a command that is stopped by Ctrl-C.
+# How to go on after Ctrl-C.
 STARTS_OVER = "the same command starts over"
 GOES_ON = "the same command goes on where it was"
 GOES_ON_WITH_RESUME = (
@@ -31,42 +31,45 @@ SCRIPTS = {
 }
 
 
-def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with the options that every command on a config has."""
-    result = bare_parser(prog, description, example)
-    result.add_argument("config", help="config file, or a config of a package (mmdet::...)")
-    result.add_argument(
-        "--method",
-        help="method by which a pair's config teaches, such as kd_nd (default: the config's own)",
-    )
-    result.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="how several processes were started (see tools/dist_train.sh)",
-    )
-    # torchrun of old passes it; new versions set LOCAL_RANK by themselves.
-    result.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    return result
-
-
-def bare_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with the options of a command that makes a config or reads one.
+def make_parser(prog: str, description: str | None, example: str) -> argparse.ArgumentParser:
+    """A parser whose help ends with an example.
 
     Args:
         prog: The words that call it.
         description: What it does.
         example: Commands; ``%(prog)s`` stands for ``prog``.
     """
-    result = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog=prog,
         description=description,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_cfg_options(result, "override entries of the config: model.teacher_ckpt=t.pth a.b='[1, 2]'")
-    result.add_argument("--work-dir", help="where logs and results go")
-    return result
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command on a config; distill, which makes one, has its own."""
+    add = parser.add_argument
+    add("config", help="config file, or a config of a package (mmdet::...)")
+    add(
+        "--method",
+        help="method by which a pair's config teaches, such as kd_nd (default: the config's own)",
+    )
+    add(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how several processes were started (see tools/dist_train.sh)",
+    )
+    # torchrun of old passes it; new versions set LOCAL_RANK by themselves.
+    add("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_run_options(parser)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options`` and ``--work-dir``."""
+    add_cfg_options(parser, "override entries of the config: model.teacher_ckpt=t.pth a.b='[1, 2]'")
+    parser.add_argument("--work-dir", help="where logs and results go")
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
@@ -76,8 +79,8 @@ def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
     )
 
 
-def invocation(command: str) -> list[str]:
-    """The words that call another command in the way that this one was called."""
+def call_words(command: str) -> list[str]:
+    """The words that call another command as this one was called."""
     script = Path(sys.argv[0])
     if script.parent.name == "tools":
         return ["python", f"tools/{SCRIPTS.get(command, command)}.py"]
@@ -87,7 +90,7 @@ def invocation(command: str) -> list[str]:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config with what the command line overrides."""
+    """Read the config, with the overrides of the command line."""
     from kd_det import config_files, recipes
     from kd_det.config_options import merge_options
 
@@ -128,7 +131,7 @@ def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
 
     Args:
         main: The command.
-        stopped: What is said after Ctrl-C, which ends it with the shell's exit code for that, 130.
+        stopped: The hint after Ctrl-C, which ends it with the shell's exit code for that, 130.
     """
     from kd_det import compat  # after parsing: it waits for torch
 

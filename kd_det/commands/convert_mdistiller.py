@@ -6,18 +6,17 @@ import argparse
 import io
 from pathlib import Path
 
+from kd_det.commands import common
 from kd_det.errors import InvalidInputError
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        epilog="example:\n  %(prog)s cifar_teachers/resnet56_vanilla/"
-        "ckpt_epoch_240.pth checkpoints/cifar100_r56.pth\n\nThe files are those of "
-        "github.com/megvii-research/mdistiller/releases (cifar_teachers.tar).",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = common.make_parser(
+        prog,
+        __doc__,
+        "%(prog)s cifar_teachers/resnet56_vanilla/ckpt_epoch_240.pth checkpoints/cifar100_r56.pth"
+        "\n\nThe files are in github.com/megvii-research/mdistiller/releases (cifar_teachers.tar).",
     )
     parser.add_argument("checkpoint", type=Path, help="mdistiller's file, ckpt_epoch_240.pth")
     parser.add_argument("out", type=Path, help="the file that a recipe's teacher_ckpt names")

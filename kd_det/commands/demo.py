@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kd_det.commands import common
 from kd_det.commands.steps import Step
-from kd_det.pairing.methods import METHODS, configs_folder
+from kd_det.pairing.methods import METHODS, find_configs
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
@@ -35,21 +35,12 @@ def execute(args: argparse.Namespace) -> None:
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        epilog="example:\n  %(prog)s\n\nStop it at any time: the same command goes "
-        "on where it was.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--method",
-        choices=recipes(),
-        default="robust",
-        help="default: %(default)s",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of both students (default: 0)")
-    parser.add_argument("--root", default="work_dirs/demo", help="default: %(default)s")
+    example = "%(prog)s\n\nStop it at any time: the same command goes on where it was."
+    parser = common.make_parser(prog, __doc__, example)
+    add = parser.add_argument
+    add("--method", choices=recipes(), default="robust", help="default: %(default)s")
+    add("--seed", type=int, default=0, help="of both students (default: 0)")
+    add("--root", default="work_dirs/demo", help="default: %(default)s")
     return parser
 
 
@@ -60,7 +51,7 @@ def recipes() -> list[str]:
 
 def _recipe(name: str) -> Path:
     """A file of configs/digits, by the shorter path where commands are run from a clone."""
-    path = configs_folder() / "digits" / f"{name}.py"
+    path = find_configs() / "digits" / f"{name}.py"
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-EXAMPLE = """example:
-  %(prog)s --root data/digits-coco
+from kd_det.commands import common
+
+EXAMPLE = """%(prog)s --root data/digits-coco
 
 makes 1000 images to train on and 200 to validate on in some seconds, and does nothing if they are
 there already. Needs scikit-learn: pip install "kd_det[demo]"
@@ -36,12 +37,7 @@ def execute(args: argparse.Namespace) -> None:
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = common.make_parser(prog, __doc__, EXAMPLE)
     add = parser.add_argument
     add("--root", default="data/digits-coco", help="folder of the set (default: %(default)s)")
     add("--image-size", type=int, default=128, help="side in pixels (default: %(default)s)")

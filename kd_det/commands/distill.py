@@ -1,9 +1,10 @@
-"""Let one detector teach another: makes the config for any two, and trains it."""
+"""Let one detector teach another: make the config for any two, and train it."""
 
 from __future__ import annotations
 
 import argparse
 import copy
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ from kd_det.commands import common
 from kd_det.commands import train as training
 
 STOPPED = common.GOES_ON_WITH_RESUME
+# Options that name other data than those of --data or the student's config.
+OTHER_DATA = re.compile(
+    r".*(dataloader|dataset|datasets|data_root|data_prefix.*|ann_file|metainfo.*|evaluator)"
+)
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -21,6 +26,7 @@ def execute(args: argparse.Namespace) -> None:
 
     from kd_det import config_files
     from kd_det.pairing.compose import pair
+    from kd_det.pairing.dry_run import dry_run
 
     if args.work_dir is not None:
         common.check_work_dir(Path(args.work_dir))
@@ -38,18 +44,20 @@ def execute(args: argparse.Namespace) -> None:
             cfg_options=args.cfg_options,
         )
     print(pairing.describe())
+    # The data were checked when they were read.
+    others = any(map(OTHER_DATA.fullmatch, args.cfg_options or ()))
     # Not in the work directory itself, where a Runner writes the config that it was given.
     path = Path(pairing.cfg.work_dir) / "config" / "distill.py"
     common.check_work_dir(path.parent)
     if args.resume is not None:  # refused before the config is overwritten
-        training.prepare(copy.deepcopy(pairing.cfg), args)
+        training.prepare(copy.deepcopy(pairing.cfg), args, check_data=False)
     pairing.write(path)
-    again = shlex.join([*common.invocation("train"), str(path), *_training_options(args)])
+    again = shlex.join([*common.call_words("train"), str(path), *_training_options(args)])
     print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}")
     alone = [str(pairing.alone_path(path)), *_training_options(args)]
     print(
         "The same training without the teacher, to compare with:\n"
-        f"  {shlex.join([*common.invocation('train'), *alone])}\n",
+        f"  {shlex.join([*common.call_words('train'), *alone])}\n",
         flush=True,
     )
     cfg = common.load_config(
@@ -58,17 +66,17 @@ def execute(args: argparse.Namespace) -> None:
         )
     )
     if not args.dry_run:
-        training.train(cfg, args)
+        training.train(cfg, args, check_data=others)
         return
-    training.prepare(cfg, args)
+    training.prepare(cfg, args, check_data=others)
     with Console(stderr=True).status("Building all that a training builds"):
-        pairing.check()
+        dry_run(cfg)
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = common.bare_parser(
+    parser = common.make_parser(
         prog,
         "Distil any two-stage detector of mmdet into another. Reads both configs, finds out what "
         "fits to what,\nwrites the config that it made into the work directory, and trains it. For "
@@ -78,6 +86,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "      --teacher-ckpt teacher.pth --data data/fruit\n"
         "  %(prog)s --method list",
     )
+    common.add_run_options(parser)
     a_config = "config file, or a config of a package (mmdet::...)"
     parser.add_argument("student", help=f"who learns: {a_config}")
     parser.add_argument("teacher", help=f"who teaches: {a_config}")
@@ -121,6 +130,6 @@ class _Method(argparse.Action):
 
 
 def _training_options(args: argparse.Namespace) -> list[str]:
-    """What of the command line belongs to training and not to the config."""
+    """The options of the command line that are for training and not for the config."""
     flags = {"--amp": args.amp, "--auto-scale-lr": args.auto_scale_lr}
     return [flag for flag, given in flags.items() if given]

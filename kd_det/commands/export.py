@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_det.commands import common
 from kd_det.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -18,12 +19,8 @@ if TYPE_CHECKING:
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        epilog="example:\n  %(prog)s work_dirs/frcnn_r101_r18_review_nd --checkpoint best",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    example = "%(prog)s work_dirs/frcnn_r101_r18_review_nd --checkpoint best"
+    parser = common.make_parser(prog, __doc__, example)
     parser.add_argument("run", type=Path, help="work directory of a training")
     parser.add_argument(
         "--checkpoint",

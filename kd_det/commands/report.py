@@ -38,13 +38,11 @@ def execute(args: argparse.Namespace) -> None:
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        epilog="example:\n"
-        "  %(prog)s work_dirs/teacher work_dirs/plain work_dirs/kd_nd\n\n"
+    parser = common.make_parser(
+        prog,
+        __doc__,
+        "%(prog)s work_dirs/teacher work_dirs/plain work_dirs/kd_nd\n\n"
         "Which run is the teacher, the plain or a distilled student is read from their configs.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="work directory of a finished training")

@@ -1,4 +1,4 @@
-"""What ``--resume`` may go on with: the same config, or one whose changes can be taken over."""
+"""Check what ``--resume`` goes on with: the same config, or one whose changes are allowed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from kd_det.algorithms.checkpoint import CheckpointError
 from kd_det.errors import InvalidInputError
 from kd_det.literals import read_assignments
 
-# Parts of a config that what is trained depends on.
+# Parts of a config that decide the weights.
 COMPARED = (
     "model", "data_preprocessor", "train_dataloader", "val_dataloader", "val_evaluator",
     "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr", "custom_hooks",
     "default_hooks", "randomness",
 )  # fmt: skip
-# Entries of those that change neither weights nor what is said of them.
+# Entries that change neither weights nor metrics.
 IGNORED = re.compile(
     r"\w+_dataloader\.(num_workers|persistent_workers|pin_memory|prefetch_factor)"
     r"|val_dataloader\.batch_size"
@@ -70,7 +70,7 @@ def check_resume(cfg: Config, allow_changes: bool = False) -> Resumed | None:
         allow_changes: Whether more than the schedule may differ.
 
     Returns:
-        What is resumed; None if there is no checkpoint yet.
+        The checkpoint; None if there is no checkpoint yet.
 
     Raises:
         CheckpointError: If the file is no checkpoint of a training.
@@ -79,8 +79,10 @@ def check_resume(cfg: Config, allow_changes: bool = False) -> Resumed | None:
     path = cfg.get("load_from") or find_latest_checkpoint(cfg.work_dir)
     if path is None or not ("://" in path or Path(path).is_file()):
         return None
-    content = _read(path)
-    changes = list(differences(_config(content["meta"], path) or cfg.to_dict(), cfg.to_dict()))
+    content = _read_checkpoint(path)
+    changes = list(
+        compare_configs(_read_config(content["meta"], path) or cfg.to_dict(), cfg.to_dict())
+    )
     forbidden = [text for key, text in changes if not SCHEDULE.fullmatch(key)]
     if forbidden and not allow_changes:
         more = f" and {len(forbidden) - SHOWN} more" if len(forbidden) > SHOWN else ""
@@ -97,7 +99,7 @@ def check_resume(cfg: Config, allow_changes: bool = False) -> Resumed | None:
     )
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read_checkpoint(path: str) -> dict[str, Any]:
     try:
         content = CheckpointLoader.load_checkpoint(path, map_location="cpu")
     except OSError:
@@ -123,7 +125,7 @@ def _read(path: str) -> dict[str, Any]:
     return content
 
 
-def _config(meta: Mapping[str, Any], path: str) -> dict[str, Any] | None:
+def _read_config(meta: Mapping[str, Any], path: str) -> dict[str, Any] | None:
     """The config in a checkpoint, read without executing it."""
     try:
         return read_assignments(meta["cfg"])
@@ -132,10 +134,10 @@ def _config(meta: Mapping[str, Any], path: str) -> dict[str, Any] | None:
         return None
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Dotted keys of what differs and matters for training, each with a text that says how."""
     parts = [
-        {key: _plain(cfg.get(key), str(cfg.get("work_dir"))) for key in COMPARED}
+        {key: _normalise(cfg.get(key), str(cfg.get("work_dir"))) for key in COMPARED}
         for cfg in (old, new)
     ]
     for cfg in parts:
@@ -146,12 +148,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tupl
     yield from _differences("", *parts)
 
 
-def _plain(value: Any, work_dir: str) -> Any:
-    """Without what texts of configs do not keep, and with paths in the work directory alike."""
+def _normalise(value: Any, work_dir: str) -> Any:
+    """A value as a config's text keeps it, with paths in the work directory made relative."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each, work_dir) for key, each in value.items()}
+        return {str(key): _normalise(each, work_dir) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each, work_dir) for each in value]
+        return [_normalise(each, work_dir) for each in value]
     if inspect.isclass(value) or inspect.isfunction(value):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, str) and value.startswith(f"{work_dir}/"):
@@ -180,7 +182,7 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else repr(value)
 
 
-class TakeOver(Hook):
+class ApplyChanges(Hook):
     """Lets a resumed run follow its new optimizer settings and schedule.
 
     MMEngine restores learning rates and schedulers as the checkpoint has them, so that a new

@@ -1,22 +1,21 @@
-"""Runs a command once: its result is kept until the command, its config or its inputs change."""
+"""Run a command once: its result is kept until the command, its config or its inputs change."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kd_det.errors import UserError
 from kd_det.files import write_atomically
 from kd_det.version import __version__
 
@@ -24,6 +23,10 @@ MARKER = "step.json"
 # Of what a tool prints, what tells how far it is; all of it is in the step's console.log.
 SHOWN = ("Epoch(", "Gathering", "WARNING", "images in train/")
 HIDDEN = ("FileClient", "HardDiskBackend", "Exp name", "pkg_resources")
+
+
+class StepError(UserError, RuntimeError):
+    """A command that failed, which has said why, or one whose folder is not its own."""
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Step:
         """Run the command unless its result is there.
 
         Raises:
-            RuntimeError: If the command fails; shows the end of its output.
+            StepError: If the command fails; shows the end of its output.
         """
         state = self._state()
         command = list(self.command)
@@ -83,7 +86,7 @@ class Step:
             print(f"\n[{self.name}] settings changed, {self.folder} is made anew", flush=True)
             shutil.rmtree(self.folder)
         elif self.folder.exists() and any(self.folder.iterdir()):
-            raise RuntimeError(
+            raise StepError(
                 f"{self.folder} holds files that this tool did not make; move them away, or "
                 "choose another folder with --root"
             )
@@ -126,43 +129,17 @@ class Step:
             assert process.stdout is not None
             self._process = process
             try:
-                for line in _tee(process.stdout, file.write):
-                    if any(s in line for s in SHOWN) and not any(h in line for h in HIDDEN):
-                        print(f"  {self.name}: {_shortened(line)}", flush=True)
+                with process.stdout as output:
+                    for line in _tee(output, file.write):
+                        if any(s in line for s in SHOWN) and not any(h in line for h in HIDDEN):
+                            print(f"  {self.name}: {_shortened(line)}", flush=True)
                 code = process.wait()
             except BaseException:
                 self.stop()
                 raise
         if code != 0:
             end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-15:])
-            raise RuntimeError(f"step '{self.name}' failed with exit code {code}:\n{end}({log})")
-
-
-def run_all(steps: Sequence[Step], jobs: int) -> None:
-    """Run steps side by side, each with its share of the cores.
-
-    Raises:
-        RuntimeError: If steps failed, after all others ran; names them.
-    """
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    failed = []
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        for step, future in [(step, pool.submit(step.run)) for step in steps]:
-            try:
-                future.result()
-            except RuntimeError as error:
-                print(error, flush=True)
-                failed.append(step.name)
-    except BaseException:  # Ctrl-C: what runs is stopped, what waits is not begun
-        pool.shutdown(wait=False, cancel_futures=True)
-        for step in steps:
-            step.stop()
-        raise
-    finally:
-        pool.shutdown()
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {len(steps)} runs failed: {', '.join(failed)}")
+            raise StepError(f"step '{self.name}' failed with exit code {code}:\n{end}({log})")
 
 
 def _commit() -> str:

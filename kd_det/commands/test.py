@@ -19,11 +19,12 @@ PICKLES = (".pkl", ".pickle")
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = common.parser(
+    parser = common.make_parser(
         prog,
         "Evaluate a model on the test data of a config.",
         "%(prog)s configs/digits/review_nd_kd.py work_dirs/run/epoch_10.pth --model both",
     )
+    common.add_config_options(parser)
     add = parser.add_argument
     add("checkpoint", nargs="?", help="the student's checkpoint; not needed for the teacher alone")
     add(
@@ -41,9 +42,9 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     add(
         "--show-dir",
         metavar="FOLDER",
-        help="draw what is found into this folder of the work directory",
+        help="draw the detections into this folder of the work directory",
     )
-    add("--show", action="store_true", help="show what is found in a window")
+    add("--show", action="store_true", help="show the detections in a window")
     add("--wait-time", type=float, default=2, help="seconds of a window (default: %(default)s)")
     add("--tta", action="store_true", help="test-time augmentation (tta_model in the config)")
     return parser
@@ -158,7 +159,7 @@ def _flipped(pack: Any) -> list[list[Any]]:
 
 
 def _dump(cfg: Config, path: str) -> Any:
-    """What writes predictions as mmdet's and mmpretrain's test tools do."""
+    """The metric that writes predictions as mmdet's and mmpretrain's test tools do."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     if cfg.get("default_scope") == "mmdet":
         from mmdet.evaluation import DumpDetResults

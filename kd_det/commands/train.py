@@ -19,11 +19,12 @@ STOPPED = common.GOES_ON_WITH_RESUME
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = common.parser(
+    parser = common.make_parser(
         prog,
         "Train a model from a config: a student with its teacher, or any mmdet model.",
         "%(prog)s configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
     )
+    common.add_config_options(parser)
     add_options(parser)
     return parser
 
@@ -34,7 +35,7 @@ def execute(args: argparse.Namespace) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """How to train, beside what a config says."""
+    """Add the options of training beside the config."""
     parser.add_argument(
         "--amp",
         action="store_true",
@@ -60,26 +61,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def train(cfg: Config, args: argparse.Namespace) -> None:
-    """Train a config with the options of :func:`add_options`."""
-    resumed = prepare(cfg, args)
+def train(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> None:
+    """Train a config with the options of :func:`add_options`; see :func:`prepare`."""
+    resumed = prepare(cfg, args, check_data)
 
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
     from kd_det.commands.data_check import DataCheck
-    from kd_det.commands.resume import TakeOver
+    from kd_det.commands.resume import ApplyChanges
 
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     if resumed is not None and resumed.changes:
-        runner.register_hook(TakeOver(resumed))
+        runner.register_hook(ApplyChanges(resumed))
     runner.register_hook(DataCheck())
     runner.train()
     runner.logger.info(_outcome(runner, cfg))
 
 
-def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
+def prepare(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> Resumed | None:
     """Write the options of :func:`add_options` into a config, and check what it needs.
+
+    Args:
+        cfg: The config, changed in place.
+        args: What the command line says.
+        check_data: Whether to check the data; False where that was done already.
 
     Returns:
         The checkpoint that is resumed, if there is one.
@@ -90,12 +96,12 @@ def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
     """
     from kd_det import config_files
 
-    config_files.check_files(
-        cfg, ("train", "val", *(["teacher"] if config_files.is_distillation(cfg) else []))
-    )
+    parts = ("train", "val") if check_data else ()
+    teacher = ("teacher",) if config_files.is_distillation(cfg) else ()
+    config_files.check_files(cfg, (*parts, *teacher))
 
     # A config that asks for float16 would stop on a CPU.
-    if args.amp or cfg.optim_wrapper.get("type") == "AmpOptimWrapper":
+    if args.amp or config_files.type_name(cfg.optim_wrapper) == "AmpOptimWrapper":
         _mix_precision(cfg.optim_wrapper)
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
@@ -116,7 +122,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> Resumed | None:
 
 
 def _outcome(runner: Any, cfg: Config) -> str:
-    """What came out, where it lies, and what to do next."""
+    """The result, where it lies, and the next commands."""
     from mmengine.runner import find_latest_checkpoint
 
     scalars = runner.message_hub.log_scalars
@@ -130,8 +136,8 @@ def _outcome(runner: Any, cfg: Config) -> str:
         return text
     from kd_det.recipes import method_option
 
-    test = shlex.join([*common.invocation("test"), cfg.filename, checkpoint, *method_option(cfg)])
-    report = shlex.join([*common.invocation("report"), runner.work_dir])
+    test = shlex.join([*common.call_words("test"), cfg.filename, checkpoint, *method_option(cfg)])
+    report = shlex.join([*common.call_words("report"), runner.work_dir])
     return f"{text}. Next: {test}; to compare: {report} [FOLDERS OF OTHER RUNS]"
 
 

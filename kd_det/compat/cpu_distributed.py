@@ -16,6 +16,8 @@ import torch
 import wrapt
 from torch import distributed
 
+from kd_det.errors import InvalidInputError
+
 _BACKEND = "gloo"  # the one that every build of torch has for CPU tensors
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ def _has_other_accelerator(module: ModuleType) -> bool:
 
 def _init_on_cpu(backend: str, init_backend: str = "torch", **kwargs: Any) -> None:
     if init_backend != "torch":
-        raise RuntimeError(
+        raise InvalidInputError(
             f"init_backend={init_backend!r} needs a GPU, and none was found; "
             "on a CPU only init_backend='torch' works"
         )

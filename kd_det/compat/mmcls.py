@@ -17,6 +17,8 @@ from typing import Any
 
 import wrapt
 
+from kd_det.errors import MissingPackageError
+
 _OLD, _NEW = "mmcls", "mmpretrain"
 
 
@@ -75,7 +77,7 @@ def _translated(scope: str | None) -> str | None:
     if scope != _OLD:
         return scope
     if importlib.util.find_spec(_NEW) is None:
-        raise ImportError(
+        raise MissingPackageError(
             f"the config names `{_OLD}`, which is called {_NEW} today, and {_NEW} is not "
             f'installed: pip install {_NEW} (or "kd_det[cls]")'
         )

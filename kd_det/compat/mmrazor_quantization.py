@@ -18,6 +18,8 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any, NoReturn
 
+from kd_det.errors import MissingPackageError
+
 _TARGET = "mmrazor.structures.quantization"
 # What the rest of mmrazor takes from the sub-package by name.
 _NAMES = ("BackendConfigs", "QConfigHandler")
@@ -39,7 +41,7 @@ class _Finder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if self.failure is not None and fullname.startswith(_TARGET + "."):
-            raise ImportError(self.failure, name=fullname)
+            raise MissingPackageError(self.failure, name=fullname)
         if fullname != _TARGET:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -94,7 +96,7 @@ class _Unavailable(type):
     reason: str
 
     def _refuse(cls) -> NoReturn:
-        raise ImportError(f"{_TARGET}.{cls.__name__}: {cls.reason}")
+        raise MissingPackageError(f"{_TARGET}.{cls.__name__}: {cls.reason}")
 
     def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
         cls._refuse()

@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
+from kd_det.registry import type_name
 
 # Packages that a student must not need.
 OURS = ("kd_det", "mmrazor")

@@ -86,11 +86,12 @@ def _metadata(
     checkpoint: Path, meta: dict[str, Any], run: Config, plain: PlainConfig, logs: Path | None
 ) -> dict[str, Any]:
     """JSON values; None for what is not known."""
-    model = run.model
+    cfg = run.to_dict()  # types by their names, where a config in the new style has classes
+    model = cfg["model"]
     losses = (model.get("distiller") or {}).get("distill_losses") or {}
     distilled = "architecture" in model
     teacher = model.get("teacher_ckpt") if distilled else None
-    data = (run.get("train_dataloader") or {}).get("dataset") or {}
+    data = (cfg.get("train_dataloader") or {}).get("dataset") or {}
     return _as_json(
         dict(
             model=plain.cfg.model.type,
@@ -101,7 +102,7 @@ def _metadata(
             epoch=meta.get("epoch"),
             iteration=meta.get("iter"),
             method=dict(
-                algorithm=model.type,
+                algorithm=model["type"],
                 losses={name: losses[name]["type"] for name in sorted(losses)},
             )
             if distilled

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
 from kd_det.pairing.data import Data
 from kd_det.pairing.detectors import Detector
-from kd_det.pairing.schedule import hooks, set_length
+from kd_det.pairing.schedule import list_hooks, set_length
+from kd_det.registry import type_name
 
 # Set anew, or part of the model.
 NOT_TAKEN = ("model", "data_preprocessor", "load_from", "resume", "work_dir", "launcher")
@@ -28,7 +28,7 @@ NOT_KEPT = dict(
 )
 
 
-def student_alone(
+def make_alone(
     student: Detector,
     data: Data,
     coco: Mapping[str, Any],
@@ -36,7 +36,7 @@ def student_alone(
     epochs: int | None = None,
     batch_size: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The config with which the student is trained alone.
+    """Make the config with which the student is trained alone.
 
     It is the student's whole config, with the data, the length and kd_det's hooks for any training.
     A distillation adds the teacher to it and changes nothing else.
@@ -110,7 +110,7 @@ def _leave_hooks_out(cfg: dict[str, Any], decisions: list[str]) -> None:
 def _add_hooks(cfg: dict[str, Any], decisions: list[str]) -> None:
     """kd_det's for any training, unless the config has them, and the best checkpoint."""
     default = dict(cfg.get("default_hooks") or {})
-    there = {type_name(hook) for hook in hooks(cfg)}
+    there = {type_name(hook) for hook in list_hooks(cfg)}
     for name, kind in OUR_HOOKS.items():
         if type_name(kind) not in there:
             default[name] = dict(type=kind)

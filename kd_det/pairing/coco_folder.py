@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_det.datasets.coco import Annotations, DataError, split_categories
-from kd_det.datasets.coco_check import check_annotations
+from kd_det.datasets.coco_entries import check_annotations
 
 # What the two parts are called, and where their annotations lie: COCO's own layout, that of
 # digits-coco, plain names, and Roboflow's export.
@@ -71,7 +71,7 @@ def find_coco_folder(root: Path) -> CocoFolder:
             f"expected a folder of data in COCO format or a config of mmdet, found no {root}"
         )
     files = {part: _find_annotations(root, part) for part in NAMES}
-    parts = {part: _read(root, part, name, file) for part, (name, file) in files.items()}
+    parts = {part: _read_part(root, part, name, file) for part, (name, file) in files.items()}
     train, val = (split_categories(parts[part].found.data) for part in NAMES)
     if train[0] != val[0]:
         raise DataError(
@@ -121,7 +121,7 @@ def _contents(root: Path) -> str:
     return f"found {sum(counts.values())} files of other kinds" if counts else "it is empty"
 
 
-def _read(root: Path, part: str, name: str, file: str) -> Part:
+def _read_part(root: Path, part: str, name: str, file: str) -> Part:
     """A part whose annotation file and name are known."""
     folders = {root / pattern.format(name): pattern.format(name) for pattern in IMAGES}
     found = check_annotations(root / file, list(folders), evaluated=part == "val")

@@ -1,4 +1,4 @@
-"""Puts a config together: two detectors, a method, data, a schedule."""
+"""Put a config together: two detectors, a method, data, a schedule."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 
 from mmengine.config import Config
 
+from kd_det import config_files
 from kd_det.config_options import merge_options
 from kd_det.errors import UnsupportedTypeError
-from kd_det.pairing import methods, report, text
-from kd_det.pairing.alone import add_imports, student_alone
+from kd_det.pairing import PairingError, methods, report, text
+from kd_det.pairing.alone import add_imports, make_alone
 from kd_det.pairing.data import Data, read_data
 from kd_det.pairing.detectors import (
     Detector,
-    PairingError,
     detector_config,
     read_detector,
     short_name,
 )
-from kd_det.pairing.distiller import Fitting
+from kd_det.pairing.distiller import fit_distiller
 from kd_det.pairing.teacher_classes import check_teacher
 
 INSTEAD = (
@@ -55,7 +55,7 @@ class Pairing:
 
     def describe(self) -> str:
         """A table of both sides, and what was decided."""
-        found = report.table(self.teacher, self.student, self.cfg.model.get("teacher_ckpt"))
+        found = report.make_table(self.teacher, self.student, self.cfg.model.get("teacher_ckpt"))
         lines = [found, "", f"Decided, for the method {self.method}:"]
         return "\n".join([*lines, *(f"  - {decision}" for decision in self.decisions)])
 
@@ -64,13 +64,13 @@ class Pairing:
         title = f"{short_name(self.teacher.name)} teaches {short_name(self.student.name)}"
         comments = [f"{title} by the method {self.method}. Made by tools/distill.py:"]
         comments += [f"- {decision}" for decision in self.decisions]
-        text.write_config(path, methods.bases(self.method)[:1], self.cfg.to_dict(), comments)
+        text.write_config(path, methods.find_bases(self.method)[:1], self.cfg.to_dict(), comments)
         comments = [f"The training of {path.name} without its teacher, to compare with."]
         text.write_config(self.alone_path(path), [], self.alone.to_dict(), comments)
 
     @staticmethod
     def alone_path(path: Path) -> Path:
-        """Where :meth:`write` puts the student's training without the teacher."""
+        """The path of the student's training without the teacher."""
         return path.with_name("alone.py")
 
     def check(self) -> None:
@@ -98,9 +98,8 @@ def pair(
 ) -> Pairing:
     """Make a config with which ``teacher`` teaches ``student``.
 
-    It is the student's whole config with the teacher added. Both are built without weights, so
-    that shapes are those that they have and nothing is guessed from names. Classes are those of the
-    data, on both sides.
+    It is the student's whole config with the teacher added. Both are built without weights: shapes
+    are read from the models, never guessed from names. Both get the classes of the data.
 
     Args:
         student: Config of a two-stage detector: a file, or a package's (``mmdet::...``).
@@ -116,23 +115,22 @@ def pair(
 
     Raises:
         PairingError: If the two cannot be paired; names both and says what to do.
-        kd_det.pairing.coco_folder.DataError: If the data is not found or not what is needed.
+        kd_det.datasets.coco.DataError: If the data is missing or not valid.
         kd_det.algorithms.CheckpointError: If the checkpoint cannot be read.
         ValueError: For an unknown method, or a number below 1.
     """
-    recipe, coco = (text.inherited([path]) for path in methods.bases(method))
+    recipe, coco = (text.read_bases([path]) for path in methods.find_bases(method))
     work_dir = work_dir or str(
         Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
     )
     cfgs = [text.read_config(name) for name in (student, teacher)]
     _require_detectors(cfgs, student, teacher)
     found = read_data(data, cfgs[0], coco, work_dir)
-    ours, theirs = _read_pair(cfgs, student, teacher, len(found.classes))
-    decisions = list(found.decisions)
-    decisions += _classes(ours, theirs, found, teacher_ckpt)
-    decisions += _same_padding(ours, theirs)
-    alone, kept = student_alone(ours, found, coco, data is None, epochs, batch_size)
-    cfg, fitting = _with_teacher(alone, recipe, ours, theirs, teacher_ckpt)
+    sides = _read_pair(cfgs, student, teacher, len(found.classes))
+    decisions = [*found.decisions, *_compare_classes(*sides, found, teacher_ckpt)]
+    decisions += _unify_padding(*sides)
+    alone, kept = make_alone(sides[0], found, coco, data is None, epochs, batch_size)
+    cfg, fitting = _add_teacher(alone, recipe, *sides, teacher_ckpt)
     decisions += [*fitting, *kept]
     decisions.append(
         "the teacher is evaluated before training; nothing is asked of its accuracy "
@@ -142,26 +140,28 @@ def pair(
     result, plain = Config(cfg), Config(alone)
     if cfg_options:
         merge_options(result, cfg_options)
-        merge_options(plain, _of_student(cfg_options))
+        merge_options(plain, _pick_student_options(cfg_options))
         decisions.append(f"changed by cfg_options, whatever stands above: {', '.join(cfg_options)}")
-    return Pairing(result, plain, method, ours, theirs, decisions)
+    for each in (result, plain):
+        config_files.drop_hooks_of_none(each)
+    return Pairing(result, plain, method, *sides, decisions)
 
 
-def _with_teacher(
+def _add_teacher(
     alone: dict[str, Any],
     method: dict[str, Any],
-    ours: Detector,
-    theirs: Detector,
+    student: Detector,
+    teacher: Detector,
     teacher_ckpt: str | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The training of ``alone`` with the teacher and all that it needs, and nothing else."""
+    """Add the teacher and all that it needs to the training of ``alone``, and nothing else."""
     cfg = {**method, **copy.deepcopy(alone), "model": method["model"]}
     cfg["model"].update(
-        architecture=copy.deepcopy(ours.model_cfg),
-        teacher=theirs.model_cfg,
+        architecture=copy.deepcopy(student.model_cfg),
+        teacher=teacher.model_cfg,
         teacher_ckpt=teacher_ckpt,
     )
-    decisions = Fitting(cfg["model"], ours, theirs).decisions
+    decisions = fit_distiller(cfg["model"], student, teacher)
     cfg["custom_hooks"] = [*cfg["custom_hooks"], *(method.get("custom_hooks") or ())]
     cfg["default_hooks"]["teacher_accuracy"] = dict(type="kd_det.TeacherAccuracyHook")
     optimizer = cfg["optim_wrapper"]
@@ -174,13 +174,13 @@ def _with_teacher(
         if names := cfg.get(key):
             names = [names] if isinstance(names, str) else names
             cfg[key] = [f"architecture.{name}" for name in names]
-    imports = (theirs.cfg.get("custom_imports") or {}).get("imports") or []
+    imports = (teacher.cfg.get("custom_imports") or {}).get("imports") or []
     add_imports(cfg, [imports] if isinstance(imports, str) else imports)
     return cfg, decisions
 
 
-def _of_student(cfg_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of further entries, those of the student's training, as they are called where it is alone."""
+def _pick_student_options(cfg_options: Mapping[str, Any]) -> dict[str, Any]:
+    """The further entries of the student's training, under their names where it is alone."""
     kept = {}
     for key, value in cfg_options.items():
         student = key.removeprefix("model.architecture.")
@@ -212,8 +212,8 @@ def distill_config(
 
 
 def _require_detectors(cfgs: Sequence[dict[str, Any]], student: str, teacher: str) -> None:
-    """Refuse what cannot be paired before data are read for it."""
-    with _naming(student, teacher):
+    """Refuse unsupported detectors before data are read."""
+    with _name_both(student, teacher):
         for cfg, name, who in zip(cfgs, (student, teacher), ("student", "teacher")):
             detector_config(cfg, name, who)
 
@@ -221,7 +221,7 @@ def _require_detectors(cfgs: Sequence[dict[str, Any]], student: str, teacher: st
 def _read_pair(
     cfgs: Sequence[dict[str, Any]], student: str, teacher: str, num_classes: int
 ) -> tuple[Detector, Detector]:
-    with _naming(student, teacher):
+    with _name_both(student, teacher):
         return (
             read_detector(student, "student", num_classes, cfgs[0]),
             read_detector(teacher, "teacher", num_classes, cfgs[1]),
@@ -229,7 +229,7 @@ def _read_pair(
 
 
 @contextmanager
-def _naming(student: str, teacher: str) -> Iterator[None]:
+def _name_both(student: str, teacher: str) -> Iterator[None]:
     """Name both sides where one is of a kind that is not supported."""
     try:
         yield
@@ -237,28 +237,30 @@ def _naming(student: str, teacher: str) -> Iterator[None]:
         raise PairingError(f"{teacher} cannot teach {student}: {error}. {INSTEAD}") from error
 
 
-def _classes(ours: Detector, theirs: Detector, data: Data, teacher_ckpt: str | None) -> list[str]:
+def _compare_classes(
+    student: Detector, teacher: Detector, data: Data, teacher_ckpt: str | None
+) -> list[str]:
     decisions = [
         f"{side.who}: {len(data.classes)} classes, as the data has, instead of the "
         f"{side.own_classes} of its config"
-        for side in (ours, theirs)
+        for side in (student, teacher)
         if side.own_classes != len(data.classes)
     ]
     if teacher_ckpt is not None:
-        decisions += check_teacher(teacher_ckpt, theirs, data.classes)
+        decisions += check_teacher(teacher_ckpt, teacher, data.classes)
     return decisions
 
 
-def _same_padding(ours: Detector, theirs: Detector) -> list[str]:
+def _unify_padding(student: Detector, teacher: Detector) -> list[str]:
     """Let images be padded so that both get maps of the same size."""
     divisors = [
         (side.model_cfg.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
-        for side in (ours, theirs)
+        for side in (student, teacher)
     ]
     common = math.lcm(*divisors)
     if common == divisors[0] == divisors[1]:
         return []
-    for side in (ours, theirs):
+    for side in (student, teacher):
         # One without a preprocessor pads nothing, and its images come from the other's.
         if side.model_cfg.get("data_preprocessor"):
             side.model_cfg["data_preprocessor"]["pad_size_divisor"] = common

@@ -1,4 +1,4 @@
-"""Puts the user's data into a config: from a COCO folder, or as a config of mmdet names it."""
+"""Put the user's data into a config: from a COCO folder, or as a config of mmdet names it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_det import config_files
-from kd_det.datasets import checks
+from kd_det.datasets import dataset_config
 from kd_det.datasets.coco import DataError
-from kd_det.pairing.checked import LOADERS, Checker
+from kd_det.datasets.loader_check import LoaderCheck
 from kd_det.pairing.coco_folder import CocoFolder, Part, find_coco_folder
 from kd_det.pairing.text import read_config
+from kd_det.registry import type_name
 
 Settings = dict[str, Any]
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is known of the data, and what the config says of it.
+    """The data of a pair: classes, size, loaders and evaluators.
 
     Args:
         settings: Top-level keys of the config: data loaders and evaluators.
@@ -52,25 +53,25 @@ def read_data(
     Raises:
         DataError: If it cannot be found, is not valid, or lacks what the student needs.
     """
+    copies = Path(work_dir) / "config"
     if data is None:
-        return _of_config(student, "the student's config", Path(work_dir))
+        return _read_config_data(student, "the student's config", copies)
     if "::" in data or data.endswith(".py"):
-        return _of_config(read_config(data), data, Path(work_dir))
-    return _of_folder(find_coco_folder(Path(data)), student, base, Path(work_dir))
+        return _read_config_data(read_config(data), data, copies)
+    return _read_folder_data(find_coco_folder(Path(data)), student, base, copies)
 
 
-def _of_folder(folder: CocoFolder, student: Settings, base: Settings, work_dir: Path) -> Data:
-    parts: dict[str, Part] = {"train": folder.train, "val": folder.val, "test": folder.val}
+def _read_folder_data(folder: CocoFolder, student: Settings, base: Settings, copies: Path) -> Data:
     classes = folder.train.found.classes
     settings: Settings = {}
-    for name, part in parts.items():
+    for name, part in zip(PARTS, (folder.train, folder.val, folder.val)):
         key = f"{name}_dataloader"
         loader = copy.deepcopy(student.get(key) or base[key])
-        datasets = list(config_files.datasets(loader["dataset"]))
+        datasets = list(dataset_config.unwrap(loader["dataset"]))
         if len(datasets) != 1:
             raise DataError(
-                f"the student's {key} joins {len(datasets)} data sets, so nothing says which one "
-                f"{folder.root} is; give a config of mmdet as --data"
+                f"the student's {key} joins {len(datasets)} data sets, and --data "
+                f"{folder.root} is one; give a config of mmdet as --data"
             )
         _point(datasets[0], folder, part, classes)
         settings[key] = loader
@@ -84,9 +85,8 @@ def _of_folder(folder: CocoFolder, student: Settings, base: Settings, work_dir: 
     ]
     if folder.groups:
         decisions.append(f"data: {', '.join(folder.groups)} groups classes and is none")
-    checker = Checker(work_dir, dict(train=folder.train.found, val=folder.val.found))
-    checker.check(settings, classes)
-    decisions += checker.decisions
+    known = dict(train=folder.train.found, val=folder.val.found)
+    decisions += _check(LoaderCheck(copies, known), settings, classes)
     images = folder.train.count * _repetitions(settings["train_dataloader"]["dataset"])
     return Data(settings, classes, images, decisions)
 
@@ -107,7 +107,7 @@ def _point(dataset: Settings, folder: CocoFolder, part: Part, classes: tuple[str
 
 
 def _coco_options() -> set[str]:
-    """What mmdet's CocoDataset can be given."""
+    """Arguments of mmdet's CocoDataset."""
     from mmdet.datasets import CocoDataset
 
     return {name for kind in CocoDataset.__mro__ for name in inspect.signature(kind).parameters}
@@ -117,7 +117,7 @@ def _evaluator(
     student: Settings, base: Settings, name: str, folder: CocoFolder, part: Part
 ) -> Settings:
     own = student.get(f"{name}_evaluator")
-    is_coco = isinstance(own, dict) and checks.type_name(own) == "CocoMetric"
+    is_coco = isinstance(own, dict) and type_name(own) == "CocoMetric"
     evaluator: Settings = copy.deepcopy((student if is_coco else base)[f"{name}_evaluator"])
     evaluator["ann_file"] = str(folder.root / part.annotations)
     return evaluator
@@ -133,20 +133,20 @@ def _require_no_scene_map(loader: Settings, folder: CocoFolder) -> None:
 
 
 def _repetitions(dataset: Settings) -> int:
-    """How often an epoch sees each image, as a RepeatDataset says."""
+    """Number of times that an epoch sees each image (RepeatDataset)."""
     inner = dataset.get("dataset")
     return dataset.get("times", 1) * (_repetitions(inner) if isinstance(inner, dict) else 1)
 
 
 def _transforms(dataset: Settings) -> Iterator[Settings]:
-    """Of a data set and its wrappers."""
+    """Transforms of a data set and its wrappers."""
     yield from dataset.get("pipeline") or ()
     if isinstance(dataset.get("dataset"), dict):
         yield from _transforms(dataset["dataset"])
 
 
-def _of_config(cfg: Settings, name: str, work_dir: Path) -> Data:
-    keys = [f"{part}_{what}" for part in LOADERS for what in ("dataloader", "evaluator")]
+def _read_config_data(cfg: Settings, name: str, copies: Path) -> Data:
+    keys = [f"{part}_{what}" for part in PARTS for what in ("dataloader", "evaluator")]
     settings = {key: copy.deepcopy(cfg[key]) for key in keys if cfg.get(key)}
     lacking = [key for key in ("train_dataloader", "val_dataloader") if key not in settings]
     if lacking:
@@ -156,31 +156,39 @@ def _of_config(cfg: Settings, name: str, work_dir: Path) -> Data:
             settings.setdefault(f"test_{what}", copy.deepcopy(settings[f"val_{what}"]))
     datasets = [
         dataset
-        for part in LOADERS
-        for dataset in config_files.datasets(settings[f"{part}_dataloader"]["dataset"])
+        for part in PARTS
+        for dataset in dataset_config.unwrap(settings[f"{part}_dataloader"]["dataset"])
     ]
-    checker = Checker(work_dir)
-    classes = _classes_of(datasets[0], checker, name)
+    check = LoaderCheck(copies)
+    classes = _read_classes(datasets[0], check, name)
     for dataset in datasets:
-        named = checks.named_classes(dataset)
+        named = dataset_config.named_classes(dataset)
         if named and named != classes:
             raise DataError(
                 f"all data sets need the same metainfo.classes in the same order, found "
                 f"{list(classes)} and {list(named)} in {name}"
             )
-        if classes != checks.type_classes(dataset):
+        if classes != dataset_config.type_classes(dataset):
             dataset["metainfo"] = dict(dataset.get("metainfo") or {}, classes=classes)
-    checker.check(settings, classes)
-    return Data(settings, classes, None, [f"data: that of {name}", *checker.decisions])
+    return Data(
+        settings, classes, None, [f"data: that of {name}", *_check(check, settings, classes)]
+    )
 
 
-def _classes_of(dataset: Settings, checker: Checker, name: str) -> tuple[str, ...]:
-    """As ``metainfo`` says, the annotation file, or the type of the data set."""
-    named = checks.named_classes(dataset)
+def _check(check: LoaderCheck, settings: Settings, classes: tuple[str, ...]) -> list[str]:
+    """Check all loaders and evaluators; returns what was found, in sentences."""
+    for part in PARTS:
+        check.check(settings, part, classes)
+    return [f"data: {remark}" for remark in check.remarks]
+
+
+def _read_classes(dataset: Settings, check: LoaderCheck, name: str) -> tuple[str, ...]:
+    """The classes of ``metainfo``, else of the annotation file, else of the dataset's type."""
+    named = dataset_config.named_classes(dataset)
     if named:
         return named
-    found = checker.read(dataset, "train")
-    known = found.classes if found is not None else checks.type_classes(dataset)
+    found = check.read(dataset, "train")
+    known = found.classes if found is not None else dataset_config.type_classes(dataset)
     if not known:
         raise DataError(f"{name} does not say its classes; set metainfo=dict(classes=(...)) there")
     return known

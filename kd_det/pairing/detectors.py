@@ -1,9 +1,8 @@
-"""What is to be known of a detector before it is paired: shapes, classes, heads, input."""
+"""Read a detector before it is paired: shapes, classes, heads, input."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,14 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from kd_det.algorithms import heads
-from kd_det.algorithms.checkpoint import SCHEME, read_weights
-from kd_det.config_files import type_name
-from kd_det.errors import UnsupportedTypeError, UserError
+from kd_det.errors import UnsupportedTypeError
+from kd_det.pairing import PairingError
+from kd_det.pairing.start_weights import (
+    drop_downloads,
+    nested_dicts,
+    pretrained_inits,
+    set_start,
+)
 from kd_det.pairing.text import read_config
 
 # Of the image on which shapes are read. A multiple of all strides; on the meta device its size
@@ -26,10 +30,6 @@ from kd_det.pairing.text import read_config
 SIDE = 512
 # On a CPU, for the few models that cannot be built without values.
 SMALL_SIDE = 128
-
-
-class PairingError(UserError, ValueError):
-    """Two detectors that cannot be paired."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector, as its config describes it and as it turns out when it is built.
+    """A detector: its config, and the model built from it.
 
     Args:
         name: The config's name or path.
@@ -59,7 +59,7 @@ class Detector:
         model: The detector, mostly on the meta device.
         levels: Its pyramid, fine to deep.
         own_classes: Their number in its own config.
-        start: What was found of the weights that its config loads, in a sentence; or nothing.
+        start: The weights that its config loads, in a sentence; empty without.
     """
 
     name: str
@@ -100,7 +100,7 @@ def detector_config(cfg: dict[str, Any], name: str, who: str) -> dict[str, Any]:
 
     Raises:
         PairingError: If it is not the config of a detector.
-        TypeError: If it is no two-stage detector.
+        TypeError: Unless it is a two-stage detector.
     """
     model_cfg = copy.deepcopy(cfg.get("model"))
     if not isinstance(model_cfg, dict):
@@ -114,9 +114,9 @@ def detector_config(cfg: dict[str, Any], name: str, who: str) -> dict[str, Any]:
     _require_two_stage(model_cfg, name, who)
     if cfg.get("data_preprocessor"):
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg["data_preprocessor"]))
-    for part in _dicts(model_cfg):
+    for part in nested_dicts(model_cfg):
         # MMEngine loads it after the children were initialised, which it knows by this name alone.
-        for init in _init_cfgs(part):
+        for init in pretrained_inits(part):
             init["type"] = "Pretrained"
     return model_cfg
 
@@ -133,16 +133,16 @@ def read_detector(
         cfg: The config, if it was read already.
 
     Raises:
-        FileNotFoundError: If there is no such config, or no file that it loads weights from.
+        FileNotFoundError: If the config, or a file of weights that it names, is missing.
         PairingError: If it is not the config of a detector.
-        TypeError: If it is no two-stage detector with a supported RoI head; says why.
+        TypeError: Unless it is a two-stage detector with a supported RoI head; says why.
         kd_det.algorithms.CheckpointError: If weights that the student's config loads cannot be
             read.
     """
     cfg = read_config(name) if cfg is None else cfg
     model_cfg = detector_config(cfg, name, who)
     if who == "teacher":
-        _without_downloads(model_cfg)
+        drop_downloads(model_cfg)
     model = _build(model_cfg)
     heads.require_two_stage(model, who)
     own = heads.num_classes(model)
@@ -151,39 +151,17 @@ def read_detector(
         model = _build(model_cfg)
     start = ""
     if who == "student" and cfg.get("load_from"):
-        start = _load_from(model_cfg, cfg["load_from"], model)
+        start = set_start(model_cfg, cfg["load_from"], model)
     return Detector(name, who, cfg, model_cfg, model, _levels(model, model_cfg), own, start)
 
 
-def _load_from(model_cfg: dict[str, Any], path: str, model: nn.Module) -> str:
-    """Let the student start from a whole detector's weights; says what of them fits.
-
-    As a checkpoint of the distillation model, which ``load_from`` would name, it would not fit.
-    """
-    model_cfg["init_cfg"] = dict(type="Pretrained", checkpoint=path)
-    if "://" in path:
-        return f"student: starts from {path}, which is read when training begins"
-    state, _ = read_weights(path, "student")
-    own = model.state_dict()
-    fitting = [key for key in own if key in state and state[key].shape == own[key].shape]
-    if not fitting:
-        raise PairingError(
-            f"nothing of the {len(state)} weights in {path}, which the student's config loads "
-            f"(load_from), fits the student {type(model).__name__}; expected names like "
-            f"{next(iter(own))}, found {', '.join(list(state)[:3]) or 'none'}"
-        )
-    # Read like a teacher's, whatever its form.
-    model_cfg["init_cfg"]["checkpoint"] = f"{SCHEME}{path}"
-    return f"student: starts from {path} (load_from), {len(fitting)} of its {len(own)} tensors"
-
-
-def _kind(model_cfg: dict[str, Any]) -> Any:
+def _read_class(model_cfg: dict[str, Any]) -> Any:
     with DefaultScope.overwrite_default_scope("mmdet"):
         return MODELS.get(str(model_cfg.get("type")))
 
 
 def _refuse_semi_supervised(model_cfg: dict[str, Any], name: str, who: str) -> None:
-    kind = _kind(model_cfg)
+    kind = _read_class(model_cfg)
     if not (isinstance(kind, type) and issubclass(kind, SemiBaseDetector)):
         return
     raise PairingError(
@@ -196,7 +174,7 @@ def _refuse_semi_supervised(model_cfg: dict[str, Any], name: str, who: str) -> N
 
 def _require_two_stage(model_cfg: dict[str, Any], name: str, who: str) -> None:
     """Refuse other detectors before they are built, which may ask for packages or downloads."""
-    kind = _kind(model_cfg)
+    kind = _read_class(model_cfg)
     if kind is None:
         raise PairingError(
             f"{name} has a model of type {model_cfg.get('type')!r}, which is not registered; its "
@@ -247,7 +225,7 @@ def _levels(model: Any, model_cfg: dict[str, Any]) -> list[Level]:
 
 
 def _needs_values(error: RuntimeError) -> bool:
-    """Whether something cannot be computed on the meta device."""
+    """Whether the error is one of the meta device, which has no values."""
     return "meta" in str(error).lower()
 
 
@@ -256,46 +234,9 @@ def _set_classes(roi_head: Any, own: int, wanted: int) -> None:
 
     The map of the scene that HTC learns has classes of its own.
     """
-    for part in _dicts(roi_head):
+    for part in nested_dicts(roi_head):
         if part.get("num_classes") == own:
             part["num_classes"] = wanted
-
-
-def _without_downloads(model_cfg: Any) -> None:
-    """Drop pretrained weights, which the teacher's checkpoint replaces."""
-    for part in _dicts(model_cfg):
-        if _init_cfgs(part):
-            part["init_cfg"] = None
-        if "pretrained" in part:
-            part["pretrained"] = None if isinstance(part["pretrained"], str) else False
-
-
-def start_weights(model_cfg: Any) -> str:
-    """Where pretrained weights come from, as the config says; ``'random'`` for nowhere."""
-    whole = _init_cfgs(model_cfg)
-    found = whole or [init for part in _dicts(model_cfg) for init in _init_cfgs(part)]
-    names = [str(init.get("checkpoint") or init.get("type")) for init in found]
-    return ", ".join(name.removeprefix(SCHEME) for name in names) or "random"
-
-
-def _init_cfgs(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of a module's config, what says to load weights."""
-    found = part.get("init_cfg")
-    every = found if isinstance(found, (list, tuple)) else [found]
-    return [
-        each
-        for each in every
-        if isinstance(each, dict) and type_name(each) in ("Pretrained", "PretrainedInit")
-    ]
-
-
-def _dicts(part: Any) -> Iterator[dict[str, Any]]:
-    """A config and all dicts in it."""
-    if isinstance(part, dict):
-        yield part
-        part = list(part.values())
-    for each in part if isinstance(part, (list, tuple)) else ():
-        yield from _dicts(each)
 
 
 def short_name(name: str) -> str:

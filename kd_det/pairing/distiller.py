@@ -1,4 +1,4 @@
-"""Fits a method's recorders, connectors and losses to two detectors."""
+"""Fit a method's recorders, connectors and losses to two detectors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from kd_det.algorithms import WiringError, heads, inherit
-from kd_det.config_files import type_name
-from kd_det.pairing.detectors import Detector, Level, PairingError
+from kd_det.pairing import PairingError
+from kd_det.pairing.detectors import Detector, Level
+from kd_det.registry import type_name
 
-# What a method's recorders are called (configs/_base_/frcnn_distiller.py).
+# Names of a method's recorders (configs/_base_/frcnn_distiller.py).
 PYRAMID = "fpn"
 OF_ROIS = ("embedding", "logits", "targets")
 # Channels inside ReviewKD's fusion, as published, unless the pyramid has fewer.
@@ -18,17 +19,31 @@ FUSION_CHANNELS = 256
 Mapping = dict[str, dict[str, Any]]
 
 
-class Fitting:
-    """The ``model`` of a method's config, fitted to a pair.
+def fit_distiller(model: dict[str, Any], student: Detector, teacher: Detector) -> list[str]:
+    """Fit the ``model`` of a method's config to a pair.
 
     Args:
         model: Config of the algorithm; changed in place.
         student: The student.
         teacher: The teacher.
 
+    Returns:
+        What was decided, in sentences.
+
     Raises:
         PairingError: If the method compares pyramids, and these have no stride in common.
     """
+    fitting = _Fitting(model, student, teacher)
+    fitting.fit_pyramids()
+    fitting.fit_embeddings()
+    fitting.fit_stages()
+    fitting.fit_inheritance()
+    fitting.drop_unused_connectors()
+    return fitting.decisions
+
+
+class _Fitting:
+    """A method's model on its way to fit a pair; each ``fit_...`` changes one part of it."""
 
     def __init__(self, model: dict[str, Any], student: Detector, teacher: Detector) -> None:
         self.model = model
@@ -36,11 +51,6 @@ class Fitting:
         self.student = student
         self.teacher = teacher
         self.decisions: list[str] = []
-        self._fit_pyramids()
-        self._fit_embeddings()
-        self._fit_stages()
-        self._fit_inheritance()
-        self._drop_unused_connectors()
 
     @property
     def _mappings(self) -> dict[str, Mapping]:
@@ -51,7 +61,7 @@ class Fitting:
         return self.distiller.setdefault("connectors", {})
 
     def _records(self, names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-        """Losses that are given one of these records, each with where it is said."""
+        """Losses that read one of these records, each with its entry of the mapping."""
         return [
             (loss, record)
             for loss, mapping in self._mappings.items()
@@ -61,7 +71,7 @@ class Fitting:
 
     # Pyramids
 
-    def _fit_pyramids(self) -> None:
+    def fit_pyramids(self) -> None:
         pairs = common_levels(self.student.levels, self.teacher.levels)
         used = bool(self._records([PYRAMID]))
         if used and not pairs:
@@ -77,8 +87,8 @@ class Fitting:
             return
         self._drop_levels_from(len(pairs))
         self._say_levels(pairs, self._compared(pairs))
-        channels = [(ours.channels, theirs.channels) for ours, theirs in pairs]
-        if not self._fit_fusion(channels) and any(ours != theirs for ours, theirs in channels):
+        channels = [(student.channels, teacher.channels) for student, teacher in pairs]
+        if not self._fit_fusion(channels) and any(s != t for s, t in channels):
             self._connect_channels(channels)
 
     def _drop_levels_from(self, number: int) -> None:
@@ -87,15 +97,15 @@ class Fitting:
                 del self._mappings[loss], self.distiller["distill_losses"][loss]
 
     def _compared(self, pairs: Sequence[tuple[Level, Level]]) -> list[tuple[Level, Level]]:
-        """Of the common levels, those that a loss reads."""
+        """The common levels that a loss reads."""
         read = [record.get("data_idx") for _, record in self._records([PYRAMID])]
         return [pair for index, pair in enumerate(pairs) if None in read or index in read]
 
     def _say_levels(
         self, pairs: Sequence[tuple[Level, Level]], compared: Sequence[tuple[Level, Level]]
     ) -> None:
-        text = f"levels of strides {_strides([ours for ours, _ in compared])} are compared"
-        left_out = [ours for ours, theirs in pairs if (ours, theirs) not in compared]
+        text = f"levels of strides {_strides([student for student, _ in compared])} are compared"
+        left_out = [pair[0] for pair in pairs if pair not in compared]
         if left_out:
             text += f"; the method leaves those of {_strides(left_out)} out"
         for place, side in enumerate((self.student, self.teacher)):
@@ -109,9 +119,8 @@ class Fitting:
         """Fit ReviewKD's fusion, which also changes channels; whether there is one."""
         for fusion in self._connectors.values():
             if type_name(fusion) == "ReviewFusion":
-                fusion["in_channels"] = [ours for ours, _ in channels]
-                fusion["out_channels"] = [theirs for _, theirs in channels]
-                fusion["mid_channels"] = min(FUSION_CHANNELS, max(theirs for _, theirs in channels))
+                fusion["in_channels"], fusion["out_channels"] = map(list, zip(*channels))
+                fusion["mid_channels"] = min(FUSION_CHANNELS, max(fusion["out_channels"]))
                 self.decisions.append(f"ReviewFusion {_arrows(channels)}")
                 return True
         return False
@@ -124,49 +133,48 @@ class Fitting:
                 name = "channels" if level is None else f"channels{level}"
                 self._connectors[name] = dict(
                     type="kd_det.PyramidConnector",
-                    in_channels=[ours for ours, _ in chosen],
-                    out_channels=[theirs for _, theirs in chosen],
+                    in_channels=[student for student, _ in chosen],
+                    out_channels=[teacher for _, teacher in chosen],
                 )
                 record["connector"] = name
         self.decisions.append(f"PyramidConnector {_arrows(channels)}")
 
     # Embeddings and logits
 
-    def _fit_embeddings(self) -> None:
-        theirs = self.teacher.embeddings[-1]
+    def fit_embeddings(self) -> None:
+        student, teacher = (side.embeddings[-1] for side in (self.student, self.teacher))
         for loss in self.distiller["distill_losses"].values():
             if "embed_dim" in loss:
-                loss["embed_dim"] = theirs
+                loss["embed_dim"] = teacher
             if "num_classes" in loss:
                 loss["num_classes"] = heads.num_classes(self.teacher.model)
-        ours = self.student.embeddings[-1]
         used = [r for _, r in self._records(["embedding"]) if r["from_student"]]
-        if used and ours != theirs:
+        if used and student != teacher:
             self._connectors["embedding"] = dict(
-                type="kd_det.EmbeddingConnector", in_features=ours, out_features=theirs
+                type="kd_det.EmbeddingConnector", in_features=student, out_features=teacher
             )
             for record in used:
                 record["connector"] = "embedding"
-            self.decisions.append(f"EmbeddingConnector {ours} -> {theirs}")
+            self.decisions.append(f"EmbeddingConnector {student} -> {teacher}")
 
-    def _fit_stages(self) -> None:
-        stages, theirs = len(self.student.box_heads), len(self.teacher.box_heads)
-        same = stages == theirs > 1
-        if theirs > 1:
+    def fit_stages(self) -> None:
+        stages, teachers = len(self.student.box_heads), len(self.teacher.box_heads)
+        same = stages == teachers > 1
+        if teachers > 1:
             self.model["teacher_stage"] = "same" if same else "last"
             self.decisions.append(
                 "each of the teacher's stages scores the RoIs of the student's (teacher_stage same)"
                 if same
                 else "the teacher's last stage scores the student's RoIs (teacher_stage last)"
             )
-        for side, count in ((self.student, stages), (self.teacher, theirs if same else 1)):
+        for side, count in ((self.student, stages), (self.teacher, teachers if same else 1)):
             self._record_stages(side, count)
         if stages > 1:
             for loss in dict.fromkeys(loss for loss, _ in self._records(OF_ROIS)):
                 self._repeat(loss, stages, same)
 
     def _record_stages(self, side: Detector, count: int) -> None:
-        """Let what is recorded of a box head be that of the last ``count`` stages."""
+        """Record the last ``count`` stages of a cascade."""
         recorders = self.distiller[f"{side.who}_recorders"]
         for name in OF_ROIS:
             for stage, head in enumerate(side.box_heads[-count:] if name in recorders else []):
@@ -200,7 +208,7 @@ class Fitting:
             record["connector"] = f"{connector}{stage}"
             self._connectors[record["connector"]] = dict(self._connectors[connector])
 
-    def _drop_unused_connectors(self) -> None:
+    def drop_unused_connectors(self) -> None:
         # Parameters that no loss reaches would stop DDP.
         used = {r.get("connector") for mapping in self._mappings.values() for r in mapping.values()}
         kept = {name: cfg for name, cfg in self._connectors.items() if name in used}
@@ -210,8 +218,8 @@ class Fitting:
 
     # The student's start
 
-    def _fit_inheritance(self) -> None:
-        wanted = self.model.get("inherit")
+    def fit_inheritance(self) -> None:
+        wanted = self.model.get("init_student_from_teacher")
         if not wanted:
             return
         possible = []
@@ -226,22 +234,22 @@ class Fitting:
             self.decisions.append(
                 f"{module}: the student starts from {number} of the teacher's tensors"
             )
-        self.model["inherit"] = possible
+        self.model["init_student_from_teacher"] = possible
 
 
-def common_levels(ours: Sequence[Level], theirs: Sequence[Level]) -> list[tuple[Level, Level]]:
-    """Levels of the same stride, fine to deep."""
-    by_stride = {level.stride: level for level in reversed(theirs)}
+def common_levels(student: Sequence[Level], teacher: Sequence[Level]) -> list[tuple[Level, Level]]:
+    """Pairs of levels of the same stride, fine to deep."""
+    by_stride = {level.stride: level for level in reversed(teacher)}
     pairs = {
         level.stride: (level, by_stride[level.stride])
-        for level in reversed(ours)
+        for level in reversed(student)
         if level.stride in by_stride
     }
     return [pairs[stride] for stride in sorted(pairs)]
 
 
 def _recorder(side: Detector, levels: Sequence[Level]) -> dict[str, Any]:
-    """What records these levels; the pyramid's module alone, if it is all of them."""
+    """The recorder of these levels; of the pyramid's module alone, if they are all of them."""
     whole = dict(type="ModuleOutputs", source=side.pyramid)
     if [level.index for level in levels] == list(range(len(side.levels))):
         return whole
@@ -253,4 +261,4 @@ def _strides(levels: Sequence[Level]) -> str:
 
 
 def _arrows(channels: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(dict.fromkeys(f"{ours} -> {theirs}" for ours, theirs in channels))
+    return ", ".join(dict.fromkeys(f"{student} -> {teacher}" for student, teacher in channels))

@@ -1,4 +1,4 @@
-"""Builds all that a training builds, and takes one batch through it, without training."""
+"""Build all that a training builds, and take one batch through it, without training."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from kd_det.errors import InvalidInputError
 
 
 def dry_run(cfg: Config) -> None:
-    """Let a Runner build model, data, optimizer, schedulers, hooks and evaluators, as in training.
+    """Build model, data, optimizer, schedulers, hooks and evaluators by a Runner, as in training.
 
     The student's losses are computed for a batch of the training data, and its predictions for
     one of the validation data are handed to the evaluator. Nothing is trained and no file is left.
-    Random numbers go on as if nothing had happened.
+    RNG states are restored.
 
     Args:
         cfg: Config of a distillation; not changed.
@@ -72,7 +72,7 @@ def _train_parts(runner: Any) -> None:
     with _building("the training data and loop (train_dataloader, train_cfg)"):
         runner._train_loop = runner.build_train_loop(runner._train_loop)
         loader = runner.train_dataloader
-        _require_batches(loader, "train")
+        require_batches(loader, "train")
         batch = next(iter(loader))
     with _building("the optimizer (optim_wrapper)"):
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -98,7 +98,7 @@ def _val_parts(runner: Any) -> None:
         names = ", ".join(f"{part}_{what}" for what in ("dataloader", "evaluator", "cfg"))
         with _building(f"{names}"):
             loop = getattr(runner, f"build_{part}_loop")(loop)
-            _require_batches(loop.dataloader, part)
+            require_batches(loop.dataloader, part)
     if runner._val_loop is not None:
         loop = runner.val_loop
         with _building("the student's predictions for a batch of the validation data"):
@@ -107,17 +107,19 @@ def _val_parts(runner: Any) -> None:
             loop.evaluator.process(data_samples=runner.model.val_step(batch), data_batch=batch)
 
 
-def _require_batches(loader: Any, part: str) -> None:
+def require_batches(loader: Any, part: str) -> None:
+    """Raise ``InvalidInputError`` for a loader without a batch, over which a loop ends at once."""
     if not len(loader):
         raise InvalidInputError(
-            f"the {part}_dataloader yields no batch: its data set has {len(loader.dataset)} "
-            "images; see its annotation file, its filter_cfg and drop_last"
+            f"{part}_dataloader has no batch: {len(loader.dataset)} images in batches of "
+            f"{loader.batch_sampler.batch_size}. With drop_last, an incomplete batch is left out; "
+            "filter_cfg leaves out images without objects"
         )
 
 
 @contextmanager
 def _building(what: str) -> Iterator[None]:
-    """Note of an error what was built."""
+    """Add to an error what was built."""
     try:
         yield
     except Exception as error:
@@ -128,9 +130,8 @@ def _building(what: str) -> Iterator[None]:
 
 @contextmanager
 def _no_traces(name: str) -> Iterator[None]:
-    """Restore random numbers and what MMEngine keeps of a Runner in this process."""
-    kinds: list[type[ManagerMixin]] = [MMLogger, MessageHub, Visualizer, DefaultScope]
-    before = {kind: dict(kind._instance_dict) for kind in kinds}
+    """Restore RNG states and the instances that MMEngine keeps of a Runner in this process."""
+    before = {kind: dict(kind._instance_dict) for kind in _managers()}
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
@@ -142,6 +143,14 @@ def _no_traces(name: str) -> Iterator[None]:
             for logger in (x for key, x in MMLogger._instance_dict.items() if name in key):
                 for handler in list(logger.handlers):
                     handler.close()
-            for kind, instances in before.items():
+            for kind in _managers():
                 kind._instance_dict.clear()
-                kind._instance_dict.update(instances)
+                kind._instance_dict.update(before.get(kind, {}))
+
+
+def _managers() -> Iterator[type[ManagerMixin]]:
+    """What MMEngine keeps instances of by name; each class has its own."""
+    kinds: list[type[ManagerMixin]] = [MMLogger, MessageHub, Visualizer, DefaultScope]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        yield kind

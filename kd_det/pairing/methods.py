@@ -1,4 +1,4 @@
-"""The methods that can be chosen, each with what it does, its published gain and its source."""
+"""Methods of distillation, with published gains and sources."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def describe_methods() -> str:
     return "\n".join(lines)
 
 
-def configs_folder() -> Path:
-    """Where kd_det's configs lie: inside an installed package, or beside it in a clone.
+def find_configs() -> Path:
+    """The folder of kd_det's configs: inside an installed package, or beside it in a clone.
 
     Raises:
         FileNotFoundError: If they are at neither place.
@@ -97,15 +97,13 @@ def configs_folder() -> Path:
     )
 
 
-def bases(method: str) -> list[Path]:
+def find_bases(method: str) -> list[Path]:
     """The method's file, from which its configs derive, and COCO's data and schedule.
 
     Raises:
-        ValueError: For a method that does not exist; lists those that do.
+        ValueError: For an unknown method; lists the available ones.
     """
     if method not in METHODS:
-        raise InvalidInputError(
-            f"there is no method {method!r}; expected one of {', '.join(METHODS)}"
-        )
-    folder = configs_folder() / "_base_"
+        raise InvalidInputError(f"unknown method {method!r}; available: {', '.join(METHODS)}")
+    folder = find_configs() / "_base_"
     return [folder / "methods" / f"{method}.py", folder / "coco_1x.py"]

@@ -1,4 +1,4 @@
-"""Says what was found of two detectors, as a table."""
+"""Describe two detectors in a table."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from kd_det.algorithms import heads
-from kd_det.pairing.detectors import Detector, start_weights
+from kd_det.pairing.detectors import Detector
+from kd_det.pairing.start_weights import describe_start
 
 
-def table(teacher: Detector, student: Detector, teacher_ckpt: str | None) -> str:
+def make_table(teacher: Detector, student: Detector, teacher_ckpt: str | None) -> str:
     """A row for each property, a column for each side."""
     rows = [("", "teacher", "student"), ("config", teacher.name, student.name)]
     columns = [_properties(side) for side in (teacher, student)]
     rows += [(name, columns[0][name], columns[1][name]) for name in columns[0]]
     weights = teacher_ckpt or "not given yet"
-    rows.append(("weights", weights, start_weights(student.model_cfg)))
+    rows.append(("weights", weights, describe_start(student.model_cfg)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

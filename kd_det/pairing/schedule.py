@@ -6,11 +6,18 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from kd_det.config_files import type_name
 from kd_det.errors import InvalidInputError
-from kd_det.pairing.schedulers import INF, Length, is_warm_up, scale_schedulers, scaled, schedulers
+from kd_det.pairing.schedulers import (
+    INF,
+    Length,
+    is_warm_up,
+    list_schedulers,
+    scale,
+    scale_schedulers,
+)
+from kd_det.registry import type_name
 
-# Of hooks, what is counted in epochs, and in iterations.
+# Settings of hooks that count epochs, and iterations.
 HOOK_EPOCHS = ("switch_epoch", "num_last_epochs", "begin_epoch")
 HOOK_ITERATIONS = ("begin_iter",)
 
@@ -38,7 +45,7 @@ def set_length(
 
     Raises:
         kd_det.errors.InvalidInputError: If ``epochs`` is below 1, or if the loop counts
-            iterations and nobody knows how many are an epoch.
+            iterations and their number in an epoch is unknown.
     """
     if epochs is not None and epochs < 1:
         raise InvalidInputError(f"expected epochs >= 1, found {epochs}")
@@ -71,14 +78,14 @@ def _length(cfg: dict[str, Any], epochs: int | None, per_epoch: int | None) -> L
     if not old:
         raise InvalidInputError(
             f"the student's train_cfg of type {loop.get('type')} has neither max_epochs nor "
-            "max_iters, so nothing is known to bring to another length; leave --epochs out"
+            "max_iters, so its length cannot be changed; leave --epochs out"
         )
     if epochs is None:
         return Length("iterations", old, per_epoch=per_epoch)
     if per_epoch is None:
         raise InvalidInputError(
-            "the student trains by iterations, and nobody knows how many of them are an epoch, "
-            "since the images were not counted; leave --epochs out and set train_cfg.max_iters"
+            "the student trains by iterations, and their number in an epoch is unknown, since "
+            "the images were not counted; leave --epochs out and set train_cfg.max_iters"
         )
     new = epochs * per_epoch
     return Length("iterations", new, new / old, new / old, per_epoch)
@@ -87,12 +94,12 @@ def _length(cfg: dict[str, Any], epochs: int | None, per_epoch: int | None) -> L
 def _iterations_factor(
     cfg: dict[str, Any], length: Length, factor: float, same_data: bool
 ) -> float | None:
-    """By how much what is counted in iterations changes where the loop counts epochs."""
+    """Factor for counts of iterations in a loop that counts epochs; None if it is unknown."""
     if same_data:
         return factor
     made_for = [
         end
-        for scheduler in schedulers(cfg)
+        for scheduler in list_schedulers(cfg)
         if not scheduler.get("by_epoch", True) and not is_warm_up(scheduler)
         for end in (
             scheduler.get("end", INF),
@@ -112,22 +119,22 @@ def _scale_loop(cfg: dict[str, Any], length: Length) -> None:
     interval = loop.get("val_interval", 1 if length.unit == "epochs" else 1000)
     loop["val_interval"] = _interval(interval, length)
     if "val_begin" in loop:
-        loop["val_begin"] = scaled(loop["val_begin"], length.epochs)
+        loop["val_begin"] = scale(loop["val_begin"], length.epochs)
     if loop.get("dynamic_intervals"):
         loop["dynamic_intervals"] = [
-            (scaled(begin, length.epochs), _interval(each, length))
+            (scale(begin, length.epochs), _interval(each, length))
             for begin, each in loop["dynamic_intervals"]
         ]
 
 
 def _interval(value: int, length: Length) -> int:
-    """Of evaluations and checkpoints; those by epoch stay where the training has room for them."""
-    brought = value if length.unit == "epochs" else scaled(value, length.epochs)
+    """The interval of evaluations or checkpoints; by epoch, it stays unless training is shorter."""
+    brought = value if length.unit == "epochs" else scale(value, length.epochs)
     return min(brought, length.new)
 
 
 def _scale_hooks(cfg: dict[str, Any], length: Length, decisions: list[str]) -> None:
-    for hook in hooks(cfg):
+    for hook in list_hooks(cfg):
         changes = [(key, length.epochs) for key in HOOK_EPOCHS]
         if length.iterations is not None:
             changes += [(key, length.iterations) for key in HOOK_ITERATIONS]
@@ -138,11 +145,11 @@ def _scale_hooks(cfg: dict[str, Any], length: Length, decisions: list[str]) -> N
             changes += [("save_begin", length.epochs)] if counts_loop else []
         for key, factor in changes:
             if hook.get(key):
-                old, hook[key] = hook[key], scaled(hook[key], factor)
+                old, hook[key] = hook[key], scale(hook[key], factor)
                 decisions.append(f"{type_name(hook)}: {key} {old} becomes {hook[key]}")
 
 
-def hooks(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def list_hooks(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The config's hooks, default and custom ones."""
     named = (cfg.get("default_hooks") or {}).values()
     yield from (hook for hook in (*named, *(cfg.get("custom_hooks") or ())) if hook)

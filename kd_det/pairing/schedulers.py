@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kd_det.config_files import type_name
+from kd_det.registry import type_name
 
 # Warm-up takes at most this part of training: mmdet's 500 iterations may be all of a small set's.
 WARM_UP = 0.1
@@ -25,14 +25,14 @@ CURVE = re.compile(
 
 @dataclass
 class Length:
-    """How long a training is now and was before.
+    """The new length of a training, and its ratio to the old one.
 
     Args:
         unit: ``'epochs'`` or ``'iterations'``, which the loop counts.
         new: The loop's length now.
-        epochs: By how much what is counted in epochs is multiplied.
-        iterations: Likewise in iterations; None if that is not known.
-        per_epoch: Iterations of an epoch now; None if that is not known.
+        epochs: Factor for counts of epochs.
+        iterations: Factor for counts of iterations; None if it is unknown.
+        per_epoch: Iterations of an epoch now; None if unknown.
     """
 
     unit: str
@@ -43,7 +43,7 @@ class Length:
 
     @property
     def total(self) -> int | None:
-        """Iterations of the training; None if that is not known."""
+        """Iterations of the training; None if unknown."""
         if self.unit == "iterations":
             return self.new
         return None if self.per_epoch is None else self.per_epoch * self.new
@@ -52,15 +52,15 @@ class Length:
 def scale_schedulers(cfg: dict[str, Any], length: Length) -> list[str]:
     """Bring a config's schedulers to a length; returns what was decided, in sentences."""
     decisions: list[str] = []
-    _scale(cfg, length, decisions)
+    _scale_all(cfg, length, decisions)
     _shorten_warm_up(cfg, length, decisions)
-    for scheduler in schedulers(cfg):
+    for scheduler in list_schedulers(cfg):
         if scheduler.get("end", INF) <= scheduler.get("begin", 0):
             scheduler["end"] = scheduler["begin"] + 1
     return decisions
 
 
-def schedulers(cfg: dict[str, Any]) -> list[dict[str, Any]]:
+def list_schedulers(cfg: dict[str, Any]) -> list[dict[str, Any]]:
     """The config's parameter schedulers."""
     found = cfg.get("param_scheduler") or []
     return found if isinstance(found, list) else [found]
@@ -76,20 +76,20 @@ def is_warm_up(scheduler: dict[str, Any]) -> bool:
     return rises and not scheduler.get("begin", 0) and scheduler.get("end", INF) < INF
 
 
-def scaled(value: Any, factor: float) -> Any:
+def scale(value: Any, factor: float) -> Any:
     """A count, or each of a sequence; nothing that was above 0 becomes 0."""
     if isinstance(value, (list, tuple)):
-        return [scaled(each, factor) for each in value]
+        return [scale(each, factor) for each in value]
     if not isinstance(value, (int, float)) or value >= INF or value <= 0:
         return value
     return max(1, round(value * factor))
 
 
-def _scale(cfg: dict[str, Any], length: Length, decisions: list[str]) -> None:
-    by_epoch = [each for each in schedulers(cfg) if each.get("by_epoch", True)]
+def _scale_all(cfg: dict[str, Any], length: Length, decisions: list[str]) -> None:
+    by_epoch = [each for each in list_schedulers(cfg) if each.get("by_epoch", True)]
     if length.epochs != 1:
         _scale_epochs(cfg, by_epoch, length)
-    by_iteration = [each for each in schedulers(cfg) if not each.get("by_epoch", True)]
+    by_iteration = [each for each in list_schedulers(cfg) if not each.get("by_epoch", True)]
     warm_ups = [each["end"] for each in by_iteration if is_warm_up(each)]
     for scheduler in by_iteration:
         counts = {key: scheduler[key] for key in COUNTS if scheduler.get(key)}
@@ -100,14 +100,14 @@ def _scale(cfg: dict[str, Any], length: Length, decisions: list[str]) -> None:
             listed = ", ".join(f"{key} {value}" for key, value in counts.items())
             decisions.append(
                 f"{type_name(scheduler)} counts by iteration ({listed}{total}): it stays as it is, "
-                "since the student's config does not say for how many iterations it is made; set "
+                "since its number of iterations is unknown in the student's config; set "
                 "it with --cfg-options param_scheduler..."
             )
             continue
         for key, value in counts.items():
             # What begins where warm-up ends goes on doing so.
             if key != "begin" or value not in warm_ups:
-                scheduler[key] = scaled(value, length.iterations)
+                scheduler[key] = scale(value, length.iterations)
 
 
 def _scale_epochs(cfg: dict[str, Any], by_epoch: list[dict[str, Any]], length: Length) -> None:
@@ -125,7 +125,7 @@ def _scale_epochs(cfg: dict[str, Any], by_epoch: list[dict[str, Any]], length: L
             if scheduler.get(key) and curve and scheduler[key] < INF:
                 scheduler[key] = round(scheduler[key] * length.epochs, 4)
             elif scheduler.get(key):
-                scheduler[key] = scaled(scheduler[key], length.epochs)
+                scheduler[key] = scale(scheduler[key], length.epochs)
         if curve:
             scheduler["convert_to_iter_based"] = True
             if is_warm_up(scheduler):
@@ -139,7 +139,7 @@ def _scale_epochs(cfg: dict[str, Any], by_epoch: list[dict[str, Any]], length: L
         if begin in moved:
             scheduler["begin"] = moved[begin]
     if exact and length.per_epoch is not None:
-        kept = [each for each in schedulers(cfg) if not _is_empty(each, length.per_epoch)]
+        kept = [each for each in list_schedulers(cfg) if not _is_empty(each, length.per_epoch)]
         cfg["param_scheduler"] = kept
 
 
@@ -160,7 +160,7 @@ def _shorten_warm_up(cfg: dict[str, Any], length: Length, decisions: list[str]) 
     if length.total is None:
         return
     most = max(SHORTEST, int(WARM_UP * length.total))
-    by_iteration = [each for each in schedulers(cfg) if not each.get("by_epoch", True)]
+    by_iteration = [each for each in list_schedulers(cfg) if not each.get("by_epoch", True)]
     for scheduler in by_iteration:
         if not is_warm_up(scheduler) or scheduler["end"] <= most:
             continue

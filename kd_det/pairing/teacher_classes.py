@@ -1,4 +1,4 @@
-"""Compares the classes of the teacher's checkpoint with those of the data."""
+"""Compare the classes of the teacher's checkpoint with those of the data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 
 from kd_det.algorithms.checkpoint import class_names, read_weights
-from kd_det.pairing.detectors import Detector, PairingError
+from kd_det.pairing import PairingError
+from kd_det.pairing.detectors import Detector
 
 SHOWN = 6
 
 
 def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[str]:
-    """What is to be said of the teacher's classes.
+    """Compare the teacher's classes with those of the data; returns a sentence on them.
 
     Of a URL nothing is known before training, when it is downloaded.
 
@@ -63,13 +64,11 @@ def _require_order(path: str, names: Sequence[str], classes: Sequence[str]) -> N
 
     Capitals, spaces and signs between words do not make another class.
     """
-    theirs, ours = ([_plain(name) for name in each] for each in (names, classes))
+    teacher, data = ([_simplify(name) for name in each] for each in (names, classes))
     moved = [
-        f"{name} (expected at {ours.index(name)}, found at {theirs.index(name)})"
-        for name in ours
-        if name in theirs
-        and ours.count(name) == theirs.count(name) == 1
-        and ours.index(name) != theirs.index(name)
+        f"{name} (expected at {data.index(name)}, found at {teacher.index(name)})"
+        for name in data
+        if data.count(name) == teacher.count(name) == 1 and data.index(name) != teacher.index(name)
     ]
     if moved:
         raise PairingError(
@@ -80,7 +79,7 @@ def _require_order(path: str, names: Sequence[str], classes: Sequence[str]) -> N
         )
 
 
-def _plain(name: str) -> str:
+def _simplify(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold()) or name
 
 

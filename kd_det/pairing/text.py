@@ -18,8 +18,8 @@ WIDTH = 100
 DELETE = "_delete_"
 
 
-def inherited(bases: Iterable[Path | str]) -> dict[str, Any]:
-    """What a config that says nothing but its bases is."""
+def read_bases(bases: Iterable[Path | str]) -> dict[str, Any]:
+    """Read the config that derives from ``bases`` and changes nothing."""
     return Config.fromstring(f"_base_ = {[str(base) for base in bases]!r}", ".py").to_dict()
 
 
@@ -33,11 +33,11 @@ def read_config(name: str) -> dict[str, Any]:
         return config_files.read_config(name).to_dict()
     config_files.package_config(name)
     # What MMEngine inherits from a package is marked as its; so are kd_det's bases.
-    return inherited([name])
+    return read_bases([name])
 
 
-def difference(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config has to say over ``base`` so that MMEngine makes ``wanted`` of both.
+def find_changes(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the entries that a config derived from ``base`` needs to become ``wanted``.
 
     Dicts are merged key by key; one that lacks a key of the base's replaces it (``_delete_``),
     as does one where the base has something else. Anything else is replaced as a whole.
@@ -49,7 +49,7 @@ def difference(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, 
         if key not in base:
             changes[key] = value
         elif isinstance(value, Mapping) and isinstance(base[key], Mapping):
-            inner = difference(base[key], value)
+            inner = find_changes(base[key], value)
             if inner:
                 changes[key] = inner
         elif isinstance(value, Mapping):
@@ -71,19 +71,19 @@ def write_config(
         comments: Lines for the head of the file.
 
     Raises:
-        ValueError: If a key of the bases is missing, or the file says something else.
+        ValueError: If a key of the bases is missing, or the file reads back differently.
         OSError: If it cannot be written.
     """
     lines = [line for comment in comments for line in _comment(comment)]
     if bases:
         lines.append(_assignment("_base_", [str(base) for base in bases]))
-    base = inherited(bases)
+    base = read_bases(bases)
     lacking = base.keys() - wanted.keys()
     if lacking:
         raise InvalidInputError(
-            f"keys of the bases cannot be taken away, found none of {', '.join(sorted(lacking))}"
+            f"keys of the bases cannot be removed, missing: {', '.join(sorted(lacking))}"
         )
-    changes = difference(base, wanted)
+    changes = find_changes(base, wanted)
     for part in ("dataloader", "evaluator"):
         if changes.get(f"test_{part}") and changes[f"test_{part}"] == changes.get(f"val_{part}"):
             del changes[f"test_{part}"]  # behind what it names
@@ -95,7 +95,7 @@ def write_config(
     if found != wanted:
         other = sorted(k for k in found | dict(wanted) if found.get(k) != wanted.get(k))
         raise InvalidInputError(
-            f"{path} was written, but read from it is not what was meant: {', '.join(other)}"
+            f"{path} was written, but reads back with other values of: {', '.join(other)}"
         )
 
 
@@ -110,10 +110,10 @@ class _Name(str):
 
 
 def _assignment(name: str, value: Any) -> str:
-    return f"{name} = {source(value, taken=len(name) + 3)}"
+    return f"{name} = {to_source(value, taken=len(name) + 3)}"
 
 
-def source(value: Any, indent: int = 0, taken: int = 0) -> str:
+def to_source(value: Any, indent: int = 0, taken: int = 0) -> str:
     """Python source of a config's value, in lines of up to ``WIDTH`` characters.
 
     Args:
@@ -151,13 +151,13 @@ def _literal(value: Any) -> str:
 def _items(value: Any, indent: int) -> tuple[str, list[str], str]:
     """Opening bracket, source of each item, closing bracket."""
     if not isinstance(value, Mapping):
-        items = [source(item, indent, indent) for item in value]
+        items = [to_source(item, indent, indent) for item in value]
         return ("[", items, "]") if isinstance(value, list) else ("(", items, ")")
     if all(isinstance(k, str) and k.isidentifier() and not iskeyword(k) for k in value):
         heads = [f"{key}=" for key in value]
         opening, closing = "dict(", ")"
     else:
-        heads = [f"{source(key)}: " for key in value]
+        heads = [f"{to_source(key)}: " for key in value]
         opening, closing = "{", "}"
-    items = [h + source(v, indent, indent + len(h)) for h, v in zip(heads, value.values())]
+    items = [h + to_source(v, indent, indent + len(h)) for h, v in zip(heads, value.values())]
     return opening, items, closing

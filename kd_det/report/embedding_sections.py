@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kd_det.centers import ClassCenters
+from kd_det.config_files import type_name
 from kd_det.report import figures
 from kd_det.report.comparison import Comparison
 from kd_det.report.embeddings import class_means, cosines, unit
@@ -98,7 +99,7 @@ def _file_of(run: Run) -> Path | None:
     named = [
         hook.get("file")
         for hook in run.cfg.get("custom_hooks") or []
-        if str(hook.get("type")).endswith("ClassCenterHook")
+        if type_name(hook) == "ClassCenterHook"
     ]
     candidates = [Path(file) for file in named if isinstance(file, str)]
     candidates.append(run.folder / FILE_NAME)

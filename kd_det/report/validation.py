@@ -64,7 +64,7 @@ class Validation:
         """The config's metric, by class too where it can do that."""
         metrics = copy.deepcopy(self.cfg.val_evaluator)
         for metric in [metrics] if isinstance(metrics, dict) else metrics:
-            if str(metric["type"]).split(".")[-1] == "CocoMetric":
+            if config_files.type_name(metric) == "CocoMetric":
                 metric["classwise"] = True
                 if not isinstance(metric["metric"], str):
                     # Its results by class have no prefix: those of the last one stay.

@@ -134,7 +134,7 @@ def test_a_teacher_that_fusing_would_change_is_refused():
 
     teacher = Teacher().eval()
     teacher.backbone.bn.running_mean.fill_(0.5)
-    with pytest.raises(RuntimeError, match="fuse_conv_bn: the teacher's batch norms do not"):
+    with pytest.raises(WiringError, match="fuse_conv_bn: the teacher's batch norms do not"):
         fuse(teacher)
 
 

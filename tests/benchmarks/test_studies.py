@@ -162,7 +162,7 @@ def test_a_method_that_inherits_anyway_is_not_run_twice(benchmark, runs, digits,
     assert compare.student(study, "robust", 0, inherit=True).name == "robust_e1_s0"
     kd = compare.student(study, "kd", 0, inherit=True)
     assert kd.name == "kd_inherit_e1_s0"
-    assert Config.fromfile(kd.config).model.inherit == ["rpn_head", "roi_head"]
+    assert Config.fromfile(kd.config).model.init_student_from_teacher == ["rpn_head", "roi_head"]
 
 
 def test_the_search_judges_by_held_out_training_images(benchmark, runs, digits, tmp_path):

@@ -96,7 +96,7 @@ def test_there_are_no_other_tools():
 )
 def test_the_next_command_is_called_as_this_one_was(monkeypatch, started, words):
     monkeypatch.setattr(sys, "argv", [started])
-    assert common.invocation("export") == words
+    assert common.call_words("export") == words
 
 
 def test_no_other_room_imports_the_commands():
@@ -132,3 +132,10 @@ def test_arguments_beyond_the_locale_are_understood(tmp_path):
     assert (tmp_path / "水果" / "train").is_dir()
     done = make(os.fsdecode(f"{tmp_path}/".encode() + b"\xff"))
     assert done.returncode == 1 and b"expected arguments in UTF-8, found" in done.stderr
+
+
+def test_messages_point_to_files_that_exist():
+    for path in (ROOT / "kd_det").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"\b(?:docs|configs|tools)/[\w/.-]+\.(?:md|py|sh)\b", text):
+            assert (ROOT / name).is_file(), f"{path} names {name}"

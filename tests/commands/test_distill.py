@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from small import IMAGE_SIZE, ROOT
+
+from kd_det.datasets import loader_check
+from kd_det.datasets.coco import Annotations
+from kd_det.datasets.coco_entries import check_annotations
+from kd_det.pairing import coco_folder
 
 PLAIN, TEACHER = (str(ROOT / "configs" / "digits" / f"{name}.py") for name in ("plain", "teacher"))
 SMALL = [
@@ -59,8 +65,25 @@ def test_trains_and_says_how_to_do_it_again(tool, arguments, tmp_path, capsys):
         assert kept[key] == written[key], key
 
 
-def test_a_dry_run_stops_before_training(tool, arguments, tmp_path, capsys):
-    tool("distill", *arguments("--method", "review_nd", "--dry-run", "--amp"))
+@pytest.fixture
+def checked(monkeypatch) -> list[str]:
+    """Names of the annotation files that are checked."""
+    names = []
+
+    def watched(path: Path, *args: object, **kwargs: object) -> Annotations:
+        names.append(path.name)
+        return check_annotations(path, *args, **kwargs)
+
+    for room in (loader_check, coco_folder):
+        monkeypatch.setattr(room, "check_annotations", watched)
+    return names
+
+
+def test_a_dry_run_checks_the_data_once(tool, arguments, tmp_path, capsys, checked):
+    # float16, which a CPU has not, becomes bfloat16 as in training.
+    mixed = "optim_wrapper.type=AmpOptimWrapper"
+    tool("distill", *arguments("--method", "review_nd", "--dry-run", "--amp"), mixed)
+    assert checked == ["instances_train.json", "instances_val.json"]
     path = tmp_path / "work" / "config" / "distill.py"
     out = capsys.readouterr().out
     assert f"kd-det train {path} --amp\n" in out
@@ -80,8 +103,14 @@ def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
     assert "kd_det.pairing.compose" not in sys.modules
 
 
+def test_data_that_an_option_names_are_checked_too(refusal, arguments, tmp_path):
+    option = f"train_dataloader.dataset.data_root={tmp_path}/no"
+    message = refusal("distill", *arguments(), option)
+    assert f"the train annotation file does not exist: {tmp_path}/no/" in message
+
+
 def test_wrong_input_is_one_sentence(refusal, arguments, tmp_path):
-    assert "there is no method 'nothing'; expected one of robust, " in refusal(
+    assert "unknown method 'nothing'; available: robust, " in refusal(
         "distill", *arguments("--method", "nothing")
     )
     assert "found no " in refusal("distill", *arguments("--data", tmp_path / "no"))

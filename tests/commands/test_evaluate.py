@@ -88,51 +88,48 @@ def test_student_needs_no_teacher_file_and_the_teacher_no_student(
     assert "coco/bbox_mAP" in json.loads((tmp_path / "teacher.json").read_text())
 
 
-def test_checkpoint_that_does_not_fit_is_refused(refusal, config_file, checkpoint, tmp_path):
+def test_what_is_missing_or_does_not_fit_is_one_sentence(
+    refusal, config_file, checkpoint, teacher_ckpt, tmp_path
+):
+    no_teacher = config_file(**{"model.teacher_ckpt": str(tmp_path / "no.pth")})
+    message = f"the teacher's checkpoint does not exist: {tmp_path}/no.pth; "
+    assert message in refusal("test", no_teacher, "--model", "teacher")
+    no_data = config_file(**{"test_dataloader.dataset.data_root": str(tmp_path / "set")})
+    message = f"the test annotation file does not exist: {tmp_path}/set/"
+    assert message in refusal("test", no_data, checkpoint)
+
+    cfg = Config.fromfile(config_file())
+    # As MMRazor's registry allows; it is built, and does not fit this checkpoint.
+    cfg.model.teacher = dict(cfg_path="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
+    cfg.dump(tmp_path / "named.py")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     del state["architecture.neck.fpn_convs.3.conv.weight"]
     torch.save({"state_dict": state}, tmp_path / "incomplete.pth")
-    message = refusal("test", config_file(), tmp_path / "incomplete.pth")
-    assert f"the student's checkpoint {tmp_path}/incomplete.pth does not fit the student" in message
-    assert "1 missing: neck.fpn_convs.3.conv.weight." in message
-
-
-def test_checkpoint_of_the_teacher_is_no_student(refusal, config_file, teacher_ckpt):
-    message = refusal("test", config_file(), teacher_ckpt)
-    assert "does not fit the student" in message
-    assert (
-        "of another shape: backbone.conv1.weight (expected [8, 3, 7, 7], found [16, 3, 7, 7])"
-        in (message)
-    )
-
-
-def test_teacher_may_be_the_model_of_another_config(refusal, config_file, teacher_ckpt, tmp_path):
-    """As MMRazor's registry allows; here it is built, and does not fit this checkpoint."""
-    cfg = Config.fromfile(config_file())
-    cfg.model.teacher = dict(cfg_path="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
-    cfg.dump(tmp_path / "named.py")
-    message = refusal("test", tmp_path / "named.py", "--model", "teacher")
-    assert f"the teacher's checkpoint {teacher_ckpt} does not fit the teacher" in message
-
-
-def test_what_is_missing_is_one_sentence(refusal, config_file, checkpoint, tmp_path):
-    assert "checkpoint to evaluate is missing on the command line" in (
-        refusal("test", config_file())
-    )
-    assert f"the student's checkpoint {tmp_path}/no.pth does not exist" in (
-        refusal("test", config_file(), tmp_path / "no.pth")
-    )
-    assert "has no model.teacher; use --model student" in (
-        refusal("test", config_file("plain"), checkpoint, "--model", "teacher")
-    )
-    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "nowhere.pth")})
-    assert f"the teacher's checkpoint does not exist: {tmp_path}/nowhere.pth; " in (
-        refusal("test", config, "--model", "teacher")
-    )
-    config = config_file(**{"test_dataloader.dataset.data_root": str(tmp_path / "set")})
-    assert f"the test annotation file does not exist: {tmp_path}/set/" in (
-        refusal("test", config, checkpoint)
-    )
+    config, plain = config_file(), config_file("plain")
+    classifier = ROOT / "configs" / "cls" / "digits" / "plain.py"
+    for arguments, message in (
+        ([config], "checkpoint to evaluate is missing on the command line"),
+        ([config, tmp_path / "no.pth"], f"student's checkpoint {tmp_path}/no.pth does not exist"),
+        ([plain, checkpoint, "--model", "teacher"], "has no model.teacher; use --model student"),
+        (
+            [config, tmp_path / "incomplete.pth"],
+            "FasterRCNN of 150 weights. 1 missing: neck.fpn_convs.3.conv.weight.",
+        ),
+        (
+            [config, teacher_ckpt],
+            "backbone.conv1.weight (expected [8, 3, 7, 7], found [16, 3, 7, 7])",
+        ),
+        (
+            [tmp_path / "named.py", "--model", "teacher"],
+            f"the teacher's checkpoint {teacher_ckpt} does not fit the teacher",
+        ),
+        (
+            [config, checkpoint, "--model", "both", "--out", "x.pkl"],
+            "x.pkl can hold one model's predictions; choose by --model",
+        ),
+        ([classifier, checkpoint, "--tta"], "--tta needs tta_model"),
+    ):
+        assert message in refusal("test", *arguments)
 
 
 def test_nothing_but_the_named_weights_is_evaluated(tool, easy, checkpoint, teacher_ckpt, tmp_path):
@@ -157,11 +154,6 @@ def test_predictions_and_pictures_as_mmdet_has_them(tool, config_file, checkpoin
     assert len(list(shown.rglob("*.jpg"))) == 8
 
 
-def test_one_file_holds_the_predictions_of_one_model(refusal, config_file, checkpoint):
-    message = refusal("test", config_file(), checkpoint, "--model", "both", "--out", "x.pkl")
-    assert "x.pkl can hold one model's predictions; choose by --model" in message
-
-
 def test_augmentation_while_testing(tool, config_file, checkpoint, tmp_path, monkeypatch):
     from mmdet.models import DetTTAModel
 
@@ -176,8 +168,3 @@ def test_augmentation_while_testing(tool, config_file, checkpoint, tmp_path, mon
     config = config_file(**{"model.architecture.test_cfg.rcnn.score_thr": 0.0})
     tool("test", config, checkpoint, "--tta", "--work-dir", tmp_path / "work")
     assert seen == [2] * 8  # each image as it is and turned over
-
-
-def test_augmentation_of_a_classifier_is_its_configs(refusal, checkpoint):
-    config = ROOT / "configs" / "cls" / "digits" / "plain.py"
-    assert "--tta needs tta_model" in refusal("test", config, checkpoint, "--tta")

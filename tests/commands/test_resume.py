@@ -13,8 +13,10 @@ from mmengine.config import Config
 from small import ROOT
 
 from kd_det.algorithms.checkpoint import CheckpointError
-from kd_det.commands.resume import check_resume, differences
+from kd_det.commands.resume import check_resume, compare_configs
 from kd_det.config_options import merge_options
+from kd_det.literals import read_assignments
+from kd_det.recipes import load_named
 
 
 @pytest.fixture
@@ -38,13 +40,13 @@ def resume(tool, work, digits, teacher_ckpt):
 
 
 def rates(work: Path) -> dict[int, float]:
-    """Learning rate by iteration, of all starts."""
+    """The student's learning rate by iteration, of all starts."""
     found = {}
     for file in sorted(work.glob("*/vis_data/scalars.json")):
         for line in file.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
-            if "base_lr" in entry:  # with connectors that have their own
-                found[entry["step"]] = entry["base_lr"]
+            if "lr" in entry:
+                found[entry["step"]] = entry["lr"]
     return found
 
 
@@ -153,18 +155,16 @@ def test_without_a_checkpoint_it_begins(tmp_path):
 @pytest.mark.parametrize("name", ["digits/robust", "cls/digits/review_nd", "frcnn_r101_r18_kd"])
 def test_a_config_equals_its_text(name):
     """What a Runner keeps of it in checkpoints."""
-    from kd_det.literals import read_assignments
-
-    cfg = Config.fromfile(ROOT / "configs" / f"{name}.py")
+    cfg = load_named(ROOT / "configs" / f"{name}.py")
     object.__setattr__(cfg, "_format_python_code", False)
-    assert not list(differences(read_assignments(cfg.pretty_text), cfg.to_dict()))
+    assert not list(compare_configs(read_assignments(cfg.pretty_text), cfg.to_dict()))
 
 
 def test_the_work_directory_may_move():
     def cfg(folder: str) -> dict:
         return dict(work_dir=folder, custom_hooks=[dict(type="A", file=f"{folder}/x")], model={})
 
-    assert not list(differences(cfg("a"), cfg("b")))
+    assert not list(compare_configs(cfg("a"), cfg("b")))
     changed = cfg("b")
     merge_options(found := Config(changed), {"custom_hooks.0.file": "c/x"})
-    assert [key for key, _ in differences(cfg("a"), found.to_dict())] == ["custom_hooks.0.file"]
+    assert [key for key, _ in compare_configs(cfg("a"), found.to_dict())] == ["custom_hooks.0.file"]

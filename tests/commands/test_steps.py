@@ -13,6 +13,7 @@ import pytest
 from small import ROOT
 
 from kd_det.commands import demo, steps
+from kd_det.commands.steps import StepError
 
 # Notes its arguments; fails while there is a file `fail`.
 SCRIPT = """
@@ -57,16 +58,19 @@ def test_runs_once_and_prints_what_can_be_run_by_hand(step, capsys):
     step("one", "--seed", "3").run()
     assert "[one] done already in" in capsys.readouterr().out
     assert runs(one) == ["--seed 3"]
-
-
-def test_other_command_runs_anew_in_an_empty_folder(step, capsys):
-    step("one", "--seed", "3").run()
-    (step().folder / "leftover.pth").write_text("")
-    changed = step("one", "--seed", "4")
-    changed.run()
-    assert runs(changed) == ["--seed 4"]
-    assert not (changed.folder / "leftover.pth").exists()
+    # Another command runs in an empty folder.
+    (one.folder / "leftover.pth").write_text("")
+    step("one", "--seed", "4").run()
+    assert runs(one) == ["--seed 4"] and not (one.folder / "leftover.pth").exists()
     assert "settings changed" in capsys.readouterr().out
+
+
+def test_runs_again_when_its_result_is_gone(step, tmp_path):
+    one = step("one", results=[tmp_path / "one" / "result.txt"])
+    one.run()
+    one.results[0].unlink()
+    one.run()
+    assert len(runs(one)) == 2 and one.results[0].exists()
 
 
 def test_changed_config_runs_anew_even_where_only_its_base_changed(step, tmp_path):
@@ -102,47 +106,40 @@ def test_changed_input_runs_anew(step):
         assert not (each.folder / "kept").exists()
 
 
-def test_failure_shows_the_end_and_the_next_run_resumes(step, tmp_path):
+def test_failure_shows_the_end(step, tmp_path):
     (tmp_path / "fail").write_text("")
-    one = step(resume="--resume")
-    with pytest.raises(RuntimeError, match="step 'one' failed with exit code 1") as caught:
+    one = step()
+    with pytest.raises(StepError, match="step 'one' failed with exit code 1") as caught:
         one.run()
     shown = str(caught.value)
     assert "Error: no luck today" in shown and "detail 19" in shown and "detail 2\n" not in shown
     assert str(one.folder / "console.log") in shown
-    (tmp_path / "fail").unlink()
-    one.run()
-    assert runs(one) == ["", "--resume"]
-    assert (one.folder / "result.txt").exists()
-    step(resume="--resume").run()
-    assert len(runs(one)) == 2
 
 
-def test_failed_step_without_a_resume_option_runs_as_before(step, tmp_path):
+@pytest.mark.parametrize(
+    ("first", "then", "resume", "options"),
+    [
+        ("3", "3", "--resume", ["--seed 3", "--seed 3 --resume"]),
+        ("3", "3", None, ["--seed 3", "--seed 3"]),
+        ("3", "4", "--resume", ["--seed 4"]),  # not resumed with other settings
+    ],
+)
+def test_the_run_after_a_failure_resumes(step, tmp_path, first, then, resume, options):
     (tmp_path / "fail").write_text("")
-    one = step()
-    with pytest.raises(RuntimeError):
-        one.run()
+    with pytest.raises(StepError):
+        step("one", "--seed", first, resume=resume).run()
     (tmp_path / "fail").unlink()
-    one.run()
-    assert runs(one) == ["", ""]
-
-
-def test_failed_step_is_not_resumed_with_other_settings(step, tmp_path):
-    (tmp_path / "fail").write_text("")
-    with pytest.raises(RuntimeError):
-        step("one", "--seed", "3", resume="--resume").run()
-    (tmp_path / "fail").unlink()
-    changed = step("one", "--seed", "4", resume="--resume")
-    changed.run()
-    assert runs(changed) == ["--seed 4"]
+    again = step("one", "--seed", then, resume=resume)
+    for _ in range(2):
+        again.run()
+        assert runs(again) == options and (again.folder / "result.txt").exists()
 
 
 def test_folder_of_somebody_else_is_refused_and_stays(step):
     one = step()
     one.folder.mkdir()
     (one.folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(RuntimeError, match=r"holds files that this tool did not make.*--root"):
+    with pytest.raises(StepError, match=r"holds files that this tool did not make.*--root"):
         one.run()
     assert [p.name for p in one.folder.iterdir()] == ["thesis.txt"]
     (one.folder / "thesis.txt").unlink()
@@ -150,23 +147,26 @@ def test_folder_of_somebody_else_is_refused_and_stays(step):
     assert runs(one) == [""]
 
 
-@pytest.mark.parametrize("counters", ["Epoch(train)  [3][ 25/125]", "Epoch(train) [10][  5/125]"])
-def test_log_lines_are_shortened(counters):
-    line = (
-        f"11/22 04:55:30 - mmengine - INFO - {counters}  lr: 1.0000e-03  eta: 0:01:40  "
-        "time: 0.1000  data_time: 0.0010  loss: 1.2500  student.loss_cls: 0.5000\n"
-    )
-    assert steps._shortened(line) == (
-        f"{counters}  lr: 1.0000e-03  eta: 0:01:40  time: 0.1000  loss: 1.2500"
-    )
+PREFIX = "11/22 04:55:30 - mmengine - INFO - "
 
 
-def test_validation_and_other_lines_are_shortened():
-    line = "11/22 04:55:30 - mmengine - INFO - Epoch(val) [8][25/25]    coco/bbox_mAP: 0.2500"
-    assert steps._shortened(f"{line}  coco/bbox_mAP_s: 0.1000  data_time: 0.0010\n") == (
-        "Epoch(val) [8][25/25]  coco/bbox_mAP: 0.2500"
-    )
-    assert steps._shortened("WARNING: two  spaces\n") == "WARNING: two  spaces"
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            f"{PREFIX}Epoch(train)  [3][ 25/125]  lr: 1.0000e-03  eta: 0:01:40  time: 0.1000  "
+            "data_time: 0.0010  loss: 1.2500  student.loss_cls: 0.5000\n",
+            "Epoch(train)  [3][ 25/125]  lr: 1.0000e-03  eta: 0:01:40  time: 0.1000  loss: 1.2500",
+        ),
+        (
+            f"{PREFIX}Epoch(val) [8][25/25]    coco/bbox_mAP: 0.2500  coco/bbox_mAP_s: 0.1000\n",
+            "Epoch(val) [8][25/25]  coco/bbox_mAP: 0.2500",
+        ),
+        ("WARNING: two  spaces\n", "WARNING: two  spaces"),
+    ],
+)
+def test_log_lines_are_shortened(line, shown):
+    assert steps._shortened(line) == shown
 
 
 # The demo
@@ -219,12 +219,3 @@ def test_it_ends_with_a_report_of_all_runs(tmp_path):
     entry = {"role": "plain", "name": "plain_seed0", "metrics": {"coco/bbox_mAP": 0.1}}
     report.results[1].write_text(json.dumps([entry]))
     assert demo.metrics_by_role(report.results[1]) == {"plain": {"bbox_mAP": 0.1}}
-
-
-def test_runs_again_when_its_result_is_gone(step, tmp_path):
-    one = step("one", results=[tmp_path / "one" / "result.txt"])
-    one.run()
-    (tmp_path / "one" / "result.txt").unlink()
-    one.run()
-    assert len(runs(one)) == 2
-    assert (tmp_path / "one" / "result.txt").exists()

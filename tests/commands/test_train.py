@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from command_line import RECIPE, run_process, small_options
 from small import ROOT
+from torch.nn import functional as F
 
 from kd_det.algorithms import WiringError
 from kd_det.centers import ClassCenters
@@ -88,90 +90,83 @@ def test_missing_dataset_is_one_sentence(digits, teacher_ckpt, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_missing_images_and_other_datasets_have_their_own_remedy(refusal, config_file, tmp_path):
-    (tmp_path / "mine" / "annotations").mkdir(parents=True)
-    (tmp_path / "mine" / "annotations" / "instances_train.json").write_text("{}")
-    config = config_file(**{"train_dataloader.dataset.data_root": str(tmp_path / "mine")})
-    message = refusal("train", config)
-    assert f"the train image folder does not exist: {tmp_path}/mine/train; " in message
-    assert "set train_dataloader.dataset.data_root" in message
-
-
 def test_work_directory_that_cannot_be_written_is_told(refusal, config_file, monkeypatch):
     monkeypatch.setattr(common.os, "access", lambda path, mode: False)  # the tests may run as root
     message = refusal("train", config_file(), "--work-dir", "/some/where/else")
     assert "/some/where/else cannot be written, since / is read-only; choose another" in message
 
 
-@pytest.mark.parametrize("text, found", [("", "nothing"), ("<html>no</html>", "b'<html>no")])
-def test_annotations_that_are_none_are_told(refusal, config_file, digits, tmp_path, text, found):
-    data = tmp_path / "data"
-    shutil.copytree(digits, data)
-    (data / "annotations" / "instances_train.json").write_text(text)
-    config = config_file(**{"train_dataloader.dataset.data_root": str(data)})
-    message = refusal("train", config)
-    assert "the train annotation file" in message
-    assert f"expected JSON in COCO format, found {found}" in message
+# Arguments and options, with TMP for a folder of "file", a text, and "mine", data without images.
+REFUSED = {
+    "no teacher": (
+        [],
+        {"model.teacher_ckpt": "TMP/teacher.pth"},
+        "error (FileNotFoundError): the teacher's checkpoint does not exist: TMP/teacher.pth; "
+        "train the teacher first, or set model.teacher_ckpt to its file or URL",
+    ),
+    "no checkpoint": ([], {"model.teacher_ckpt": "TMP/file"}, "TMP/file"),
+    "no images": (
+        [],
+        {"train_dataloader.dataset.data_root": "TMP/mine"},
+        "the train image folder does not exist: TMP/mine/train; put the dataset there, or set "
+        "train_dataloader.dataset.data_root",
+    ),
+    "work directory is a file": (["--work-dir", "TMP/file"], {}, "since TMP/file is a file"),
+    "work directory in a file": (["--work-dir", "TMP/file/run"], {}, "since TMP/file is a file"),
+    "nothing to resume": (
+        ["--resume", "TMP/epoch_9.pth"],
+        {},
+        "does not exist: TMP/epoch_9.pth; --resume alone takes the last one",
+    ),
+    "no base batch": (["--auto-scale-lr"], {}, "needs auto_scale_lr.base_batch_size"),
+    "no batch": (
+        [],
+        {"train_dataloader.batch_size": 9, "train_dataloader.drop_last": True},
+        "train_dataloader has no batch: 8 images in batches of 9. With drop_last,",
+    ),
+}
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_read_is_named(refusal, config_file, digits, tmp_path, workers):
-    data = tmp_path / "data"
-    shutil.copytree(digits, data)
-    for path in (data / "train").iterdir():
-        path.write_bytes(path.read_bytes()[:20])
-    options = {
-        "train_dataloader.dataset.data_root": str(data),
-        "train_dataloader.num_workers": workers,
-    }
-    message = refusal("train", config_file(**options))
-    assert "failed to load image" in message and str(data / "train") in message
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_go_well_is_one_sentence(refusal, config_file, tmp_path, name):
+    arguments, options, message = REFUSED[name]
+    (tmp_path / "file").write_text("some text")
+    (tmp_path / "mine" / "annotations").mkdir(parents=True)
+    (tmp_path / "mine" / "annotations" / "instances_train.json").write_text("{}")
+
+    def fill(value: object) -> object:
+        return value.replace("TMP", str(tmp_path)) if isinstance(value, str) else value
+
+    config = config_file(**{key: fill(value) for key, value in options.items()})
+    assert fill(message) in refusal("train", config, *map(fill, arguments))
+
+
+@pytest.mark.parametrize(
+    ("names", "content", "message"),
+    [
+        ("annotations/instances_train.json", b"", "in COCO format, found nothing"),
+        ("annotations/instances_train.json", b"<html>", "in COCO format, found b'<html>"),
+        ("train/*", b"\xff\xd8\xff\xe0", "failed to load image"),
+    ],
+)
+def test_damaged_files_are_named(refusal, config_file, digits, tmp_path, names, content, message):
+    data = shutil.copytree(digits, tmp_path / "data")
+    for path in data.glob(names):
+        path.write_bytes(content)
+    options = {"train_dataloader.dataset.data_root": str(data)}
+    found = refusal("train", config_file(**options))
+    assert message in found and f"{data}/{names.partition('*')[0]}" in found
 
 
 def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = ROOT / "configs" / "cls" / "cifar100_r56_r20_kd.py"
-    message = refusal("train", config, "--cfg-options", "model.teacher_ckpt=https://x/t.pth")
+    config = ROOT / "configs" / "cls" / "cifar100_r56_r20.py"
+    options = ["--method", "kd", "--cfg-options", "model.teacher_ckpt=https://x/t.pth"]
+    message = refusal("train", config, *options)
     assert (
         "the train data does not exist: data/cifar100/cifar-100-python; put the dataset there"
         in message
     )
-
-
-def test_missing_teacher_file_is_one_sentence(refusal, config_file, tmp_path):
-    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "teacher.pth")})
-    assert refusal("train", config) == (
-        f"error (FileNotFoundError): the teacher's checkpoint does not exist: {tmp_path}/teacher."
-        "pth; train the teacher first, or set model.teacher_ckpt to its file or URL"
-    )
-
-
-def test_file_that_is_no_checkpoint_is_named(refusal, config_file, tmp_path):
-    (tmp_path / "teacher.pth").write_bytes(b"nothing of the kind")
-    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "teacher.pth")})
-    assert str(tmp_path / "teacher.pth") in refusal("train", config)
-
-
-def test_missing_config_is_one_sentence(refusal):
-    message = refusal("train", "configs/no.py")
-    assert "the config file does not exist: configs/no.py; recipes lie in configs/" in message
-
-
-@pytest.mark.parametrize("below", ["", "/run"])
-def test_work_directory_that_is_a_file_is_one_sentence(refusal, config_file, tmp_path, below):
-    (tmp_path / "file").write_text("")
-    message = refusal("train", config_file(), "--work-dir", f"{tmp_path}/file{below}")
-    assert f"{tmp_path}/file is a file" in message and "--work-dir" in message
-
-
-def test_missing_checkpoint_to_resume_is_one_sentence(refusal, config_file, tmp_path):
-    message = refusal("train", config_file(), "--resume", tmp_path / "epoch_9.pth")
-    assert f"does not exist: {tmp_path}/epoch_9.pth; " in message and "--resume" in message
-
-
-def test_auto_scale_lr_without_a_base_is_one_sentence(refusal, config_file):
-    message = refusal("train", config_file(), "--auto-scale-lr")
-    assert "--auto-scale-lr needs auto_scale_lr.base_batch_size" in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -180,16 +175,12 @@ def test_auto_scale_lr_without_a_base_is_one_sentence(refusal, config_file):
     [
         (["--amp"], {}),
         ([], {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.loss_scale": "dynamic"}),
+        ([], {"optim_wrapper.type": "mmengine.optim.AmpOptimWrapper"}),
     ],
-    ids=["asked for", "in the config"],
+    ids=["asked for", "in the config", "by its path"],
 )
 def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch, arguments, options):
     """All parts of a step compute in it, and all losses are finite numbers."""
-    import json
-
-    import torch
-    from torch.nn import functional as F
-
     seen = set()
     linear = F.linear
 
@@ -237,13 +228,14 @@ def test_config_of_a_package_is_found():
 @pytest.mark.parametrize(
     ("name", "told"),
     [
+        ("configs/no.py", "the config file does not exist: configs/no.py; recipes lie in configs/"),
         ("mmdet::faster_rcnn/faster-rcnn_r50_fpn_coco.py", "faster-rcnn_r50_fpn_1x_coco.py"),
         ("mmdett::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "mmdett"),
         ("mmdet::faster", "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"),
         ("mmcls::nothing/zzz.py", "mmpretrain/.mim/configs"),
     ],
 )
-def test_a_config_that_no_package_has_is_one_sentence(refusal, name, told):
+def test_a_missing_config_is_one_sentence(refusal, name, told):
     message = refusal("train", name)
     assert name in message and told in message
 
@@ -275,15 +267,3 @@ def test_a_fault_keeps_its_traceback():
 
     with pytest.raises(KeyError):
         common.run(main)
-
-
-def test_dataset_elsewhere_gets_a_remedy_of_its_own(refusal, config_file, tmp_path):
-    options = {"train_dataloader.dataset.data_root": str(tmp_path / "my-digits")}
-    message = refusal("train", config_file(**options))
-    assert "put the dataset there" in message and "make_digits_coco" not in message
-
-
-def test_data_without_a_batch_is_no_training_that_is_done(refusal, config_file):
-    options = {"train_dataloader.batch_size": 9, "train_dataloader.drop_last": True}
-    message = refusal("train", config_file("plain", **options))
-    assert "train_dataloader has no batch: 8 images in batches of 9. With drop_last," in message

@@ -10,6 +10,7 @@ import pytest
 from mmengine.config import Config
 
 from kd_det.compat import mmcls
+from kd_det.errors import MissingPackageError
 
 BREAKAGE = {
     "mmcls": """
@@ -72,7 +73,7 @@ def test_without_mmpretrain_the_error_names_it(monkeypatch):
     from mmengine.registry import MODELS
 
     monkeypatch.setattr(mmcls.importlib.util, "find_spec", lambda name, *args: None)
-    with pytest.raises(ImportError, match="pip install mmpretrain"):
+    with pytest.raises(MissingPackageError, match="pip install mmpretrain"):
         MODELS.get("mmcls.ResNet")
     monkeypatch.setattr(config_module, "is_installed", lambda package: False)
     with pytest.raises(ModuleNotFoundError, match="mmpretrain is not installed"):

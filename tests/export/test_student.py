@@ -185,6 +185,19 @@ def test_metadata_say_where_the_student_comes_from(detection, teacher_ckpt, digi
     assert found["versions"]["torch"] == version("torch")
 
 
+def test_metadata_of_a_config_in_the_new_style(tmp_path):
+    """Whose types are classes."""
+    text = "from mmdet.datasets import CocoDataset\nfrom mmdet.models import FasterRCNN\n"
+    text += "default_scope = 'mmdet'\nmodel = dict(type=FasterRCNN)\n"
+    text += "train_dataloader = dict(dataset=dict(type=CocoDataset, data_root='data'))\n"
+    (tmp_path / "new.py").write_text(text)
+    run = Config.fromfile(tmp_path / "new.py")
+    torch.save({"state_dict": {"weight": torch.ones(1)}}, tmp_path / "epoch_1.pth")
+    found = export_student(tmp_path / "epoch_1.pth", run, plain_config(run), tmp_path / "student")
+    assert found["model"].endswith(".FasterRCNN")
+    assert found["dataset"]["type"].endswith(".CocoDataset")
+
+
 def test_an_export_is_trained_on_like_any_model_of_mmdet(detection, tmp_path):
     """As mmdet's tools/train.py does it: the config is all that it takes."""
     folder = detection[0] / "student"

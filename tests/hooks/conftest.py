@@ -32,7 +32,7 @@ class Watch(Hook):
         self.losses: list[dict[str, float]] = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.losses.append({name: float(value) for name, value in outputs.items()})
+        self.losses.append({name: torch.as_tensor(value).item() for name, value in outputs.items()})
 
 
 class Kill(Hook):

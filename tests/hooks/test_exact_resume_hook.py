@@ -41,7 +41,9 @@ class Losses(Hook):
         self.of: dict[int, dict[str, float]] = {}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.of[runner.iter] = {name: float(value) for name, value in outputs.items()}
+        self.of[runner.iter] = {
+            name: torch.as_tensor(value).item() for name, value in outputs.items()
+        }
 
 
 BY_EPOCH: dict[str, Any] = {"train_cfg.max_epochs": 3}

@@ -77,7 +77,7 @@ def test_each_new_best_and_the_last_are_exported(plain, tmp_path, caplog):
     work = tmp_path / "work"
     assert is_of(work / "student_best", work / "best_score_epoch_2.pth")
     assert is_of(work / "student", work / "epoch_3.pth")
-    assert not list(work.glob(".student*"))
+    assert not list(work.glob(".student*.new-*"))
 
 
 def test_several_metrics_have_a_best_each(plain, tmp_path):

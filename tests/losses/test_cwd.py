@@ -41,7 +41,7 @@ def test_by_hand():
 def test_equal_maps_cost_nothing(relative):
     s = [x.requires_grad_() for x in pyramid(0)]
     loss = cwd_loss(s, [x.detach() for x in s], relative=relative)
-    assert float(loss) == pytest.approx(0, abs=1e-12)
+    assert loss.item() == pytest.approx(0, abs=1e-12)
     assert all(g.abs().max() < 1e-12 for g in torch.autograd.grad(loss, s))
 
 

@@ -7,24 +7,27 @@ from small import ROOT
 from zoo import FASTER, STUDENTS, student, write
 
 import kd_det
-from kd_det.pairing.compose import PairingError, pair
+from kd_det.pairing import PairingError
+from kd_det.pairing.compose import pair
 from kd_det.recipes import load_named
 
 PLAIN, TEACHER = (str(ROOT / "configs" / "digits" / f"{name}.py") for name in ("plain", "teacher"))
 
 
 @pytest.fixture(scope="module")
-def made(digits, teacher_ckpt):
-    return pair(
-        PLAIN,
-        TEACHER,
-        "review_nd",
+def options(digits, teacher_ckpt):
+    return dict(
         teacher_ckpt=str(teacher_ckpt),
         data=str(digits),
         epochs=2,
         batch_size=3,
         cfg_options={"model.distiller.distill_losses.loss_nd.loss_weight": 0.5},
     )
+
+
+@pytest.fixture(scope="module")
+def made(options):
+    return pair(PLAIN, TEACHER, "review_nd", **options)
 
 
 def test_a_config_has_all_that_a_recipe_has(made, teacher_ckpt):
@@ -70,17 +73,8 @@ def test_the_table_says_what_was_found(made, digits):
     assert "  - ReviewFusion 64 -> 64" in decided
 
 
-def test_the_function_gives_the_same_config(made, digits, teacher_ckpt):
-    cfg = kd_det.distill_config(
-        PLAIN,
-        TEACHER,
-        "review_nd",
-        teacher_ckpt=str(teacher_ckpt),
-        data=str(digits),
-        epochs=2,
-        batch_size=3,
-        cfg_options={"model.distiller.distill_losses.loss_nd.loss_weight": 0.5},
-    )
+def test_the_function_gives_the_same_config(made, options):
+    cfg = kd_det.distill_config(PLAIN, TEACHER, "review_nd", **options)
     assert cfg.to_dict() == made.cfg.to_dict()
 
 
@@ -103,19 +97,19 @@ def test_images_are_padded_for_both(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "reason"),
+    ("learner", "teacher", "reason"),
     [
         ("r18", "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", "the teacher is a RetinaNet"),
         ("mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", FASTER, "the student is a RetinaNet"),
         ("r18", "mmdet::queryinst/queryinst_r50_fpn_1x_coco.py", "scores learned queries"),
     ],
 )
-def test_what_cannot_be_paired_names_both_and_a_way(tmp_path, ours, theirs, reason):
-    ours = student(ours, tmp_path)
+def test_what_cannot_be_paired_names_both_and_a_way(tmp_path, learner, teacher, reason):
+    learner = student(learner, tmp_path)
     with pytest.raises(PairingError) as caught:
-        pair(ours, theirs)
+        pair(learner, teacher)
     message = str(caught.value)
-    assert message.startswith(f"{theirs} cannot teach {ours}: ") and reason in message
+    assert message.startswith(f"{teacher} cannot teach {learner}: ") and reason in message
     for path in ("configs/retinanet_r101_r50_review.py", "docs/mixing.md"):
         assert path in message and (ROOT / path).is_file()
 

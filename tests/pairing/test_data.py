@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mmdet.registry import DATASETS
+from mmengine.registry import DefaultScope
+from small import edit_annotations
 from zoo import FASTER
 
 from kd_det.datasets.coco import DataError
 from kd_det.pairing.data import read_data
-from kd_det.pairing.methods import bases
-from kd_det.pairing.text import inherited, read_config
+from kd_det.pairing.methods import find_bases
+from kd_det.pairing.text import read_bases, read_config
 
 DIGITS = tuple("0123456789")
 
 
+MASKS = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
+REPEATED = "mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py"
+
+
+def build(dataset: dict[str, Any]) -> Any:
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return DATASETS.build(dataset)
+
+
 @pytest.fixture(scope="module")
 def base() -> dict:
-    return inherited(bases("kd"))
+    return read_bases(find_bases("kd"))
 
 
-def test_a_folder_reaches_all_loaders_and_the_pipelines_stay(digits, base):
+def test_a_folder_reaches_all_loaders_and_the_pipelines_stay(digits, base, tmp_path):
     student = read_config(FASTER)
-    data = read_data(str(digits), student, base)
+    data = read_data(str(digits), student, base, tmp_path / "work")
     assert data.classes == DIGITS and data.images == 24
+    assert not (tmp_path / "work").exists()  # a valid file needs no copy
     for part, split in (("train", "train"), ("val", "val"), ("test", "val")):
         dataset = data.settings[f"{part}_dataloader"]["dataset"]
         assert dataset["data_root"] == f"{digits}/"
@@ -41,29 +52,12 @@ def test_a_folder_reaches_all_loaders_and_the_pipelines_stay(digits, base):
     assert student == read_config(FASTER)
 
 
-def test_the_loaders_read_what_is_there(digits, base):
-    from mmdet.registry import DATASETS
-    from mmengine.registry import DefaultScope
-
-    data = read_data(str(digits), {}, base)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        dataset = DATASETS.build(data.settings["train_dataloader"]["dataset"])
-    assert dataset.metainfo["classes"] == DIGITS
-    assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset))) > 24
-
-
 def test_wrappers_of_the_student_stay(digits, base):
-    student = read_config("mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py")
-    dataset = read_data(str(digits), student, base).settings["train_dataloader"]["dataset"]
-    assert dataset["type"] == "RepeatDataset"
-    assert dataset["dataset"]["data_root"] == f"{digits}/"
-
-
-def test_images_that_an_epoch_repeats_are_counted(digits, base):
     """Warm-up is a part of training: eight times longer where an epoch sees each image so often."""
-    student = read_config("mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py")
-    assert student["train_dataloader"]["dataset"]["times"] == 8
-    assert read_data(str(digits), student, base).images == 8 * 24
+    data = read_data(str(digits), read_config(REPEATED), base)
+    dataset = data.settings["train_dataloader"]["dataset"]
+    assert (dataset["type"], dataset["times"], data.images) == ("RepeatDataset", 8, 8 * 24)
+    assert dataset["dataset"]["data_root"] == f"{digits}/"
 
 
 def test_joined_data_sets_are_told(digits, base):
@@ -72,26 +66,6 @@ def test_joined_data_sets_are_told(digits, base):
     student["train_dataloader"]["dataset"] = dict(type="ConcatDataset", datasets=[one, dict(one)])
     with pytest.raises(DataError, match="the student's train_dataloader joins 2 data sets"):
         read_data(str(digits), student, base)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "learns masks, and .* annotations of .*train"),
-        ("htc/htc_r50_fpn_1x_coco.py", "student learns (masks|a map of the scene)"),
-    ],
-)
-def test_a_student_that_needs_more_than_boxes_is_told(tmp_path, base, digits, name, message):
-    folder = tmp_path / "annotations"
-    folder.mkdir()
-    for part in ("train", "val"):
-        (tmp_path / part).symlink_to(digits / part)
-        content = json.loads((digits / "annotations" / f"instances_{part}.json").read_text())
-        for annotation in content["annotations"]:
-            annotation.pop("segmentation", None)
-        (folder / f"{part}.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=message):
-        read_data(str(tmp_path), read_config(f"mmdet::{name}"), base)
 
 
 def test_a_config_is_taken_as_it_is(tmp_path, base, digits):
@@ -138,30 +112,6 @@ def test_configs_that_do_not_say_enough(tmp_path, base, text, message):
         read_data(str(path), {}, base)
 
 
-MASKS = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
-
-
-@pytest.fixture
-def folder(digits: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(digits, tmp_path / "data"))
-
-
-def change(folder: Path, edit: Callable[[dict[str, Any]], object], *splits: str) -> None:
-    for split in splits or ("train", "val"):
-        path = folder / "annotations" / f"instances_{split}.json"
-        data = json.loads(path.read_text())
-        edit(data)
-        path.write_text(json.dumps(data))
-
-
-def build(dataset: dict[str, Any]) -> Any:
-    from mmdet.registry import DATASETS
-    from mmengine.registry import DefaultScope
-
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return DATASETS.build(dataset)
-
-
 def labelled(dataset: Any) -> list[tuple[int, str]]:
     """Image and class name of each object, as training sees them."""
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
@@ -200,7 +150,7 @@ def test_a_repaired_copy_is_read_and_the_data_is_left_alone(folder, base, tmp_pa
         for annotation in data["annotations"]:
             del annotation["area"], annotation["iscrowd"], annotation["id"]
 
-    change(folder, spoil)
+    edit_annotations(folder, spoil)
     before = [path.read_bytes() for path in sorted(folder.glob("**/*.json"))]
     data = read_data(str(folder), {}, base, tmp_path / "work")
     assert [path.read_bytes() for path in sorted(folder.glob("**/*.json"))] == before
@@ -215,13 +165,8 @@ def test_a_repaired_copy_is_read_and_the_data_is_left_alone(folder, base, tmp_pa
     assert len(told) == 2 and "area, as width x height" in told[0] and copies[0] in told[0]
 
 
-def test_a_clean_folder_needs_no_copy(folder, base, tmp_path):
-    read_data(str(folder), {}, base, tmp_path / "work")
-    assert not (tmp_path / "work").exists()
-
-
 def test_a_config_s_files_are_repaired_as_well(folder, base, tmp_path):
-    change(folder, lambda data: [a.pop("area") for a in data["annotations"]])
+    edit_annotations(folder, lambda data: [a.pop("area") for a in data["annotations"]])
     evaluator = (
         "val_evaluator = dict(type='CocoMetric', "
         f"ann_file='{folder}/annotations/instances_val.json')"
@@ -246,7 +191,7 @@ REVERSED = DIGITS[::-1]
 @pytest.fixture
 def reversed_folder(digits: Path, tmp_path: Path) -> Path:
     other = Path(shutil.copytree(digits, tmp_path / "reversed"))
-    change(other, lambda data: data["categories"].reverse())
+    edit_annotations(other, lambda data: data["categories"].reverse())
     return other
 
 
@@ -284,35 +229,41 @@ def test_labels_that_would_be_swapped_are_told(
         read_data(None, read_config(config), base)
 
 
-def test_joined_files_of_two_orders_are_told(folder, reversed_folder, base, tmp_path):
-    pieces = ", ".join(source(f, "train", DIGITS) for f in (folder, reversed_folder))
-    config = loader_config(
-        tmp_path / "c.py",
-        f"dict(type='ConcatDataset', datasets=[{pieces}])",
-        source(folder, "val", DIGITS),
+OTHER = ("zero", *DIGITS[1:])
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "more", "message"),
+    [
+        (
+            "dict(type='ConcatDataset', datasets=[{train}, {reversed_train}])",
+            "{val}",
+            "",
+            r"numbers labels in the order of the file.*reversed/",
+        ),
+        (
+            "{train}",
+            "{val}",
+            "val_evaluator = dict(type='CocoMetric', "
+            "ann_file='{folder}/reversed/annotations/instances_val.json')",
+            r"order of the file.*reversed/",
+        ),
+        ("{other}", "{other}", "", r"train\.json has no category 'zero'; expected"),
+    ],
+    ids=["joined files of two orders", "evaluator of another order", "unknown class"],
+)
+def test_files_that_do_not_fit_the_classes_are_told(
+    folder, reversed_folder, base, tmp_path, train, val, more, message
+):
+    names = dict(
+        train=source(folder, "train", DIGITS),
+        reversed_train=source(reversed_folder, "train", DIGITS),
+        val=source(folder, "val", DIGITS),
+        other=source(folder, "train", OTHER),
+        folder=tmp_path,
     )
-    with pytest.raises(DataError, match=r"numbers labels in the order of the file.*reversed/"):
-        read_data(config, {}, base)
-
-
-def test_an_evaluator_with_another_order_is_told(folder, reversed_folder, base, tmp_path):
-    config = loader_config(
-        tmp_path / "c.py",
-        source(folder, "train", DIGITS),
-        source(folder, "val", DIGITS),
-        "val_evaluator = dict(type='CocoMetric', "
-        f"ann_file='{reversed_folder}/annotations/instances_val.json')",
-    )
-    with pytest.raises(DataError, match=r"order of the file.*reversed/"):
-        read_data(config, {}, base)
-
-
-def test_classes_that_the_file_does_not_have_are_told(folder, base, tmp_path):
-    classes = ("zero", *DIGITS[1:])
-    config = loader_config(
-        tmp_path / "c.py", source(folder, "train", classes), source(folder, "val", classes)
-    )
-    with pytest.raises(DataError, match=r"train\.json has no category 'zero'; expected"):
+    config = loader_config(tmp_path / "c.py", *(x.format(**names) for x in (train, val, more)))
+    with pytest.raises(DataError, match=message):
         read_data(config, {}, base)
 
 
@@ -344,16 +295,23 @@ def polygons(data: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_masks_are_looked_for_in_both_parts(folder, base, split):
-    change(folder, polygons)
+    edit_annotations(folder, polygons)
     read_data(str(folder), read_config(MASKS), base)
-    change(folder, lambda data: data["annotations"][1].pop("segmentation"), split)
+    edit_annotations(folder, lambda data: data["annotations"][1].pop("segmentation"), split)
     with pytest.raises(DataError, match=rf"learns masks, and 1 of .*instances_{split}\.json"):
         read_data(str(folder), read_config(MASKS), base)
 
 
+def test_a_map_of_the_scene_is_told(folder, base):
+    edit_annotations(folder, polygons)
+    student = read_config("mmdet::htc/htc_r50_fpn_1x_coco.py")
+    with pytest.raises(DataError, match="student learns a map of the scene"):
+        read_data(str(folder), student, base)
+
+
 def test_an_evaluator_of_masks_needs_them(folder, base):
-    change(folder, polygons, "train")
-    change(folder, lambda d: [a.pop("segmentation", 0) for a in d["annotations"]], "val")
+    edit_annotations(folder, polygons, "train")
+    edit_annotations(folder, lambda d: [a.pop("segmentation", 0) for a in d["annotations"]], "val")
     student = read_config(MASKS)
     for transform in student["val_dataloader"]["dataset"]["pipeline"]:
         transform.pop("with_mask", None)
@@ -362,7 +320,7 @@ def test_an_evaluator_of_masks_needs_them(folder, base):
 
 
 def test_no_object_to_learn_from_is_told(folder, base):
-    change(folder, lambda data: data["annotations"].clear(), "train")
+    edit_annotations(folder, lambda data: data["annotations"].clear(), "train")
     student = read_config(FASTER)
     with pytest.raises(DataError, match=r"instances_train\.json has no object of any class"):
         read_data(str(folder), student, base)
@@ -390,7 +348,7 @@ def test_images_that_are_all_too_small_are_told(folder, base):
     ],
 )
 def test_students_of_other_data_sets_learn_from_a_folder(folder, base, name):
-    change(folder, polygons)
+    edit_annotations(folder, polygons)
     data = read_data(str(folder), read_config(f"mmdet::{name}"), base)
     for part in ("train", "val", "test"):
         dataset = build(data.settings[f"{part}_dataloader"]["dataset"])

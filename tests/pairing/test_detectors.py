@@ -8,7 +8,9 @@ from mmengine.config import ConfigDict
 from small import build
 from zoo import C4, CASCADE, FASTER, STUDENTS, student, write
 
-from kd_det.pairing.detectors import PairingError, read_detector, short_name, start_weights
+from kd_det.pairing import PairingError
+from kd_det.pairing.detectors import read_detector, short_name
+from kd_det.pairing.start_weights import describe_start
 from kd_det.pairing.text import read_config
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -63,8 +65,8 @@ def test_classes_are_set_in_all_heads_but_that_of_the_scene():
 def test_only_the_student_keeps_what_would_be_downloaded():
     teacher = read_detector(FASTER, "teacher")
     assert teacher.model_cfg["backbone"]["init_cfg"] is None
-    assert start_weights(teacher.model_cfg) == "random"
-    assert start_weights(read_detector(FASTER, "student").model_cfg) == "torchvision://resnet50"
+    assert describe_start(teacher.model_cfg) == "random"
+    assert describe_start(read_detector(FASTER, "student").model_cfg) == "torchvision://resnet50"
 
 
 def loading(tmp_path, load_from: str) -> str:
@@ -78,7 +80,7 @@ def loading(tmp_path, load_from: str) -> str:
 def test_the_student_starts_where_its_config_loads_from(tmp_path):
     found = read_detector(loading(tmp_path, "https://host/r18.pth"), "student")
     assert found.model_cfg["init_cfg"] == dict(type="Pretrained", checkpoint="https://host/r18.pth")
-    assert start_weights(found.model_cfg) == "https://host/r18.pth"
+    assert describe_start(found.model_cfg) == "https://host/r18.pth"
     assert "read when training begins" in found.start
 
 
@@ -95,7 +97,7 @@ def test_weights_of_every_form_are_really_loaded(tmp_path, form):
     )[form]
     torch.save(content, tmp_path / "start.pth")
     found = read_detector(loading(tmp_path, str(tmp_path / "start.pth")), "student")
-    assert start_weights(found.model_cfg) == str(tmp_path / "start.pth")
+    assert describe_start(found.model_cfg) == str(tmp_path / "start.pth")
     assert f"{len(state)} of its {len(state)} tensors" in found.start
     started = build(ConfigDict(found.model_cfg))
     started.init_weights()
@@ -105,7 +107,7 @@ def test_weights_of_every_form_are_really_loaded(tmp_path, form):
 def test_weights_of_which_nothing_fits_are_refused(tmp_path):
     torch.save(dict(model={"layer.w": torch.ones(1)}), tmp_path / "start.pth")
     path = loading(tmp_path, str(tmp_path / "start.pth"))
-    with pytest.raises(PairingError, match=r"nothing of the 1 weights in .*found layer\.w"):
+    with pytest.raises(PairingError, match=r"none of the 1 weights in .*found layer\.w"):
         read_detector(path, "student")
     with pytest.raises(FileNotFoundError, match=r"no\.pth does not exist"):
         read_detector(loading(tmp_path, "no.pth"), "student")
@@ -131,7 +133,7 @@ def test_types_that_are_paths_are_known(tmp_path):
         **dict(STUDENTS["narrow"], backbone=dict(depth=18, init_cfg=init)),
     )
     found = read_detector(path, "student")
-    assert start_weights(found.model_cfg) == "torchvision://r18"
+    assert describe_start(found.model_cfg) == "torchvision://r18"
     assert found.model_cfg["backbone"]["init_cfg"]["type"] == "Pretrained"
     teacher = read_detector(path, "teacher")
     assert teacher.model_cfg["backbone"]["init_cfg"] is None

@@ -7,12 +7,14 @@ from functools import cache
 from typing import Any
 
 import pytest
-from zoo import C4, CASCADE, FASTER, student
+from zoo import C4, CASCADE, FASTER
+from zoo import student as zoo_student
 
-from kd_det.pairing.detectors import Detector, Level, PairingError, read_detector
-from kd_det.pairing.distiller import Fitting, common_levels
-from kd_det.pairing.methods import METHODS, bases
-from kd_det.pairing.text import inherited
+from kd_det.pairing import PairingError
+from kd_det.pairing.detectors import Detector, Level, read_detector
+from kd_det.pairing.distiller import common_levels, fit_distiller
+from kd_det.pairing.methods import METHODS, find_bases
+from kd_det.pairing.text import read_bases
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -24,19 +26,18 @@ def detector(name: str, who: str) -> Detector:
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Detector:
-    return read_detector(student("narrow", tmp_path_factory.mktemp("narrow")), "student", 3)
+    return read_detector(zoo_student("narrow", tmp_path_factory.mktemp("narrow")), "student", 3)
 
 
 @cache
 def _model(method: str) -> dict[str, Any]:
-    return inherited(bases(method)[:1])["model"]
+    return read_bases(find_bases(method)[:1])["model"]
 
 
-def fit(method: str, ours: Detector, theirs: Detector) -> tuple[dict[str, Any], list[str]]:
+def fit(method: str, student: Detector, teacher: Detector) -> tuple[dict[str, Any], list[str]]:
     """The distiller's config and what was decided."""
     model = copy.deepcopy(_model(method))
-    decisions = Fitting(model, ours, theirs).decisions
-    return model, decisions
+    return model, fit_distiller(model, student, teacher)
 
 
 def levels(*strides: int) -> list[Level]:
@@ -44,7 +45,7 @@ def levels(*strides: int) -> list[Level]:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "pairs"),
+    ("student", "teacher", "pairs"),
     [
         ((4, 8, 16, 32, 64), (4, 8, 16, 32, 64), [(i, i) for i in range(5)]),
         ((4, 8, 16, 32), (8, 16, 32, 64, 128), [(1, 0), (2, 1), (3, 2)]),
@@ -52,15 +53,15 @@ def levels(*strides: int) -> list[Level]:
         ((4,), (16,), []),
     ],
 )
-def test_levels_of_one_stride_are_common(ours, theirs, pairs):
-    found = common_levels(levels(*ours), levels(*theirs))
+def test_levels_of_one_stride_are_common(student, teacher, pairs):
+    found = common_levels(levels(*student), levels(*teacher))
     assert [(a.index, b.index) for a, b in found] == pairs
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_detectors_keep_the_method_as_it_is(method):
-    ours, theirs = detector(FASTER, "student"), detector(FASTER, "teacher")
-    model, _ = fit(method, ours, theirs)
+    student, teacher = detector(FASTER, "student"), detector(FASTER, "teacher")
+    model, _ = fit(method, student, teacher)
     expected = copy.deepcopy(_model(method))
     for loss in expected["distiller"]["distill_losses"].values():
         if "num_classes" in loss:
@@ -159,19 +160,19 @@ def test_a_detector_without_neck_is_recorded_at_its_backbone():
 
 def test_what_cannot_be_inherited_is_left_out_and_told():
     model, decisions = fit("robust", detector(FASTER, "student"), detector(CASCADE, "teacher"))
-    assert model["inherit"] == ["rpn_head"]
+    assert model["init_student_from_teacher"] == ["rpn_head"]
     assert "roi_head: nothing of the teacher's fits the student" in decisions
 
 
 def test_no_stride_in_common_names_both():
     import dataclasses
 
-    ours = dataclasses.replace(detector(FASTER, "student"), levels=levels(6, 12))
-    theirs = detector(FASTER, "teacher")
+    student = dataclasses.replace(detector(FASTER, "student"), levels=levels(6, 12))
+    teacher = detector(FASTER, "teacher")
     with pytest.raises(PairingError) as caught:
-        fit("robust", ours, theirs)
+        fit("robust", student, teacher)
     assert str(caught.value).startswith(
         f"the student FasterRCNN ({FASTER}) has maps of strides 6, 12 and the teacher FasterRCNN "
         f"({FASTER}) of 4, 8, 16, 32, 64, none in common; take a method that compares RoIs alone"
     )
-    fit("kd_nd", ours, theirs)  # as one that does
+    fit("kd_nd", student, teacher)  # as one that does

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from small import digits_config
@@ -32,6 +33,7 @@ def test_nothing_is_left(cfg, tmp_path):
     dry_run(cfg)
     assert numbers() == before and str(cfg.to_dict()) == text
     assert (dict(MMLogger._instance_dict), dict(DefaultScope._instance_dict)) == kept
+    assert "kd_det_dry_run" not in DetLocalVisualizer._instance_dict
     assert list(tmp_path.iterdir()) == []
 
 
@@ -47,7 +49,7 @@ def test_nothing_is_left(cfg, tmp_path):
         ({"train_dataloader.dataset.pipeline": [dict(type="NoSuchStep")]}, "NoSuchStep"),
         (
             {"train_dataloader.drop_last": True, "train_dataloader.batch_size": 100},
-            "the train_dataloader yields no batch",
+            "train_dataloader has no batch: 24 images in batches of 100",
         ),
         ({"visualizer.vis_backends": [dict(type="NoSuchBackend")]}, "NoSuchBackend"),
         ({"train_dataloader.dataset.data_prefix.img": "nowhere/"}, "nowhere"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from small import ROOT
 
-from kd_det.pairing.methods import DEFAULT, METHODS, bases, configs_folder, describe_methods
+from kd_det.pairing.methods import DEFAULT, METHODS, describe_methods, find_bases, find_configs
 
 
 def test_the_table_has_every_method():
@@ -23,20 +23,20 @@ def test_each_has_one_line_with_gain_and_source():
 
 
 def test_configs_are_those_of_the_repository():
-    assert configs_folder() == ROOT / "configs"
-    assert all(path.is_file() for path in bases("kd_nd"))
+    assert find_configs() == ROOT / "configs"
+    assert all(path.is_file() for path in find_bases("kd_nd"))
 
 
 def test_configs_that_were_installed_are_found_first(tmp_path, monkeypatch):
     package = tmp_path / "kd_det"
     monkeypatch.setattr("kd_det.__file__", str(package / "__init__.py"))
     with pytest.raises(FileNotFoundError, match=f"neither in {package}/.mim/configs nor in "):
-        configs_folder()
+        find_configs()
     for folder in (tmp_path / "configs", package / ".mim" / "configs"):
         (folder / "_base_" / "methods").mkdir(parents=True)
-        assert configs_folder() == folder
+        assert find_configs() == folder
 
 
 def test_an_unknown_method_lists_all():
-    with pytest.raises(ValueError, match="no method 'fitnets'; expected one of robust, robust_nd_"):
-        bases("fitnets")
+    with pytest.raises(ValueError, match="unknown method 'fitnets'; available: robust, robust_nd_"):
+        find_bases("fitnets")

@@ -7,7 +7,8 @@ import torch
 from zoo import CASCADE, FASTER
 
 from kd_det.algorithms import CheckpointError
-from kd_det.pairing.detectors import PairingError, read_detector
+from kd_det.pairing import PairingError
+from kd_det.pairing.detectors import read_detector
 from kd_det.pairing.teacher_classes import check_teacher
 
 FRUIT = ("apple", "pear", "plum")

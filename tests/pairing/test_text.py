@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 
-from kd_det.pairing.text import difference, source, write_config
+from kd_det.pairing.text import find_changes, to_source, write_config
 
 LEAVES = (
     st.none()
@@ -31,7 +31,7 @@ DICTS = st.recursive(
 def test_base_and_difference_make_what_was_wanted(base, wanted):
     # At the top nothing can be taken away.
     wanted = {**base, **wanted}
-    changes = difference(base, wanted)
+    changes = find_changes(base, wanted)
     merged = Config._merge_a_into_b(Config(changes)._cfg_dict, Config(base)._cfg_dict)
     assert merged.to_dict() == wanted
 
@@ -48,24 +48,24 @@ def test_base_and_difference_make_what_was_wanted(base, wanted):
     ],
 )
 def test_difference_by_hand(base, wanted, said):
-    assert difference(base, wanted) == said
+    assert find_changes(base, wanted) == said
 
 
 @settings(max_examples=150, deadline=None)
 @given(DICTS)
 def test_source_is_python_for_its_value(value):
-    assert eval(source(value)) == value
+    assert eval(to_source(value)) == value
 
 
 def test_source_is_short_and_readable():
-    assert source(dict(type="A", sizes=(1,), n=float("inf"))) == (
+    assert to_source(dict(type="A", sizes=(1,), n=float("inf"))) == (
         'dict(type="A", sizes=(1,), n=float("inf"))'
     )
-    assert source({"lambda": 1, "0": None}) == '{"lambda": 1, "0": None}'
-    long = source(dict(first="x" * 60, second=["y" * 40]))
+    assert to_source({"lambda": 1, "0": None}) == '{"lambda": 1, "0": None}'
+    long = to_source(dict(first="x" * 60, second=["y" * 40]))
     assert long == f'dict(\n    first="{"x" * 60}",\n    second=["{"y" * 40}"],\n)'
     with pytest.raises(TypeError, match="a config can hold literals, found <built-in function len"):
-        source(dict(a=len))
+        to_source(dict(a=len))
 
 
 def test_written_files_derive_and_share_what_test_and_val_share(tmp_path):
@@ -84,11 +84,11 @@ def test_what_cannot_be_said_is_told(tmp_path):
     base = tmp_path / "base.py"
     base.write_text("a = 1\nb = 2\n")
     made = tmp_path / "made.py"
-    with pytest.raises(ValueError, match="keys of the bases cannot be taken away, found none of b"):
+    with pytest.raises(ValueError, match="keys of the bases cannot be removed, missing: b"):
         write_config(made, [base], dict(a=1))
     assert not made.exists()
     # Not equal to itself.
-    with pytest.raises(ValueError, match=r"made\.py .*, but read from it is not what was meant: a"):
+    with pytest.raises(ValueError, match=r"made\.py .*, but reads back with other values of: a"):
         write_config(made, [base], dict(a=float("nan"), b=2))
 
 

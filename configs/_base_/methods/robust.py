@@ -3,7 +3,7 @@
 _base_ = "../frcnn_pair.py"
 
 model = dict(
-    inherit=["rpn_head", "roi_head"],
+    init_student_from_teacher=["rpn_head", "roi_head"],
     distiller=dict(
         distill_losses=dict(
             loss_cwd=dict(type="kd_det.CWDLoss", loss_weight=10.0, tau=0.5, relative=True)

@@ -105,6 +105,15 @@ def test_options_of_the_student_reach_both():
     assert "teacher_accuracy" not in made.alone.default_hooks
 
 
+def test_default_hooks_may_be_switched_off(tmp_path):
+    off = {"default_hooks.teacher_accuracy": None, "default_hooks.finite_loss": None}
+    made = pair(PLAIN, TEACHER, "kd", cfg_options=off, work_dir=str(tmp_path))
+    for cfg in (made.cfg, made.alone):
+        assert None not in cfg.default_hooks.values()
+        assert "exact_resume" in cfg.default_hooks
+        assert not {"teacher_accuracy", "finite_loss"} & set(cfg.default_hooks)
+
+
 def test_both_are_written_and_read_back(made, tmp_path):
     made.write(tmp_path / "config" / "distill.py")
     found = Config.fromfile(tmp_path / "config" / "alone.py")

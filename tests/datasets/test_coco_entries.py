@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kd_det.datasets.coco import Annotations, DataError, read_annotations
-from kd_det.datasets.coco_check import check_annotations
+from kd_det.datasets.coco_entries import check_annotations
 
 Data = dict[str, Any]
 Edit = Callable[[Data], object]
@@ -156,7 +156,7 @@ def test_backslashes_in_names_are_turned(check, tmp_path):
         (lambda d: d["categories"][1].pop("name"), "1 of 2 categories have no 'name'"),
         (lambda d: d["categories"][1].update(id=7), "1 of 2 categories have an id"),
         (lambda d: d["categories"][1].update(name="pear"), "found several called pear"),
-        (lambda d: d["images"].clear(), "there are no images in it"),
+        (lambda d: d["images"].clear(), "no images in it"),
         (lambda d: d.update(images={}), "with a list of dicts as images"),
         (lambda d: d["annotations"].append(3), "with a list of dicts as annotations"),
         (lambda d: d["images"][1].update(file_name="gone.png"), r"1 of 2 .*photos: gone\.png;"),
