@@ -87,7 +87,7 @@ def teacher_forward(pair: Pair) -> Callable[[], None]:
 
     @torch.no_grad()
     def forward() -> None:
-        with pair.autocast(), model.speed.teacher_autocast(pair.inputs.device):
+        with pair.autocast(), model.fixed_teacher.turn():
             inputs = model.speed.layout(model.teacher_input(pair.inputs, pair.samples))
             branch = roi.BoxBranch(model.teacher, inputs, model.teacher_stage)
             for index, boxes in enumerate(rois):
