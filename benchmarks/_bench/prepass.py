@@ -17,7 +17,7 @@ from _bench.timing import Budget, interleave
 from kd_det.algorithms import roi
 from kd_det.centers import ClassCenters
 from kd_det.datasets import make_digits_coco
-from kd_det.hooks._prepass import PrePass
+from kd_det.hooks.prepass import PrePass
 
 IMAGES = 32
 COCO_IMAGES = 118_287
@@ -38,7 +38,7 @@ def measure(budget: Budget, shape: str) -> list[Row]:
 def _of_images(budget: Budget, shape: str, folder: Path) -> list[Row]:
     height, width = SHAPES[shape].image
     make_digits_coco(folder / "data", image_size=128, train_images=IMAGES, val_images=1)
-    prepass = PrePass(_runner(shape, folder, (width, height), budget.device), "proposals", None)
+    prepass = PrePass(_runner(shape, folder, (width, height), budget.device), "sampled", None)
     work: dict[str, Callable[[], object]] = {
         "pre-pass": prepass.run,
         "loader and teacher alone": lambda: _floor(prepass),
@@ -87,9 +87,11 @@ def _runner(shape: str, folder: Path, scale: tuple[int, int], device: torch.devi
 @torch.no_grad()
 def _floor(prepass: PrePass) -> None:
     """The loader, and the teacher's pyramid, proposals and box head; nothing is kept."""
-    for batch in prepass._loader():
-        data = prepass._preprocess(batch)
-        for _ in roi.score_proposals(prepass.teacher, data["inputs"], data["data_samples"]):
+    model = prepass.model
+    for batch in prepass.loader():
+        data = model.data_preprocessor(batch, training=False)
+        inputs = model.teacher_input(data["inputs"], data["data_samples"])
+        for _ in roi.score_proposals(model.teacher, inputs, data["data_samples"]):
             pass
 
 

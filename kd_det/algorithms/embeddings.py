@@ -1,4 +1,8 @@
-"""The teacher's embeddings of one batch, for losses that compare with class centers."""
+"""The teacher's embeddings of one batch, for losses that compare with class centers.
+
+For any algorithm with a teacher and MMRazor's distiller, :class:`kd_det.TeacherDistill` or one of
+MMRazor's own.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.detectors.base import BaseDetector
-from mmrazor.models.distillers import ConfigurableDistiller
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor
 
 from kd_det.algorithms import heads, roi
+from kd_det.algorithms.probes import ImageProbe
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.recorders import recording
 
 
-class Record(NamedTuple):
+class _Record(NamedTuple):
     """Where the embedding of a loss is recorded."""
 
     source: str
@@ -24,65 +28,73 @@ class Record(NamedTuple):
     record_idx: int
     data_idx: int | None
 
+    def __str__(self) -> str:
+        return f"{type(self.recorder).__name__} {self.source}[{self.data_idx}]"
 
-def records(distiller: ConfigurableDistiller) -> dict[str, Record]:
-    """Where ``t_emb`` of each loss that has ``set_centers`` is recorded.
+
+def embedding_sources(model: Any) -> dict[str, str]:
+    """Name the module whose records are ``t_emb``, for each loss that has ``set_centers``.
 
     Raises:
-        ValueError: If that is no record of the teacher without a connector, or if records of one
-            source differ.
+        ValueError: If ``t_emb`` is no record of the teacher without a connector, or if losses
+            read different records of one source.
     """
-    found: dict[str, Record] = {}
-    by_source: dict[str, tuple] = {}
-    for name, loss in distiller.distill_losses.items():
-        if not hasattr(loss, "set_centers"):
-            continue
-        record = distiller.loss_forward_mappings[name].get("t_emb") or {}
-        if record.get("from_student", True) or record.get("connector"):
-            raise InvalidInputError(
-                f"class centers are means of 't_emb' of distillation loss '{name}': expected a "
-                f"record of the teacher without a connector, found {record or None}"
-            )
-        recorder = distiller.teacher_recorders.recorders[record["recorder"]]
-        found[name] = Record(
-            recorder.source, recorder, record.get("record_idx", 0), record.get("data_idx")
-        )
-        key = (type(recorder), found[name].data_idx)
-        if by_source.setdefault(recorder.source, key) != key:
-            raise InvalidInputError(
-                f"class centers are means of one embedding of each source, but distillation loss "
-                f"'{name}' reads another one of {recorder.source} than a loss before it"
-            )
-    return found
+    return {name: record.source for name, record in _records(model).items()}
+
+
+def describe_embeddings(model: Any, rois: str) -> dict[str, str]:
+    """Describe the embedding of each source: recorder, RoIs, and stages of a cascade.
+
+    Raises:
+        ValueError: As :func:`embedding_sources`.
+        TypeError: If the teacher is neither a classifier nor a detector with an RoI head.
+    """
+    stage = _teacher_stage(model)
+    more = f", RoIs {rois}" if hasattr(model.teacher, "roi_head") else ""
+    more += f", teacher_stage {stage}" if stage else ""
+    return {record.source: f"{record}{more}" for record in _records(model).values()}
 
 
 @torch.no_grad()
-def of_batch(model: Any, batch: Mapping[str, Any], rois: str) -> list[tuple[str, Tensor, Tensor]]:
-    """See :meth:`kd_det.TeacherDistill.teacher_embeddings`."""
-    by_source = {record.source: record for record in records(model.distiller).values()}
-    if not by_source:
+def teacher_embeddings(
+    model: Any, batch: Mapping[str, Any], rois: str = "sampled"
+) -> list[tuple[str, Tensor, Tensor]]:
+    """Compute what :meth:`kd_det.TeacherDistill.teacher_embeddings` returns.
+
+    Args:
+        model: An algorithm with a teacher and a distiller; ``teacher_input``, ``teacher_stage``
+            and ``probe`` are used where it has them.
+        batch: What a dataloader yields.
+        rois: ``'sampled'`` or ``'gt'``.
+
+    Raises:
+        ValueError: As :func:`embedding_sources`, or if no loss uses class centers.
+        TypeError: As :func:`describe_embeddings`.
+    """
+    records = {record.source: record for record in _records(model).values()}
+    if not records:
         raise InvalidInputError(
             "no distillation loss of this model uses class centers, it has "
             f"{sorted(model.distiller.distill_losses)}"
         )
     # Not as in training: mixed images would have no class.
     data = model.data_preprocessor(batch, training=False)
-    samples = data["data_samples"]
-    inputs = model.teacher_input(data["inputs"], samples)
-    recorders = [record.recorder for record in by_source.values()]
+    inputs, samples = data["inputs"], data["data_samples"]
+    if hasattr(model, "teacher_input"):
+        inputs = model.teacher_input(inputs, samples)
+    recorders = [record.recorder for record in records.values()]
     teacher, was_training = model.teacher, model.teacher.training
     teacher.eval()
     found = []
     try:
         with recording(recorders):
-            for labels, is_roi in _passes(model, inputs, samples, recorders, rois):
-                for source, (_, recorder, record_idx, data_idx) in by_source.items():
+            for labels in _passes(model, inputs, samples, recorders, rois):
+                for source, (_, recorder, record_idx, data_idx) in records.items():
                     # A pass of one stage of a cascade is none of another's.
                     if recorder.data_buffer:
                         # Of RoIs, which are those of one stage, there is one record.
-                        call = 0 if is_roi else record_idx
-                        emb = recorder.get_record_data(call, data_idx)
-                        found.append((source, emb, labels))
+                        call = 0 if hasattr(teacher, "roi_head") else record_idx
+                        found.append((source, recorder.get_record_data(call, data_idx), labels))
                     recorder.reset_data_buffer()
     finally:
         teacher.train(was_training)
@@ -91,28 +103,66 @@ def of_batch(model: Any, batch: Mapping[str, Any], rois: str) -> list[tuple[str,
     return found
 
 
+def _records(model: Any) -> dict[str, _Record]:
+    """The record that is ``t_emb``, for each loss that has ``set_centers``."""
+    distiller = model.distiller
+    found: dict[str, _Record] = {}
+    by_source: dict[str, str] = {}
+    for name, loss in distiller.distill_losses.items():
+        if not hasattr(loss, "set_centers"):
+            continue
+        given = distiller.loss_forward_mappings[name].get("t_emb") or {}
+        if given.get("from_student", True) or given.get("connector"):
+            raise InvalidInputError(
+                f"class centers are means of 't_emb' of distillation loss '{name}': expected a "
+                f"record of the teacher without a connector, found {given or None}"
+            )
+        recorder = distiller.teacher_recorders.recorders[given["recorder"]]
+        record = _Record(
+            recorder.source, recorder, given.get("record_idx", 0), given.get("data_idx")
+        )
+        other = by_source.setdefault(record.source, str(record))
+        if other != str(record):
+            raise InvalidInputError(
+                "class centers are means of one embedding of each source, but distillation loss "
+                f"'{name}' reads {record}, and another loss {other}"
+            )
+        found[name] = record
+    return found
+
+
 def _passes(
     model: Any, inputs: Tensor, samples: list, recorders: Iterable[BaseRecorder], rois: str
-) -> Iterator[tuple[Tensor, bool]]:
-    """Run the teacher; yields labels, and whether they are of RoIs, after each pass of a head."""
+) -> Iterator[Tensor]:
+    """Run the teacher; yields the labels of each set of RoIs, or those of the images."""
+    teacher, stage = model.teacher, _teacher_stage(model)
+    if hasattr(teacher, "roi_head"):
+        score = roi.score_ground_truth if rois == "gt" else roi.score_proposals
+        with roi.samplers_unrecorded(teacher, recorders):
+            yield from score(teacher, inputs, samples, stage)
+        return
+    labels = torch.cat([sample.gt_label.reshape(-1) for sample in samples])
+    if len(labels) != len(inputs):
+        raise InvalidInputError(
+            f"class centers need one label for each image, found {len(labels)} labels of "
+            f"{len(inputs)} images"
+        )
+    getattr(model, "probe", ImageProbe()).run(teacher, inputs, samples)
+    yield labels
+
+
+def _teacher_stage(model: Any) -> str | None:
+    """Which stages of a cascade score RoIs; raises TypeError for an unsupported teacher."""
     teacher = model.teacher
     if hasattr(teacher, "roi_head"):
         heads.require_two_stage(teacher, "teacher")
-        score = roi.score_ground_truth if rois == "gt" else roi.score_proposals
-        with roi.samplers_unrecorded(teacher, recorders):
-            for labels in score(teacher, inputs, samples, model.teacher_stage):
-                yield labels, True
-    elif isinstance(teacher, BaseDetector):
+        if hasattr(model, "teacher_stage"):
+            return model.teacher_stage
+        # An algorithm of MMRazor's, whose teacher scores RoIs of its own.
+        return heads.choose_stage(None, teacher, teacher)
+    if isinstance(teacher, BaseDetector):
         raise UnsupportedTypeError(
             "class centers are means over RoIs or images: expected a teacher with an RoI head or a "
             f"classifier, found {type(teacher).__name__}"
         )
-    else:
-        labels = torch.cat([sample.gt_label.reshape(-1) for sample in samples])
-        if len(labels) != len(inputs):
-            raise InvalidInputError(
-                f"class centers need one label for each image, found {len(labels)} labels of "
-                f"{len(inputs)} images"
-            )
-        model.probe.run(teacher, inputs, samples)
-        yield labels, False
+    return None

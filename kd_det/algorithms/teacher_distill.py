@@ -255,12 +255,12 @@ class TeacherDistill(SingleTeacherDistill):
             ValueError: If no loss asks for class centers, or ``t_emb`` is no record of the teacher.
             TypeError: If the teacher is neither a classifier nor a detector with an RoI head.
         """
-        return iter(embeddings.of_batch(self, batch, rois))
+        return iter(embeddings.teacher_embeddings(self, batch, rois))
 
     @property
     def embedding_sources(self) -> dict[str, str]:
         """Source of :meth:`teacher_embeddings` for each loss that asks for class centers."""
-        return {name: found.source for name, found in embeddings.records(self.distiller).items()}
+        return embeddings.embedding_sources(self)
 
 
 @MODELS.register_module()

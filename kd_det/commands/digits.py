@@ -17,7 +17,7 @@ there already. Needs scikit-learn: pip install "kd_det[demo]"
 def execute(args: argparse.Namespace) -> None:
     """Make the set that the command line asks for."""
     from kd_det.datasets import make_digits_coco
-    from kd_det.hooks._progress import progress
+    from kd_det.progress import progress
 
     made = make_digits_coco(
         args.root,

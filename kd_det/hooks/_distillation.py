@@ -1,4 +1,4 @@
-"""What hooks on distillation losses share: where the losses are, and how to scale one."""
+"""What hooks on distillation share: the algorithm, its losses, classes and data."""
 
 from __future__ import annotations
 
@@ -16,71 +16,57 @@ from kd_det.errors import InvalidInputError
 DISTILL_PREFIX = "distill."
 
 
-def unwrapped(runner: Runner) -> Any:
-    """The runner's model, out of its wrapper for several processes."""
+def unwrap_model(runner: Runner) -> Any:
+    """Return the runner's model, out of its wrapper for several processes."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def distillation_model(runner: Runner, who: str) -> Any:
-    """The runner's algorithm, out of its wrapper.
+def require_distillation(runner: Runner, who: str, names: Iterable[str] = ()) -> Any:
+    """Return the runner's algorithm, out of its wrapper.
 
     Raises:
-        ValueError: If it has no distiller with losses; ``who`` is the hook that asks.
+        ValueError: If it has no distiller with losses, or none of one of ``names``; ``who`` is
+            the hook that asks.
     """
-    model = unwrapped(runner)
+    model = unwrap_model(runner)
     if not hasattr(getattr(model, "distiller", None), "distill_losses"):
         raise InvalidInputError(
             f"{who} needs a distillation model, an MMRazor algorithm with a distiller; found "
             f"{type(model).__name__}"
         )
-    return model
-
-
-def check_names(names: Iterable[str], model: Any, who: str) -> None:
-    """Raise ``ValueError`` if one of ``names`` is no distillation loss of ``model``."""
     known = sorted(model.distiller.distill_losses)
     for name in names:
         if name not in known:
             raise InvalidInputError(
                 f"{who}: '{name}' is no distillation loss of this model, it has {known}"
             )
+    return model
 
 
-def scaled(loss: Any, factor: float | Tensor) -> Any:
-    """A loss times ``factor``; a loss is a tensor or, as for MMEngine, a list of tensors."""
-    return loss * factor if isinstance(loss, Tensor) else [each * factor for each in loss]
+def scale_losses(losses: dict[str, Any], factors: Iterable[tuple[str, float | Tensor]]) -> None:
+    """Multiply distillation losses by factors, in place; a factor's loss may be missing."""
+    for name, factor in factors:
+        loss = losses.get(key := DISTILL_PREFIX + name)
+        if loss is not None:  # a tensor or, as MMEngine allows, a list of tensors
+            scaled = loss * factor if isinstance(loss, Tensor) else [x * factor for x in loss]
+            losses[key] = scaled
 
 
-def total(loss: Any) -> Tensor:
-    """The number that MMEngine's ``parse_losses`` makes of a loss."""
-    return loss.mean() if isinstance(loss, Tensor) else sum(each.mean() for each in loss)
-
-
-def same_names(theirs: Sequence[str], ours: Sequence[str]) -> bool:
-    """Whether the teacher's classes have the names of the data's, but for case and blanks.
+def same_names(teacher: Sequence[str], data: Sequence[str]) -> bool:
+    """Compare the names of the teacher's classes with the data's, but for case and blanks.
 
     Raises:
         ValueError: If they are the same in another order.
     """
-    teacher, data = ([_plain(name) for name in names] for names in (theirs, ours))
-    if teacher != data and sorted(teacher) == sorted(data):
+    plain = [[" ".join(str(n).casefold().split()) for n in names] for names in (teacher, data)]
+    if plain[0] != plain[1] and sorted(plain[0]) == sorted(plain[1]):
         raise InvalidInputError(
             f"the teacher's classes are in another order than the training data's: expected "
-            f"{list(theirs)}, found {list(ours)}; give metainfo.classes of the datasets the "
+            f"{list(teacher)}, found {list(data)}; give metainfo.classes of the datasets the "
             "teacher's order, and the categories of COCO files too, whose order mmdet takes for "
             "the labels"
         )
-    return teacher == data
-
-
-def _plain(name: str) -> str:
-    return " ".join(str(name).casefold().split())
-
-
-def input_of_training(model: Any) -> nn.Module:
-    """The data preprocessor whose batches the teacher of an algorithm gets in training."""
-    converted = getattr(model, "teacher_input", None)
-    return model.data_preprocessor if converted is None else converted.preprocessor
+    return plain[0] == plain[1]
 
 
 def check_teacher_classes(runner: Runner, model: Any) -> None:
@@ -89,15 +75,21 @@ def check_teacher_classes(runner: Runner, model: Any) -> None:
     Raises:
         ValueError: If they are the same in another order.
     """
-    theirs = getattr(model, "teacher_classes", None)
-    ours = getattr(runner.train_dataloader.dataset, "metainfo", {}).get("classes")
-    if not theirs or not ours or same_names(theirs, ours):
+    teacher = getattr(model, "teacher_classes", None)
+    data = getattr(runner.train_dataloader.dataset, "metainfo", {}).get("classes")
+    if not teacher or not data or same_names(teacher, data):
         return
     model.teacher_classes = None  # said once
     runner.logger.warning(
-        f"the teacher was trained on classes of other names: {list(theirs)}, and the training data "
-        f"has {list(ours)}; what matters is that they mean the same in the same order"
+        f"the teacher was trained on classes of other names: {list(teacher)}, and the training "
+        f"data has {list(data)}; what matters is that they mean the same in the same order"
     )
+
+
+def teacher_preprocessor(model: Any) -> nn.Module:
+    """Return the data preprocessor whose batches the teacher of an algorithm gets in training."""
+    converted = getattr(model, "teacher_input", None)
+    return model.data_preprocessor if converted is None else converted.preprocessor
 
 
 def require_alone(runner: Runner, hook: Hook) -> None:

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import DISTILL_PREFIX, total
+from kd_det.hooks._distillation import DISTILL_PREFIX
 
 
 class GradientNorms:
@@ -47,7 +47,7 @@ class GradientNorms:
         self._handle.remove()
 
     def measure(self, losses: Mapping[str, Any], loss_scale: float = 1.0) -> Tensor:
-        """Norms over all features together, ``[1 + n]``: of the task losses, then of each term.
+        """Compute norms over all features together, ``[1 + n]``: of the task, then of each term.
 
         The graph stays as it is, and no gradient of a parameter is touched. The features are
         forgotten. A term that is not among the losses of this step has norm 0.
@@ -61,14 +61,13 @@ class GradientNorms:
             ValueError: If the features have no gradient of the task losses.
         """
         features = [feature for feature in self._features if feature.requires_grad]
+        self._features = []
         task = [
-            total(loss)
+            _total(loss)
             for name, loss in losses.items()
             if "loss" in name and not name.startswith(DISTILL_PREFIX)
         ]
-        found = {name: losses.get(DISTILL_PREFIX + name) for name in self._names}
-        terms = {name: None if term is None else total(term) for name, term in found.items()}
-        self._features = []
+        terms = [losses.get(DISTILL_PREFIX + name) for name in self._names]
         device = next(t for loss in losses.values() for t in _tensors(loss)).device
         # As in the step's own backward pass, which does not run in autocast.
         with torch.autocast(device.type, enabled=False):
@@ -79,10 +78,10 @@ class GradientNorms:
                     f"student's module '{self._source}'; name one that learns from them"
                 )
             norms = [norm]
-            for name, term in terms.items():
-                norm = _norm(term, features, loss_scale)
+            for name, term in zip(self._names, terms):
+                norm = None if term is None else _norm(_total(term), features, loss_scale)
                 if norm is None and term is not None:
-                    self._tell(name)
+                    self._warn(name)
                 norms.append(torch.zeros_like(norms[0]) if norm is None else norm)
         return torch.stack(norms)
 
@@ -90,29 +89,29 @@ class GradientNorms:
         if self.recording:
             self._features += _tensors(outputs)
 
-    def _tell(self, name: str) -> None:
-        if name not in self._told:
-            self._told.add(name)
-            print_log(
-                f"Distillation loss '{name}' has no gradient at the outputs of the student's "
-                f"module '{self._source}', so it cannot be balanced there; its scale stays as "
-                "it is",
-                logger="current",
-                level=30,
-            )
+    def _warn(self, name: str) -> None:
+        if name in self._told:
+            return
+        self._told.add(name)
+        print_log(
+            f"Distillation loss '{name}' has no gradient at the outputs of the student's module "
+            f"'{self._source}', so it cannot be balanced there; its scale stays as it is",
+            logger="current",
+            level=30,
+        )
+
+
+def _total(loss: Any) -> Tensor:
+    """Reduce a loss as MMEngine's ``parse_losses`` does."""
+    return loss.mean() if isinstance(loss, Tensor) else sum(each.mean() for each in loss)
 
 
 def _norm(loss: Tensor | None, features: list[Tensor], loss_scale: float) -> Tensor | None:
     """Float32 norm of a loss's gradients at ``features``, None where there are none."""
     if loss is None or not loss.requires_grad or not features:
         return None
-    gradients = torch.autograd.grad(
-        loss,
-        features,
-        grad_outputs=torch.full_like(loss, loss_scale),
-        retain_graph=True,
-        allow_unused=True,
-    )
+    scale = torch.full_like(loss, loss_scale)
+    gradients = torch.autograd.grad(loss, features, scale, retain_graph=True, allow_unused=True)
     norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
     return torch.linalg.vector_norm(torch.stack(norms)) / loss_scale if norms else None
 

@@ -1,4 +1,4 @@
-"""What hooks do to the dict of losses that a model returns, in an order that is stated."""
+"""Transforms of the dict of losses that a model returns, in an order that is stated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Handle:
         self._entry = entry
 
     def remove(self) -> None:
-        """Do it; a second time does nothing."""
+        """Remove the transform; a second call does nothing."""
         transforms: _LossTransforms | None = getattr(self._model, ATTRIBUTE, None)
         if transforms is None or self._entry not in transforms.entries:
             return
@@ -48,14 +48,12 @@ def transform_losses(model: nn.Module, stage: Stage, transform: Transform) -> Ha
         stage: When it acts; transforms of one stage act in the order in which they came.
         transform: Gets a dict of its own.
     """
-    transforms: _LossTransforms | None = getattr(model, ATTRIBUTE, None)
-    if transforms is None:
-        transforms = _LossTransforms(model)
-        setattr(model, ATTRIBUTE, transforms)
-    entry = (stage, transform)
-    transforms.entries.append(entry)
-    transforms.entries.sort(key=lambda each: each[0])
-    return Handle(model, entry)
+    if not hasattr(model, ATTRIBUTE):
+        setattr(model, ATTRIBUTE, _LossTransforms(model))
+    entries = getattr(model, ATTRIBUTE).entries
+    entries.append((stage, transform))
+    entries.sort(key=lambda each: each[0])
+    return Handle(model, (stage, transform))
 
 
 class _LossTransforms:

@@ -18,28 +18,31 @@ ANN_KEYS = ("image_id", "category_id", "bbox", "area", "iscrowd")
 
 
 def digest(*values: Any) -> str:
-    """SHA-256 of configs and objects: their types, options and contents, in any nesting.
+    """Compute a SHA-256 of configs and objects: types, options and contents, in any nesting.
 
     A dataset counts with its annotations as it read them, its paths and its pipeline, a data
     preprocessor with its buffers. What is random, open or compiled (generators, files, functions)
-    counts by its type or name alone. The digest is that of another process too.
+    counts by its type or name alone. Another process computes the same digest.
     """
-    described = [_describe(value, {}) for value in values]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return _sha256([_describe(value, {}) for value in values])
 
 
-def dataset_digest(dataset: Any) -> str:
-    """Digest of a dataset: annotations, paths, filters, pipeline."""
+def digest_dataset(dataset: Any) -> str:
+    """Compute the digest of a dataset: annotations, paths, filters, pipeline."""
     if hasattr(dataset, "full_init"):  # MMEngine's may read their annotations later
         dataset.full_init()
     return digest(dataset)
 
 
-def _describe(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
-    """What JSON can hold of a value.
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
-    ``seen`` has, by its id, each value met so far (so that the id stays its own) and what it was
-    described as.
+
+def _describe(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
+    """Describe a value in JSON's terms.
+
+    ``seen`` has, by its id, each value met so far (so that the id stays its own) with its
+    description.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -64,7 +67,7 @@ def _describe(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
 
 def _describe_container(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
     try:  # fast, for annotations
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        return _sha256(value)
     except (TypeError, ValueError):
         pass
     if isinstance(value, Mapping):
@@ -75,21 +78,18 @@ def _describe_container(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
 def _describe_array(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item() if isinstance(value, (np.number, np.bool_)) else str(value)
+    if isinstance(value, bytes):
+        return ["bytes", hashlib.sha256(value).hexdigest()]
+    kind = f"{value.dtype} {list(value.shape)}"
     if isinstance(value, Tensor):
-        kind = f"{value.dtype} {list(value.shape)}"
         value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    elif isinstance(value, np.ndarray):
-        kind = f"{value.dtype} {list(value.shape)}"
-        if value.dtype.hasobject:
-            return [kind, [str(each) for each in value.flat]]
-    else:
-        kind = "bytes"
-    data = value if isinstance(value, bytes) else np.ascontiguousarray(value).data
-    return [kind, hashlib.sha256(data).hexdigest()]
+    elif value.dtype.hasobject:
+        return [kind, [str(each) for each in value.flat]]
+    return [kind, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
 
 
-def _state(value: Any) -> dict[str, Any]:
-    """The attributes of an object that say what it does."""
+def _state(value: Any) -> Mapping[str, Any]:
+    """Return the attributes of an object that say what it does."""
     state = getattr(value, "__dict__", {})
     if isinstance(value, nn.Module):
         # Not whether it trains, or what is hooked on to it.
@@ -99,12 +99,9 @@ def _state(value: Any) -> dict[str, Any]:
         return {**kept, **dict(value.named_buffers(recurse=False)), **dict(value.named_children())}
     if isinstance(value, partial):
         return {"func": value.func, "args": value.args, "keywords": value.keywords, **state}
-    if "imgToAnns" in state and "dataset" in state:
-        return _coco_state(state["dataset"])
-    return dict(state)
-
-
-def _coco_state(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What an evaluation reads of pycocotools' index, and does not write into it."""
-    annotations = [[ann.get(key) for key in ANN_KEYS] for ann in dataset.get("annotations", [])]
-    return {**dataset, "annotations": annotations}
+    if "imgToAnns" in state and "dataset" in state:  # pycocotools' index
+        # What an evaluation reads of annotations, and does not write into them.
+        annotations = state["dataset"].get("annotations", [])
+        read = [[annotation.get(key) for key in ANN_KEYS] for annotation in annotations]
+        return {**state["dataset"], "annotations": read}
+    return state

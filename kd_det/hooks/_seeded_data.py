@@ -1,9 +1,10 @@
-"""Training data whose random numbers depend on the seed and its place in training alone."""
+"""Training data whose RNG seeds depend on the run's seed and the place in training alone."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,54 +12,41 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
+from wrapt import ObjectProxy
 
-from kd_det.seeds import DATA, Seeds, numbers_of
+from kd_det.seeds import DATA, MODEL, Seeds, numbers_of
 
 
 class SeededIndex(int):
-    """Index of an item that knows where in training it is used; travels to workers."""
+    """Index of an item, with the place in training where it is used; travels to workers."""
 
     where: tuple[int, ...]
 
     @classmethod
     def at(cls, index: int, *where: int) -> SeededIndex:
-        """The index, used at a place that these numbers name."""
+        """Make an index that is used at the place ``where``."""
         located = cls(index)
         located.where = (DATA, *where)
         return located
 
 
-class SeededDataset:
-    """A dataset whose transforms draw the same numbers for an item wherever it is made.
+class SeededDataset(ObjectProxy):
+    """A dataset whose transforms draw the same random numbers for an item in any process.
 
-    Reads and writes of attributes go to the dataset inside, for hooks that change its pipeline.
+    Everything else goes to the dataset inside, as from hooks that change its pipeline.
     """
-
-    def __init__(self, dataset: Any) -> None:
-        object.__setattr__(self, "inner", dataset)
 
     def __getitem__(self, index: int) -> Any:
         if not isinstance(index, SeededIndex):
-            return self.inner[index]
+            return self.__wrapped__[index]
         with numbers_of(Seeds(*index.where)):
-            return self.inner[int(index)]
+            return self.__wrapped__[int(index)]
 
-    def __len__(self) -> int:
-        return len(self.inner)
+    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple]:  # on the way to a worker
+        return SeededDataset, (self.__wrapped__,)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # asked for while it is unpickled in a worker
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.inner, name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"inner": self.inner}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        object.__setattr__(self, "inner", state["inner"])
+    def __deepcopy__(self, memo: dict) -> SeededDataset:
+        return SeededDataset(copy.deepcopy(self.__wrapped__, memo))
 
 
 class NumberedBatches:
@@ -91,7 +79,7 @@ class NumberedBatches:
 
 
 def seeded_loader(runner: Runner) -> DataLoader:
-    """The runner's training data, from its beginning, with random numbers of the runner's seed."""
+    """Load the runner's training data from its beginning, with RNG seeds of the runner's seed."""
     loader = runner.train_dataloader
     cfg = runner.cfg.get("train_dataloader")
     dataset: Any = SeededDataset(loader.dataset)
@@ -100,24 +88,36 @@ def seeded_loader(runner: Runner) -> DataLoader:
         cfg = copy.deepcopy(cfg)
         cfg["dataset"] = dataset
         loader = runner.build_dataloader(cfg, seed=runner.seed)
-    return DataLoader(
-        dataset,
+    return copy_loader(
+        loader,
+        dataset=dataset,
         batch_sampler=NumberedBatches(loader.batch_sampler, runner.seed),
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
-        # Starting workers would otherwise take a number from the training's.
+        # Starting workers would otherwise take a number from the training's RNG.
         generator=torch.Generator().manual_seed(runner.seed),
     )
 
 
+def copy_loader(loader: DataLoader, **options: Any) -> DataLoader:
+    """Make a loader with workers and collation of ``loader``, and ``options`` of its own."""
+    kept = ("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn",
+            "multiprocessing_context", "prefetch_factor")  # fmt: skip
+    return DataLoader(**{name: getattr(loader, name) for name in kept}, **options)
+
+
+@contextmanager
+def seeded_rng() -> Iterator[None]:
+    """Seed all generators by rank, and restore their states at the end."""
+    seeds = Seeds(MODEL, get_rank())
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices), numbers_of(seeds):
+        if devices:
+            torch.cuda.manual_seed(seeds.torch)
+        yield
+
+
 def endless(loader: DataLoader, start: int) -> Iterator[Any]:
-    """Batches for a loop that counts iterations, from the one of number ``start``.
+    """Yield batches for a loop that counts iterations, from number ``start`` on.
 
     MMEngine's loop first asks for as many batches as a resumed run had; those are empty, so that
     nothing is loaded for them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, is_main_process
@@ -12,30 +13,26 @@ from mmengine.runner import Runner
 
 from kd_det.centers import ClassCenters, ClassCentersError
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrapped
-from kd_det.hooks._prepass import PrePass, own_random_numbers
+from kd_det.hooks._distillation import check_teacher_classes, require_alone, unwrap_model
+from kd_det.hooks.prepass import DATA_KEYS, PrePass, teacher_keys
 from kd_det.registry import HOOKS
 
 FILE_NAME = "class_centers.safetensors"
 STATE_KEY = "kd_det_class_centers"
-TEACHER_KEYS = ["teacher_sha256", "class_names", "embedding", "input_sha256"]
-DATA_KEYS = ["dataset", "dataset_sha256"]
 
 
 @HOOKS.register_module()
 class ClassCenterHook(Hook):
-    """Gives every loss that asks for class centers those of this teacher.
+    """Give every loss that asks for class centers those of this teacher.
 
-    Before the first iteration, the teacher runs in eval mode over the training data; the
-    embeddings of its RoIs (or images) are averaged by class. What is recorded is read from the
-    distiller: the ``t_emb`` argument of the losses that have ``set_centers``. Labels are those of
-    the teacher's assigner; for a model without RoI head, what is recorded in the teacher where
-    the losses' ``labels`` come from. The result is written to ``class_centers.safetensors`` in
-    the work directory, where the next run finds it and uses it if it was gathered from the same
-    teacher, input, data (annotations, pipeline, paths) and options; a resumed run compares its
-    checkpoint's centers in the same way, and replaces them where they differ. Where losses compare
-    embeddings of several sources, as of each stage of a cascade, there is
-    ``class_centers.<source>.safetensors`` for each, all from one pass.
+    Before the first iteration, the teacher runs in eval mode over the training data, and the
+    embeddings of its RoIs (or images) are averaged by class: the ``t_emb`` argument of losses that
+    have ``set_centers``, labelled by the teacher's assigner (or the image's label). The result is
+    written to ``class_centers.safetensors`` in the work directory, and used by the next run if
+    that has the same teacher, input, data (annotations, pipeline, paths) and options. A resumed
+    run compares its checkpoint's centers in the same way, and replaces them where they differ.
+    Embeddings of several sources, as of each stage of a cascade, are gathered in one pass and
+    written to ``class_centers.<source>.safetensors``.
 
     Args:
         file: A file to use instead of a pre-pass (``.safetensors`` of an earlier pre-pass, or
@@ -84,12 +81,12 @@ class ClassCenterHook(Hook):
         """Set centers in all losses that ask for them, from a file or by a pre-pass."""
         prepass = PrePass(runner, self.rois, self.max_images)
         require_alone(runner, self)
-        check_teacher_classes(runner, unwrapped(runner))
+        check_teacher_classes(runner, unwrap_model(runner))
         # What is found may differ between ranks, and a pre-pass needs all of them.
         if all(all_gather_object(self._checkpoint_fits(runner, prepass))):
             runner.logger.info("Class centers are those of the checkpoint")
             return
-        found = self._find(runner, prepass)
+        found = self._read_files(runner, prepass)
         # Machines may not share the work directory.
         everywhere = all(all_gather_object(found is not None))
         centers = found if found is not None and everywhere else self.collect(runner)
@@ -100,11 +97,11 @@ class ClassCenterHook(Hook):
             _log_table(runner, source, gathered, prepass.class_names)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep where the centers in the losses come from."""
+        """Save the metadata of the centers in the losses."""
         checkpoint[STATE_KEY] = self._origins
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Read where the centers in the checkpoint come from; None of an earlier version."""
+        """Read the metadata of the centers in the checkpoint; None of an earlier version."""
         self._origins = checkpoint.get(STATE_KEY)
 
     def collect(self, runner: Runner, out: str | Path | None = None) -> dict[str, ClassCenters]:
@@ -114,10 +111,8 @@ class ClassCenterHook(Hook):
             The centers of each embedding, by its source. Where there are several, the source is
             put into the name of each file, before its ending.
         """
-        prepass = PrePass(runner, self.rois, self.max_images)
         out = Path(out or Path(runner.work_dir) / FILE_NAME)
-        with own_random_numbers():
-            centers = prepass.run()
+        centers = PrePass(runner, self.rois, self.max_images).run()
         for source, path in _paths(out, centers).items():
             centers[source].require_finite()  # on all ranks, so that none goes on alone
             if is_main_process():
@@ -135,10 +130,10 @@ class ClassCenterHook(Hook):
                 "taken to be this teacher's"
             )
             return True
-        for source in prepass.embeddings:
+        for source in prepass.embed_dims:
             found = self._origins.get(source, {})
-            keys = _keys_of_named(found) if self.file is not None else prepass.origin(source)
-            misfit = prepass.misfit(source, found, keys)
+            keys = None if self.file is None else teacher_keys(found)
+            misfit = prepass.find_misfit(source, found, keys)
             if misfit is not None:
                 runner.logger.warning(
                     "The checkpoint's class centers are not those of this teacher and data, and "
@@ -147,74 +142,48 @@ class ClassCenterHook(Hook):
                 return False
         return True
 
-    def _find(self, runner: Runner, prepass: PrePass) -> dict[str, ClassCenters] | None:
-        if self.file is not None:
-            paths = self._named_paths(prepass)
-            centers = {s: self._load_named(runner, prepass, s, p) for s, p in paths.items()}
-            runner.logger.info(f"Class centers read from {', '.join(map(str, paths.values()))}")
-            return centers
-        paths = _paths(Path(runner.work_dir) / FILE_NAME, prepass.embeddings)
-        if not all(path.exists() for path in paths.values()):
-            return None
+    def _read_files(self, runner: Runner, prepass: PrePass) -> dict[str, ClassCenters] | None:
+        """Read the centers of each source; None where an earlier pre-pass left none that fit."""
+        named = self.file is not None
+        if named:
+            paths = _named_paths(self.file, sorted(prepass.embed_dims))
+        else:
+            paths = _paths(Path(runner.work_dir) / FILE_NAME, prepass.embed_dims)
+            if not all(path.exists() for path in paths.values()):
+                return None
         try:
-            centers = {source: prepass.load(source, path) for source, path in paths.items()}
-            for source, path in paths.items():
-                _require(prepass, source, path, centers[source], prepass.origin(source))
+            centers = {s: prepass.read(s, path, of_any_data=named) for s, path in paths.items()}
         except ClassCentersError as error:
+            if named:
+                raise
             runner.logger.warning(f"Class centers are gathered anew. {error}")
             return None
-        found = ", ".join(map(str, paths.values()))
-        runner.logger.info(f"Class centers of an earlier pre-pass read from {found}")
-        return centers
-
-    def _load_named(
-        self, runner: Runner, prepass: PrePass, source: str, path: Path
-    ) -> ClassCenters:
-        """Read a file that the config names: of this teacher, but of any data."""
-        centers = prepass.load(source, path)
-        _require(prepass, source, path, centers, _keys_of_named(centers.metadata))
-        other = prepass.misfit(source, centers.metadata, DATA_KEYS)
-        if other is not None and path.suffix != ".json":  # which does not say
-            runner.logger.warning(
-                f"Class centers in {path} were gathered over other data than this run's, and are "
-                f"used as the hook's file option says: {other}"
-            )
-        return centers
-
-    def _named_paths(self, prepass: PrePass) -> dict[str, Path]:
-        """The file that ``file`` names for each source."""
-        expected = sorted(prepass.embeddings)
-        if not isinstance(self.file, Mapping):
-            if len(expected) > 1:
-                raise InvalidInputError(
-                    "ClassCenterHook: embeddings of several sources have centers of their own, "
-                    f"expected file=dict with one for each of {expected}, found {self.file!r}"
+        for source, path in paths.items():
+            other = prepass.find_misfit(source, centers[source].metadata, DATA_KEYS)
+            if other is not None and path.suffix != ".json":  # which does not say
+                runner.logger.warning(
+                    f"Class centers in {path} were gathered over other data than this run's, and "
+                    f"are used as the hook's file option says: {other}"
                 )
-            return {expected[0]: Path(str(self.file))}
-        if sorted(self.file) != expected:
-            raise InvalidInputError(
-                f"ClassCenterHook: expected file=dict with one for each of {expected}, found "
-                f"those for {sorted(self.file)}"
-            )
-        return {source: Path(path) for source, path in self.file.items()}
+        origin = "" if named else "of an earlier pre-pass "
+        runner.logger.info(f"Class centers {origin}read from {', '.join(map(str, paths.values()))}")
+        return centers
 
 
-def _keys_of_named(found: Mapping[str, str]) -> list[str]:
-    """The entries under which a named file must fit: as many of the teacher's as it has.
-
-    The published JSON form has none, and a file of an earlier version lacks ``input_sha256``.
-    """
-    if not found:
-        return []
-    return TEACHER_KEYS if "input_sha256" in found else TEACHER_KEYS[:-1]
-
-
-def _require(
-    prepass: PrePass, source: str, path: Path, centers: ClassCenters, keys: Iterable[str]
-) -> None:
-    misfit = prepass.misfit(source, centers.metadata, keys)
-    if misfit is not None:
-        raise ClassCentersError(f"{path}: made for another run, {misfit}")
+def _named_paths(file: Any, sources: list[str]) -> dict[str, Path]:
+    """The file that the hook's ``file`` names for each source."""
+    if isinstance(file, Mapping):
+        if sorted(file) == sources:
+            return {source: Path(path) for source, path in file.items()}
+        found = f"those for {sorted(file)}"
+    elif len(sources) == 1:
+        return {sources[0]: Path(file)}
+    else:
+        found = repr(file)
+    raise InvalidInputError(
+        "ClassCenterHook: embeddings of several sources have centers of their own, expected "
+        f"file=dict with one for each of {sources}, found {found}"
+    )
 
 
 def _paths(path: Path, sources: Iterable[str]) -> dict[str, Path]:

@@ -1,8 +1,8 @@
-"""What distillation does to embeddings, as scalars of the training."""
+"""Norms, directions and agreement of student and teacher embeddings, as scalars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from mmrazor.models.task_modules import ModuleInputsRecorder, ModuleOutputsRecor
 from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import distillation_model, require_alone
+from kd_det.hooks._distillation import require_alone, require_distillation
 from kd_det.registry import HOOKS
 
 ARGUMENTS = {"s_emb", "t_emb"}
@@ -20,7 +20,7 @@ ARGUMENTS = {"s_emb", "t_emb"}
 
 @HOOKS.register_module()
 class EmbeddingMonitorHook(Hook):
-    """Logs norms and directions of embeddings, and whether student and teacher agree.
+    """Log norms and directions of embeddings, and whether student and teacher agree.
 
     Every ``interval`` iterations it looks at what the distillation losses with the arguments
     ``s_emb`` and ``t_emb`` are given, and logs means over the RoIs (or images) of that step for
@@ -33,8 +33,8 @@ class EmbeddingMonitorHook(Hook):
     - ``agreement``: the share of samples to which both give the same class, where the logits of
       the layer whose inputs are the embeddings are recorded on both sides.
 
-    Nothing is computed twice: the hook sits on the losses, in those iterations alone, and the
-    training keeps its bits. With several processes it shows the samples of the first.
+    Nothing is computed twice, and the training keeps its bits: the losses have a forward hook in
+    those iterations alone. With several processes the samples of the first are logged.
 
     Args:
         interval: Iterations between two looks; one waits for the device.
@@ -58,7 +58,7 @@ class EmbeddingMonitorHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Find the losses that are given embeddings."""
         require_alone(runner, self)
-        self._distiller = distillation_model(runner, "EmbeddingMonitorHook").distiller
+        self._distiller = require_distillation(runner, "EmbeddingMonitorHook").distiller
         mappings = self._distiller.loss_forward_mappings
         self._names = [name for name in mappings if mappings[name].keys() >= ARGUMENTS]
         if not self._names:
@@ -67,23 +67,17 @@ class EmbeddingMonitorHook(Hook):
                 f"t_emb, such as kd_det.NDLoss; this model has {sorted(mappings)}; remove the hook"
             )
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Put hooks on the losses in the iterations that are looked at."""
         self._remove()
         if self.every_n_train_iters(runner, self.interval):
             for name in self._names:
                 loss = self._distiller.distill_losses[name]
-                look = self._looker(name)
+                look = partial(self._look, name)
                 self._handles.append(loss.register_forward_hook(look, with_kwargs=True))
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | tuple | list | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Log what was found."""
         self._remove()
@@ -94,25 +88,21 @@ class EmbeddingMonitorHook(Hook):
         self._found = {}
 
     def _remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        while self._handles:
+            self._handles.pop().remove()
 
-    def _looker(self, name: str) -> Callable[..., None]:
-        def look(loss: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            with torch.no_grad():
-                if len(kwargs["s_emb"]):
-                    self._found[name] = _means(loss, **kwargs) | self._agreement(name)
-
-        return look
+    @torch.no_grad()
+    def _look(self, name: str, loss: nn.Module, args: tuple, kwargs: Any, output: Any) -> None:
+        if len(kwargs["s_emb"]):
+            self._found[name] = _means(loss, **kwargs) | self._agreement(name)
 
     def _agreement(self, name: str) -> dict[str, Tensor]:
         mapping = self._distiller.loss_forward_mappings[name]
-        ours = _logits(self._distiller.student_recorders, mapping["s_emb"])
-        theirs = _logits(self._distiller.teacher_recorders, mapping["t_emb"])
-        if ours is None or theirs is None or ours.shape != theirs.shape:
+        student = _logits(self._distiller.student_recorders, mapping["s_emb"])
+        teacher = _logits(self._distiller.teacher_recorders, mapping["t_emb"])
+        if student is None or teacher is None or student.shape != teacher.shape:
             return {}
-        return {"agreement": (ours.argmax(1) == theirs.argmax(1)).float().mean()}
+        return {"agreement": (student.argmax(1) == teacher.argmax(1)).float().mean()}
 
 
 def _short(name: str) -> str:

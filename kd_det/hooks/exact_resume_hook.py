@@ -1,6 +1,8 @@
-"""A resumed training goes on as if it had never been interrupted."""
+"""Resuming that gives what an uninterrupted training would have given."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -17,16 +19,16 @@ VERSION = 1
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Makes all random numbers of training follow from the seed and the place in training.
+    """Derive all RNG seeds of training from the run's seed and the place in training.
 
-    Random states need not be kept then: a run that is resumed from a checkpoint draws what it
-    would have drawn, on every rank, whatever came between (evaluation, a pre-pass), and batches
-    and their augmentation do not depend on the number of workers. On a CPU, a resumed run ends
-    with the same bits as one that was never interrupted, also from a checkpoint within an epoch.
+    RNG states need not be kept then: a resumed run draws what it would have drawn, on every rank,
+    whatever came between (evaluation, a pre-pass), and batches and their augmentation do not depend
+    on the number of workers. On a CPU, a resumed run ends with the same bits as one that was never
+    interrupted, also from a checkpoint within an epoch.
 
     - Before each iteration all generators (Python, NumPy, torch, its GPUs) are seeded from seed,
       rank and iteration.
-    - Each training item is made with numbers from seed, rank, epoch, batch and position.
+    - Each training item is made with seeds from seed, rank, epoch, batch and position.
     - A loop that counts iterations goes on at its place in the data without loading what came
       before.
 
@@ -40,11 +42,9 @@ class ExactResumeHook(Hook):
         """Give the loop data that can be resumed."""
         require_alone(runner, self)
         loop = runner.train_loop
-        loader = seeded_loader(runner)
-        loop.dataloader = loader
-        batches = loader.batch_sampler
-        assert isinstance(batches, NumberedBatches)
-        self._batches = batches
+        loop.dataloader = loader = seeded_loader(runner)
+        assert isinstance(loader.batch_sampler, NumberedBatches)
+        self._batches = loader.batch_sampler
         if isinstance(loop, IterBasedTrainLoop):
             loop.dataloader_iterator = endless(loader, runner.iter)
         elif isinstance(loop, EpochBasedTrainLoop):
@@ -55,9 +55,7 @@ class ExactResumeHook(Hook):
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             self._batches.epoch = runner.epoch
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed all generators for this iteration."""
         Seeds(MODEL, runner.seed, get_rank(), runner.iter).set()
 

@@ -1,13 +1,12 @@
-"""Stops a training whose loss is NaN or infinite, or leaves that step out."""
+"""A training whose loss is NaN or infinite stops, or leaves that step out."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import all_reduce, get_rank
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError, UnsupportedTypeError, UserError
 from kd_det.files import write_atomically
-from kd_det.hooks._distillation import require_alone, unwrapped
+from kd_det.hooks._distillation import require_alone, unwrap_model
 from kd_det.hooks._loss_transforms import Stage, transform_losses
 from kd_det.registry import HOOKS
 
@@ -27,25 +26,22 @@ SHOWN = 5
 
 
 class NonFiniteLossError(UserError, RuntimeError):
-    """A loss is inf or NaN."""
+    """A loss is NaN or infinite."""
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Leaves out every step whose sum of losses is NaN or infinite.
+    """Leave out every step whose sum of losses is NaN or infinite.
 
-    The weights stay as they were, so the last checkpoint, and the ones to come, hold finite
-    numbers. The log says which terms are not finite, in which iteration, for which images, with
-    the norms of weights and inputs, and ``nonfinite_iter_<n>_rank_<r>.safetensors`` in the work
-    directory keeps the batch: images, boxes, labels.
+    The weights stay as they were, so that all checkpoints hold finite numbers. The log names the
+    terms that are not finite, iteration and images, with the norms of weights and inputs;
+    ``nonfinite_iter_<n>_rank_<r>.safetensors`` in the work directory keeps the batch.
 
     For any model of MMEngine's, with accumulated gradients, mixed precision and several processes.
-    What the model returns is looked at after all that other hooks do to its losses, on all ranks
-    together; a
-    pre-hook of the optimizer's step takes all gradients away if they are not, so that the step
-    changes nothing; after the iteration it is reported. The answer is copied from a GPU while the
-    backward pass is queued and read before the step, so that nothing should have to wait for it
-    (not measured).
+    The losses are checked after all other hooks' changes, on all ranks together; a pre-hook of the
+    optimizer's step removes all gradients if they are not finite; after the iteration it is
+    reported. The answer is copied from a GPU while the backward pass is queued, and read before
+    the step.
 
     Args:
         policy: ``'stop'`` ends the training; ``'skip'`` goes on without this step.
@@ -72,9 +68,9 @@ class FiniteLossHook(Hook):
         self._handles: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the losses that the model returns, and at the answer before each step."""
+        """Check the losses that the model returns, and guard the optimizer's steps."""
         require_alone(runner, self)
-        model = unwrapped(runner)
+        model = unwrap_model(runner)
         optimizers = [wrapper.optimizer for wrapper in _wrappers(runner)]
         can_skip = all(hasattr(each, "register_step_pre_hook") for each in optimizers)
         if self.policy == "skip" and not can_skip:
@@ -83,58 +79,51 @@ class FiniteLossHook(Hook):
                 f"as torch's have; found {[type(each).__name__ for each in optimizers]}; use "
                 "policy='stop'"
             )
-        self._remove_handles()
+        self.after_train(runner)
         self._since_step.clear()
 
-        def look(losses: dict[str, Any]) -> dict[str, Any]:
+        def check(losses: dict[str, Any]) -> dict[str, Any]:
             with torch.no_grad():
                 total, terms = model.parse_losses(losses)
                 answer = _Answer(total.isfinite().all())
             self._since_step.append(_Iteration(runner.iter + 1, self._batch, terms, answer))
             if not can_skip and not answer.get():
-                self._handle(runner, self._since_step.pop())
+                self._report(runner, self._since_step.pop())
             return losses
 
         def guard(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
             if any(not iteration.finite.get() for iteration in self._since_step):
                 # An optimizer ignores parameters without a gradient: neither weights nor
                 # moments nor weight decay change.
-                for group in optimizer.param_groups:
-                    for parameter in group["params"]:
-                        parameter.grad = None
+                optimizer.zero_grad(set_to_none=True)
 
-        self._handles.append(transform_losses(model, Stage.CHECK, look))
+        self._handles.append(transform_losses(model, Stage.CHECK, check))
         if can_skip:
             self._handles += [each.register_step_pre_hook(guard) for each in optimizers]
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
-        """Keep the batch in mind."""
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep the batch for a report."""
         self._batch = data_batch
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | tuple | list | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Say what was wrong with a step that was left out, and stop where it has to be."""
+        """Report a step that was left out, and stop where the policy says so."""
         # Otherwise gradients are accumulated, for the step of a later iteration.
         if not all(wrapper.should_update() for wrapper in _wrappers(runner)):
             return
         since, self._since_step = self._since_step, []
         bad = [iteration for iteration in since if not iteration.finite.get()]
         if bad:
-            self._handle(runner, bad[0])
+            self._report(runner, bad[0])
 
     def after_train(self, runner: Runner) -> None:
         """Leave model and optimizer without hooks."""
-        self._remove_handles()
+        while self._handles:
+            self._handles.pop().remove()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep how many steps were skipped."""
+        """Save how many steps were skipped."""
         checkpoint["kd_det_skipped"] = self.skipped
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -142,14 +131,9 @@ class FiniteLossHook(Hook):
         if runner._resume:
             self.skipped = checkpoint.get("kd_det_skipped", 0)
 
-    def _remove_handles(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    def _handle(self, runner: Runner, bad: _Iteration) -> None:
-        """Report a step that was left out; all ranks come here in the same iteration."""
-        model = unwrapped(runner)
+    def _report(self, runner: Runner, bad: _Iteration) -> None:
+        """Log or raise; all ranks come here in the same iteration."""
+        model = unwrap_model(runner)
         text = _explain(model, bad)
         name = f"nonfinite_iter_{bad.number}_rank_{get_rank()}.safetensors"
         text += f"; {_save_batch(Path(runner.work_dir) / name, bad.batch, text)}"
@@ -162,16 +146,45 @@ class FiniteLossHook(Hook):
         raise NonFiniteLossError(f"{text}. Training stops{more}; the weights are as they were")
 
 
+class _Iteration(NamedTuple):
+    """An iteration to report if its losses are not finite."""
+
+    number: int
+    batch: Any
+    terms: dict[str, Tensor]
+    finite: _Answer
+
+
+class _Answer:
+    """A bool of all ranks, read later without waiting for what the device was asked since."""
+
+    def __init__(self, value: Tensor) -> None:
+        # Every rank must do the same: a step that one leaves out would hang the others.
+        value = value.to(torch.int32)
+        all_reduce(value, "min")
+        self._value, self._event = value, None
+        if value.is_cuda:
+            self._value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            self._value.copy_(value, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def get(self) -> bool:
+        if self._event is not None:
+            self._event.synchronize()
+        return bool(self._value)
+
+
 def _wrappers(runner: Runner) -> list[OptimWrapper]:
     found = runner.optim_wrapper
     return list(found.values()) if isinstance(found, OptimWrapperDict) else [found]
 
 
 def _require_finite_statistics(model: nn.Module, text: str) -> None:
-    """Raise if a forward pass with inf or NaN inside left them in running statistics.
+    """Raise if the forward pass left NaN or infinite values in running statistics.
 
-    Those of a rank are its own, and a rank that stopped alone would leave the others waiting:
-    all of them stop if one has to.
+    Each rank has its own, and a rank that stopped alone would leave the others waiting: all of
+    them stop if one has to.
     """
     bad = [
         name
@@ -196,45 +209,13 @@ def _explain(model: Any, bad: _Iteration) -> str:
         "connectors": getattr(getattr(model, "distiller", None), "connectors", None),
     }
     norms = [f"{name} weights {_norm(m.parameters()):.4g}" for name, m in parts.items() if m]
-    norms.append(f"inputs {_norm(_tensors(bad.batch, 'inputs')):.4g}")
+    norms.append(f"inputs {_norm(_images(bad.batch)):.4g}")
     others = [f"{name} {value:.4g}" for name, value in values.items() if name not in broken]
     return (
         f"{' and '.join(terms)} not finite in iteration {bad.number} (images "
-        f"{', '.join(_images(bad.batch)) or 'unknown'}); norms: {', '.join(norms)}; other terms: "
+        f"{', '.join(_names(bad.batch)) or 'unknown'}); norms: {', '.join(norms)}; other terms: "
         f"{', '.join(others) or 'none'}"
     )
-
-
-@dataclass
-class _Iteration:
-    """What there is to say of an iteration if its losses are not finite."""
-
-    number: int
-    batch: Any
-    terms: dict[str, Tensor]
-    finite: _Answer
-
-
-class _Answer:
-    """A bool of the device, read later without waiting for what was asked of it since."""
-
-    def __init__(self, value: Tensor) -> None:
-        # Every rank must do the same: a step that one leaves out would hang the others.
-        value = value.to(torch.int32)
-        all_reduce(value, "min")
-        self._event = None
-        if value.is_cuda:
-            self._value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-            self._value.copy_(value, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-        else:
-            self._value = value
-
-    def get(self) -> bool:
-        if self._event is not None:
-            self._event.synchronize()
-        return bool(self._value)
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
@@ -242,8 +223,8 @@ def _norm(tensors: Iterable[Tensor]) -> float:
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
 
-def _tensors(batch: Any, key: str) -> list[Tensor]:
-    found = batch.get(key, []) if isinstance(batch, dict) else []
+def _images(batch: Any) -> list[Tensor]:
+    found = batch.get("inputs", []) if isinstance(batch, dict) else []
     return [found] if isinstance(found, Tensor) else list(found)
 
 
@@ -251,13 +232,13 @@ def _samples(batch: Any) -> list[Any]:
     return list(batch.get("data_samples") or []) if isinstance(batch, dict) else []
 
 
-def _images(batch: Any) -> list[str]:
-    names = (sample.metainfo for sample in _samples(batch))
-    return [str(meta.get("img_path") or meta.get("img_id", "?")) for meta in names]
+def _names(batch: Any) -> list[str]:
+    metas = (sample.metainfo for sample in _samples(batch))
+    return [str(meta.get("img_path") or meta.get("img_id", "?")) for meta in metas]
 
 
 def _save_batch(path: Path, batch: Any, text: str) -> str:
-    """Keep images, boxes and labels of a batch, with what is wrong with it as metadata.
+    """Save images, boxes and labels of a batch, with the report as metadata.
 
     Returns:
         Where it lies, or why it does not: a full disk must neither hide what is reported nor
@@ -265,19 +246,17 @@ def _save_batch(path: Path, batch: Any, text: str) -> str:
     """
     from safetensors.torch import save
 
-    tensors = {f"inputs.{i}": x for i, x in enumerate(_tensors(batch, "inputs"))}
+    tensors: dict[str, Any] = {f"inputs.{i}": x for i, x in enumerate(_images(batch))}
     for i, sample in enumerate(_samples(batch)):
         objects = getattr(sample, "gt_instances", None)
         for name in ("bboxes", "labels"):
             value = getattr(objects, name, None)
-            value = getattr(value, "tensor", value)
-            if isinstance(value, Tensor):
-                tensors[f"gt_{name}.{i}"] = value
-        if isinstance(getattr(sample, "gt_label", None), Tensor):
-            tensors[f"gt_label.{i}"] = sample.gt_label
-    data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {"why": text, "images": json.dumps(_images(batch))}
+            tensors[f"gt_{name}.{i}"] = getattr(value, "tensor", value)
+        tensors[f"gt_label.{i}"] = getattr(sample, "gt_label", None)
+    data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()
+            if isinstance(value, Tensor)}  # fmt: skip
     try:
+        metadata = {"why": text, "images": json.dumps(_names(batch))}
         write_atomically(path, save(data, metadata=metadata))
     except OSError as error:
         return f"the batch could not be kept: {error}"

@@ -12,13 +12,7 @@ from mmengine.runner import Runner
 
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._balance import GradientBalance
-from kd_det.hooks._distillation import (
-    DISTILL_PREFIX,
-    check_names,
-    distillation_model,
-    require_alone,
-    scaled,
-)
+from kd_det.hooks._distillation import require_alone, require_distillation, scale_losses
 from kd_det.hooks._gradient_norms import GradientNorms
 from kd_det.hooks._loss_transforms import Handle, Stage, transform_losses
 from kd_det.registry import HOOKS
@@ -30,7 +24,7 @@ STATE_KEY = "kd_det.loss_balance"
 
 @HOOKS.register_module()
 class LossBalanceHook(Hook):
-    """Scales each distillation loss so that it pulls at the student's features as asked.
+    """Scale each distillation loss so that it pulls at the student's features as asked.
 
     What a loss weight does to the training depends on the size of the loss, on the features
     and on the number of classes, and changes while the student learns. This hook measures,
@@ -73,7 +67,7 @@ class LossBalanceHook(Hook):
         if interval < 1:
             raise InvalidInputError(f"LossBalanceHook: expected interval >= 1, found {interval}")
         shares = share if isinstance(share, Mapping) else {"all terms": share}
-        GradientBalance(shares, momentum)  # what is wrong should show before data is read
+        GradientBalance(shares, momentum)  # raises before data is read
         self.share = share
         self.interval = interval
         self.momentum = momentum
@@ -89,13 +83,12 @@ class LossBalanceHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Find losses and features in the model."""
         require_alone(runner, self)
-        if sum(isinstance(hook, LossBalanceHook) for hook in runner.hooks) > 1:
-            raise InvalidInputError("a run can have one LossBalanceHook: name all shares in it")
-        model = distillation_model(runner, "LossBalanceHook")
         shares = self.share
+        model = require_distillation(
+            runner, "LossBalanceHook", shares if isinstance(shares, Mapping) else ()
+        )
         if not isinstance(shares, Mapping):
             shares = dict.fromkeys(model.distiller.distill_losses, shares)
-        check_names(shares, model, "LossBalanceHook")
         device = next(model.parameters()).device
         balance = GradientBalance(shares, self.momentum, device)
         # A checkpoint that is only loaded (load_from) belongs to another training.
@@ -114,24 +107,20 @@ class LossBalanceHook(Hook):
             if norms.recording:
                 norms.recording = False
                 self._measure(losses, _loss_scale(runner))
-            return _balanced(losses, balance)
+            # From the very step that was measured on.
+            scale_losses(losses, zip(balance.names, balance.scales))
+            return losses
 
         self._handles = [norms, transform_losses(model, Stage.BALANCE, balance_losses)]
         self.balance, self._norms = balance, norms
         self._scalars = _scalars(balance)
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Record in the iterations that are measured."""
         self._norms.recording = runner.iter < FIRST_ITERATIONS or runner.iter % self.interval == 0
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | tuple | list | None = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Log scales and shares."""
         runner.message_hub.update_scalars(self._scalars)
@@ -160,23 +149,14 @@ class LossBalanceHook(Hook):
         self._scalars = _scalars(self.balance)
 
 
-def _balanced(losses: dict[str, Any], balance: GradientBalance) -> dict[str, Any]:
-    """The losses with what is balanced scaled, from the very step that was measured on."""
-    for name, scale in zip(balance.names, balance.scales):
-        key = DISTILL_PREFIX + name
-        if key in losses:
-            losses[key] = scaled(losses[key], scale)
-    return losses
-
-
 def _loss_scale(runner: Runner) -> float:
-    """That of mixed precision."""
+    """Loss scale of mixed precision, 1 without it."""
     scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
     return scaler.get_scale() if scaler is not None else 1.0
 
 
 def _scalars(balance: GradientBalance) -> dict[str, float]:
-    """What is logged. Waits for the device, and so is called after a measurement only."""
+    """Scalars to log. Waits for the device, and so is called after a measurement only."""
     scales, shares = balance.scales.tolist(), balance.measured.tolist()
     return {
         **{f"train/scale/{name}": scale for name, scale in zip(balance.names, scales)},

@@ -9,25 +9,19 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import (
-    DISTILL_PREFIX,
-    check_names,
-    distillation_model,
-    scaled,
-)
+from kd_det.hooks._distillation import require_distillation, scale_losses
 from kd_det.hooks._loss_transforms import Handle, Stage, transform_losses
-from kd_det.hooks._schedule import WeightSchedule
+from kd_det.hooks.schedule import WeightSchedule
 from kd_det.registry import HOOKS
 
 
 @HOOKS.register_module()
 class LossWeightHook(Hook):
-    """Multiplies distillation losses by factors that follow the epoch or the iteration.
+    """Multiply distillation losses by factors that follow the epoch or the iteration.
 
-    Any loss of the distiller can be named, whoever wrote it; its own weight stays as it is. A
-    factor depends on nothing but the time, so a resumed run goes on with the right one. Logged
-    as ``weight/<loss>``. A loss whose factor is 0 is still computed, and its graph stays
-    connected, as distributed training wants it.
+    Any loss of the distiller can be named; its own weight stays as it is. A factor depends on the
+    time alone, so a resumed run goes on with the right one. Logged as ``weight/<loss>``. A loss
+    whose factor is 0 is still computed, and its graph stays connected for distributed training.
 
     .. code-block:: python
 
@@ -64,9 +58,8 @@ class LossWeightHook(Hook):
         self._handle: Handle | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Find the losses, and act on what the model returns of them."""
-        model = distillation_model(runner, "LossWeightHook")
-        check_names(self.schedules, model, "LossWeightHook")
+        """Find the losses, and let the model's losses be multiplied."""
+        model = require_distillation(runner, "LossWeightHook", self.schedules)
         for hook in runner.hooks:
             if isinstance(hook, LossWeightHook) and hook is not self:
                 twice = sorted(self.schedules.keys() & hook.schedules)
@@ -75,9 +68,7 @@ class LossWeightHook(Hook):
         self._remove()
         self._handle = transform_losses(model, Stage.WEIGHT, self._weigh)
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Set the factors of this iteration, and log them."""
         batches = len(runner.train_dataloader)
         # Not batch_idx, which begins anew where a run is resumed within an epoch.
@@ -92,10 +83,7 @@ class LossWeightHook(Hook):
         self._remove()
 
     def _weigh(self, losses: dict[str, Any]) -> dict[str, Any]:
-        for name, factor in self._factors.items():
-            key = DISTILL_PREFIX + name
-            if key in losses:
-                losses[key] = scaled(losses[key], factor)
+        scale_losses(losses, self._factors.items())
         return losses
 
     def _remove(self) -> None:

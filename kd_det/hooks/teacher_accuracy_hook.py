@@ -1,4 +1,4 @@
-"""Asks how good the teacher is before a student learns from it."""
+"""Evaluation of the teacher before a student learns from it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 from torch import nn
-from torch.utils.data import DataLoader
 
 from kd_det.errors import InvalidInputError, UserError
 from kd_det.evaluation import fitting_evaluator
 from kd_det.files import write_atomically
 from kd_det.hooks._distillation import (
     check_teacher_classes,
-    input_of_training,
     require_alone,
-    unwrapped,
+    teacher_preprocessor,
+    unwrap_model,
 )
-from kd_det.hooks._origin import dataset_digest, digest
-from kd_det.hooks._prepass import own_random_numbers
-from kd_det.hooks._progress import progress
+from kd_det.hooks._origin import digest, digest_dataset
+from kd_det.hooks._seeded_data import copy_loader, seeded_rng
+from kd_det.progress import progress
 from kd_det.registry import HOOKS
 
 FILE_NAME = "teacher_metrics.json"
@@ -37,17 +36,15 @@ class TeacherAccuracyError(UserError, RuntimeError):
 
 @HOOKS.register_module()
 class TeacherAccuracyHook(Hook):
-    """Evaluates the teacher once, before the first iteration, and stops if it is too bad.
+    """Evaluate the teacher once, before the first iteration, and stop if it is too bad.
 
     Wrong weights, classes in another order or another normalisation leave a teacher that runs
     without an error and teaches nonsense. It is evaluated with the run's own validation data and
     evaluator (without metrics of masks, if it predicts none), on the input that it gets in
-    training: with its own data preprocessor in :class:`kd_det.TeacherDistill`, with the
-    student's in the other algorithms, which convert nothing. The result is logged as the teacher's
-    (scalars ``teacher/<metric>``) and written to ``teacher_metrics.json`` in the work directory,
-    where the next run finds it and uses it if it is of the same teacher, input and validation data;
-    a resumed run does not ask again. Training goes on with the random numbers that it would have
-    had.
+    training. The result is logged as scalars ``teacher/<metric>`` and written to
+    ``teacher_metrics.json`` in the work directory, which the next run uses if it is of the same
+    teacher, input and validation data; a resumed run does not ask again. The state of the RNG is
+    restored.
 
     MMRazor's ``SingleTeacherDistillValLoop`` evaluates the teacher after every epoch, though it
     never changes; with this hook a plain ``ValLoop`` is enough.
@@ -71,7 +68,7 @@ class TeacherAccuracyHook(Hook):
         """Evaluate the teacher or find its metrics, report them, and compare with the floor."""
         if runner.iter > 0:
             return
-        model = unwrapped(runner)
+        model = unwrap_model(runner)
         if not hasattr(model, "teacher"):
             raise InvalidInputError(
                 "TeacherAccuracyHook needs a distillation model with a teacher, found "
@@ -102,7 +99,7 @@ class TeacherAccuracyHook(Hook):
         broadcast_object_list(found)
         if found[0] is not None:
             return found[0]
-        metrics = _evaluate(runner, model.teacher, input_of_training(model))
+        metrics = _evaluate(runner, model.teacher, teacher_preprocessor(model))
         if is_main_process():
             text = json.dumps({**origin, "metrics": metrics}, indent=2) + "\n"
             write_atomically(path, text.encode())
@@ -135,33 +132,33 @@ def _likely_causes(runner: Runner) -> str:
 
 
 def _origin(runner: Runner, model: Any) -> dict[str, Any]:
-    """What metrics must come from to be this run's."""
+    """Return all that the teacher's metrics depend on."""
     from kd_det.algorithms.checkpoint import weights_sha256
 
     loop, teacher = runner.val_loop, model.teacher
     dataset = loop.dataloader.dataset
     return {
         "teacher_sha256": weights_sha256(teacher),
-        "input_sha256": digest(input_of_training(model), getattr(teacher, "test_cfg", None)),
-        "dataset_sha256": dataset_digest(dataset),
+        "input_sha256": digest(teacher_preprocessor(model), getattr(teacher, "test_cfg", None)),
+        "dataset_sha256": digest_dataset(dataset),
         "evaluator_sha256": digest(loop.evaluator.metrics),
         "images": len(dataset),
     }
 
 
 def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float] | None:
-    """The metrics in a file of an earlier run, if they are of ``origin``."""
+    """Read the metrics of an earlier run, None unless they are of ``origin``."""
     if not path.exists():
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         metrics = dict(kept["metrics"])
-        other = [f"{key} {value}, found {kept.get(key)}" for key, value in origin.items()
-                 if kept.get(key) != value]  # fmt: skip
+        misfits = [f"{key} {value}, found {kept.get(key)}" for key, value in origin.items()
+                   if kept.get(key) != value]  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
-        metrics, other = {}, [f"a file of metrics, found {error!r}"]
-    if other:
-        runner.logger.warning(f"The teacher is evaluated anew. {path}: expected {other[0]}")
+        misfits = [f"a file of metrics, found {error!r}"]
+    if misfits:
+        runner.logger.warning(f"The teacher is evaluated anew. {path}: expected {misfits[0]}")
         return None
     runner.logger.info(f"Teacher's metrics of an earlier run read from {path}")
     return metrics
@@ -169,15 +166,19 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
 
 @torch.no_grad()
 def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str, float]:
-    """All numbers that the run's evaluator finds; the same on all ranks."""
+    """Compute all metrics of the run's evaluator that are numbers; the same on all ranks."""
     loop = runner.val_loop
     evaluator = None
     was_training, own = teacher.training, teacher.data_preprocessor
     teacher.eval()
     teacher.data_preprocessor = preprocessor
     try:
-        with own_random_numbers():
-            for batch in progress(_loader(loop.dataloader), "Evaluating the teacher"):
+        # Workers that persist draw a random number when they start, in the first validation,
+        # which is the training's.
+        dataset, batches = loop.dataloader.dataset, loop.dataloader.batch_sampler
+        loader = copy_loader(loop.dataloader, dataset=dataset, batch_sampler=batches)
+        with seeded_rng():
+            for batch in progress(loader, "Evaluating the teacher"):
                 with autocast(enabled=getattr(loop, "fp16", False)):
                     outputs = teacher.val_step(batch)
                 if evaluator is None:
@@ -185,27 +186,11 @@ def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str
                 evaluator.process(data_samples=outputs, data_batch=batch)
             if evaluator is None:
                 raise InvalidInputError("TeacherAccuracyHook: the validation data has no batch")
-            metrics = evaluator.evaluate(len(loop.dataloader.dataset))
+            metrics = evaluator.evaluate(len(dataset))
     finally:
         teacher.train(was_training)
         teacher.data_preprocessor = own
     return {key: float(value) for key, value in metrics.items() if _is_number(value)}
-
-
-def _loader(loader: DataLoader) -> DataLoader:
-    """The same batches, from workers of its own.
-
-    Workers that persist draw a random number when they start: in the first validation, which
-    is then no longer the training's.
-    """
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=loader.batch_sampler,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        worker_init_fn=loader.worker_init_fn,
-        pin_memory=loader.pin_memory,
-    )
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_det.files import write_atomically
-from kd_det.hooks._progress import progress
+from kd_det.progress import progress
 from kd_det.report.machine import processor
 from kd_det.report.runs import Run
 from kd_det.report.validation import Validation

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from kd_det.files import write_atomically
-from kd_det.hooks._progress import progress
+from kd_det.progress import progress
 from kd_det.report.embeddings import embed
 from kd_det.report.runs import Run
 from kd_det.report.validation import Validation, quiet

@@ -11,7 +11,7 @@ import cv2
 import mmcv
 import numpy as np
 
-from kd_det.hooks._progress import progress
+from kd_det.progress import progress
 from kd_det.report.evaluation import Evaluation
 from kd_det.report.matching import best_threshold, f1, most_different, right
 from kd_det.report.validation import Validation

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from kd_det import ClassCenterHook
 from kd_det.centers import ClassCenters, ClassCentersError
-from kd_det.hooks._prepass import PrePass
+from kd_det.hooks.prepass import PrePass
 
 IMAGES, ROIS_PER_IMAGE = 24, 64
 CLASSES, BACKGROUND, DIM = 10, 10, 128
@@ -598,7 +598,7 @@ def test_losses_that_share_an_embedding_share_its_centers(digits, tmp_path):
         assert torch.equal(loss.centers, centers.means) and loss.centers.abs().sum() > 0
 
     run.model.distiller.loss_forward_mappings["loss_nd1"]["t_emb"]["data_idx"] = 1
-    with pytest.raises(ValueError, match=r"'loss_nd1' is given .*mean\[1\], and another .*\[0\]"):
+    with pytest.raises(ValueError, match=r"'loss_nd1' reads .*mean\[1\], and another .*\[0\]"):
         ClassCenterHook().before_train(run)
 
 
@@ -824,16 +824,15 @@ def test_digest_is_that_of_another_process(copied):
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from mmengine.config import Config\n"
         "from small import runner\n"
-        "from kd_det.hooks._prepass import PrePass\n"
+        "from kd_det.hooks.prepass import PrePass\n"
         "run = runner(Config.fromfile(sys.argv[1]))\n"
-        "print(PrePass(run, 'sampled', None).origin('roi_head.bbox_head.fc_cls'))"
+        "print(PrePass(run, 'sampled', None).origins)"
     )
     file = Path(copied.work_dir).parent / "config.py"
     copied.dump(file)
     run = runner(copied)
     collect(run)
-    source = "roi_head.bbox_head.fc_cls"
-    expected = str(PrePass(run, "sampled", None).origin(source))
+    expected = str(PrePass(run, "sampled", None).origins)
     found = subprocess.run(
         [sys.executable, "-c", code, str(file), str(ROOT), str(ROOT / "tests")],
         capture_output=True,

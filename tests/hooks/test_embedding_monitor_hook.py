@@ -61,14 +61,16 @@ def test_every_backend_gets_what_the_losses_were_given(make):
     # The teacher scores nothing but the student's RoIs, once the pre-pass is done.
     pairs = list(zip(classes["student"], classes["teacher"][-len(given) :]))
     assert len(logged) == len(given) == len(pairs) == 2
-    for line, kwargs, (ours, theirs) in zip(logged, given, pairs):
+    for line, kwargs, (student, teacher) in zip(logged, given, pairs):
         for side, emb in (("student", kwargs["s_emb"]), ("teacher", kwargs["t_emb"])):
             assert line[f"{PREFIX}{side}_norm"] == pytest.approx(float(emb.norm(dim=1).mean()))
             means = distiller.distill_losses["loss_nd"].centers[kwargs["labels"]]
             seen = means.abs().sum(1) > 0
             cosines = torch.cosine_similarity(emb, means)[seen]
             assert line[f"{PREFIX}{side}_cosine"] == pytest.approx(float(cosines.mean()), abs=1e-5)
-        assert line[f"{PREFIX}agreement"] == pytest.approx(float((ours == theirs).float().mean()))
+        assert line[f"{PREFIX}agreement"] == pytest.approx(
+            float((student == teacher).float().mean())
+        )
 
 
 def test_training_keeps_its_bits(make):
@@ -78,8 +80,8 @@ def test_training_keeps_its_bits(make):
     second.train()
     assert len(first.watch.losses) == 2
     assert first.watch.losses == second.watch.losses
-    theirs = second.model.state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in first.model.state_dict().items())
+    expected = second.model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in first.model.state_dict().items())
 
 
 def test_nothing_sits_on_the_losses_in_other_iterations(make):

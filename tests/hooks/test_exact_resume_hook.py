@@ -247,7 +247,7 @@ def test_a_dataset_is_pickled_and_changed_through_its_wrapper():
     dataset = pickle.loads(pickle.dumps(SeededDataset(Draws())))
     assert len(dataset) == 10 and dataset.metainfo == dict(classes=("a",))
     dataset.pipeline = "another"
-    assert dataset.inner.pipeline == "another"
+    assert dataset.__wrapped__.pipeline == copy.deepcopy(dataset).pipeline == "another"
     with pytest.raises(AttributeError, match="no_such"):
         _ = dataset.no_such
 

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from kd_det import LossWeightHook
-from kd_det.hooks._schedule import WeightSchedule
+from kd_det.hooks.schedule import WeightSchedule
 
 # The schedules
 
