@@ -301,7 +301,9 @@ def test_none_removes_the_hook_of_a_recipe(tmp_path):
         f"work_dir = {str(tmp_path / 'work')!r}\n"
         "default_hooks = dict(timer=None, student_export=None, finite_loss=None)\n"
     )
-    parsed = common.parser("test", "", "").parse_args([str(config)])
+    parser = common.make_parser("test", "", "")
+    common.add_config_options(parser)
+    parsed = parser.parse_args([str(config)])
     hooks = common.load_config(parsed).default_hooks
     assert not {"student_export", "finite_loss"} & hooks.keys()
     assert hooks.timer is None  # without the entry, MMEngine adds its own
