@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from uuid import uuid4
 from typing import Any
 
 import torch
@@ -68,7 +69,8 @@ def build(model: dict) -> torch.nn.Module:
 
 def runner(cfg: Config) -> Runner:
     """A Runner of a name of its own, so that several can live in one process."""
-    cfg.experiment_name = Path(cfg.work_dir).name + str(torch.randint(1 << 30, (1,)).item())
+    # Not from an RNG, which a test may have seeded: MMEngine keeps a visualizer for each name.
+    cfg.experiment_name = f"{Path(cfg.work_dir).name}_{uuid4().hex}"
     return Runner.from_cfg(cfg)
 
 
