@@ -276,6 +276,7 @@ class Scripted(nn.Module):
         return x
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch.jit itself
 def test_programs_of_torchscript_are_refused(tmp_path):
     """Before torch 2.6, `torch.load` handed them on to `torch.jit.load`, whatever it was asked."""
     torch.jit.save(torch.jit.script(Scripted()), tmp_path / "script.pth")
