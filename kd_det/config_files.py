@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from kd_det.datasets import dataset_config
 from kd_det.errors import InvalidInputError
 from kd_det.registry import type_name
 
-caches.install()
+# Variables in which launchers (torchrun, Slurm, MPI) give a process its number.
+RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+# Hooks that MMEngine's Runner adds unless they are None.
+RUNNER_HOOKS = {
+    "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
+}  # fmt: skip
 
 
 def read_config(name: str, method: str | None = None) -> Config:
@@ -31,6 +37,7 @@ def read_config(name: str, method: str | None = None) -> Config:
         FileNotFoundError: If there is no such file.
         InvalidInputError: If the config cannot be read with that method.
     """
+    caches.install()
     if "::" in name:
         return recipes.load_recipe(package_config(name), method)
     remedy = "recipes lie in configs/, those of a package are named like mmdet::path/name.py"
@@ -42,7 +49,7 @@ def package_config(name: str) -> Path:
     """The file of a package's config, named like ``mmdet::path/name.py``.
 
     Raises:
-        FileNotFoundError: If there is none; names similar ones.
+        FileNotFoundError: If it does not exist; names similar ones.
     """
     try:
         return Path(Config._get_cfg_path(name, "")[0])
@@ -79,18 +86,15 @@ def drop_hooks_of_none(cfg: Config) -> None:
     """
     hooks = cfg.get("default_hooks") or {}
     for name in [name for name, hook in hooks.items() if hook is None]:
-        # Under these names MMEngine has hooks that are there unless None says otherwise.
         if name not in RUNNER_HOOKS:
             del hooks[name]
 
 
-RUNNER_HOOKS = {
-    "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
-}  # fmt: skip
-
-
 def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
     """Look for the local files that ``parts`` of the config will read, and check annotations.
+
+    Of several processes the first one checks annotations and images: for COCO's training data it
+    takes as long as mmdet's own reading of them.
 
     Args:
         cfg: The config.
@@ -100,12 +104,13 @@ def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
         FileNotFoundError: Names what is missing, where, and what to do.
         kd_det.datasets.coco.DataError: If an annotation file or an image is not valid.
     """
+    from rich.console import Console
+
     from kd_det.datasets.loader_check import LoaderCheck
 
     if "teacher" in parts:
         remedy = "train the teacher first, or set model.teacher_ckpt to its file or URL"
         require(cfg.model.get("teacher_ckpt"), "the teacher's checkpoint", remedy)
-    check = LoaderCheck()
     for part in parts:
         loader, evaluator = cfg.get(f"{part}_dataloader"), cfg.get(f"{part}_evaluator")
         for dataset in dataset_config.unwrap(loader.dataset) if loader else ():
@@ -113,8 +118,13 @@ def check_files(cfg: Config, parts: tuple[str, ...]) -> None:
         if isinstance(evaluator, dict) and evaluator.get("ann_file"):
             remedy = f"set {part}_evaluator.ann_file as in {part}_dataloader"
             require(evaluator["ann_file"], f"the {part} evaluator's annotation file", remedy)
-        if loader:
-            check.check(cfg, part)
+    if any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
+        return
+    check = LoaderCheck()
+    with Console(stderr=True).status("Checking annotations and images"):
+        for part in parts:
+            if cfg.get(f"{part}_dataloader"):
+                check.check(cfg, part)
     for remark in check.remarks:
         print_log(remark, logger="current", level=logging.WARNING)
 

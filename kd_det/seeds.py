@@ -33,7 +33,7 @@ class Seeds:
 
 
 @contextmanager
-def numbers_of(seeds: Seeds) -> Iterator[None]:
+def seeded_cpu(seeds: Seeds) -> Iterator[None]:
     """Seed the generators on the CPU with ``seeds``; restore their states at the end."""
     python, numpy, generator = random.getstate(), np.random.get_state(), torch.default_generator
     state = generator.get_state()
@@ -46,3 +46,14 @@ def numbers_of(seeds: Seeds) -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
         generator.set_state(state)
+
+
+@contextmanager
+def seeded(seeds: Seeds) -> Iterator[None]:
+    """Seed the generators on the CPU and the current GPU; restore their states at the end."""
+    # Without a context on a GPU, there is no state to restore.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices), seeded_cpu(seeds):
+        if devices:
+            torch.cuda.manual_seed(seeds.torch)
+        yield

@@ -47,6 +47,16 @@ def test_annotations_are_checked(cfg, folder, split, edit, message):
     assert f"instances_{split}.json" in str(caught.value)
 
 
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"])
+def test_the_first_process_checks_annotations_for_all(cfg, folder, monkeypatch, variable):
+    edit_annotations(folder, lambda d: d["categories"].reverse(), "train")
+    monkeypatch.setenv(variable, "1")
+    check_files(cfg, ("train",))
+    cfg.train_dataloader.dataset.ann_file = "gone.json"
+    with pytest.raises(FileNotFoundError, match=r"gone\.json"):  # costs nothing
+        check_files(cfg, ("train",))
+
+
 def test_an_image_of_no_bytes_is_named(cfg, folder):
     image = sorted((folder / "train").iterdir())[5]
     image.write_bytes(b"")

@@ -90,7 +90,7 @@ def teacher_embeddings(
         with recording(recorders):
             for labels in _passes(model, inputs, samples, recorders, rois):
                 for source, (_, recorder, record_idx, data_idx) in records.items():
-                    # A pass of one stage of a cascade is none of another's.
+                    # Another stage of a cascade has a pass of its own.
                     if recorder.data_buffer:
                         # Of RoIs, which are those of one stage, there is one record.
                         call = 0 if hasattr(teacher, "roi_head") else record_idx

@@ -24,7 +24,7 @@ from torch import Tensor
 from kd_det.algorithms.heads import box_heads, is_cascade, num_classes
 from kd_det.errors import InvalidInputError
 from kd_det.recorders import flat
-from kd_det.seeds import SAMPLING, Seeds, numbers_of
+from kd_det.seeds import SAMPLING, Seeds, seeded_cpu
 
 
 class BoxBranch:
@@ -194,7 +194,7 @@ def _sample(
         assigned = assigner.assign(found, annotated[i], ignored[i])
         own_feats = [level[i : i + 1] for level in feats]
         image = zlib.crc32(str(data_samples[i].metainfo.get("img_id", i)).encode())
-        with numbers_of(Seeds(SAMPLING, stage, image)):
+        with seeded_cpu(Seeds(SAMPLING, stage, image)):
             result = sampler.sample(assigned, found, annotated[i], feats=own_feats)
         # PISA's sampler adds weights of its negatives.
         sampled.append(result[0] if isinstance(result, tuple) else result)

@@ -68,11 +68,6 @@ class Teacher:
         return shared
 
     @property
-    def digest(self) -> str:
-        """Digest of the weights that were loaded."""
-        return weights_sha256(self.model)
-
-    @property
     def device(self) -> torch.device:
         """Device of its weights."""
         return next(self.model.parameters()).device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from kd_det.algorithms.teacher_input import TeacherInput
 from kd_det.errors import InvalidInputError
 from kd_det.recorders import recording
 from kd_det.registry import MODELS
-from kd_det.seeds import MODEL, Seeds, numbers_of
+from kd_det.seeds import MODEL, Seeds, seeded
 
 
 @MODELS.register_module()
@@ -115,7 +115,7 @@ class TeacherDistill(SingleTeacherDistill):
             self.teacher_input = TeacherInput.between(self.data_preprocessor, teacher)
             self.probe = probes.choose(probe, student, teacher, self.distiller, self.teacher_stage)
             print_log(describe(self, *dry_run(self)), logger="current")
-            # Last, since compiled parts would be compiled anew for the small images of a dry run.
+            # After the dry run, whose small images would need a compilation of their own.
             self.fixed_teacher.speed_up(self.recorders("teacher"))
             self.speed.set_layout(student, teacher, self.distiller)
 
@@ -280,12 +280,6 @@ def build(model: BaseModel | dict[str, Any]) -> BaseModel:
     return model if isinstance(model, nn.Module) else RAZOR_MODELS.build(model)
 
 
-@contextmanager
-def _separate_rng() -> Iterator[None]:
-    """Seed the RNGs for what the student alone would not have; restore their states at the end."""
-    seeds = Seeds(MODEL, torch.initial_seed())
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices), numbers_of(seeds):
-        if devices:
-            torch.cuda.manual_seed(seeds.torch)
-        yield
+def _separate_rng() -> AbstractContextManager[None]:
+    """Seed the generators for what the student alone would not have; restore them at the end."""
+    return seeded(Seeds(MODEL, torch.initial_seed()))

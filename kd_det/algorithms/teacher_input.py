@@ -46,8 +46,8 @@ class TeacherInput(nn.Module):
         teacher: The data preprocessor of the teacher, kept as :attr:`preprocessor`.
 
     Raises:
-        kd_det.algorithms.WiringError: If the two differ and one is none of mmdet's
-            ``DetDataPreprocessor``, mmengine's ``ImgDataPreprocessor`` and mmpretrain's
+        kd_det.algorithms.WiringError: If the two differ and one is not mmdet's
+            ``DetDataPreprocessor``, mmengine's ``ImgDataPreprocessor`` or mmpretrain's
             ``ClsDataPreprocessor``.
     """
 

@@ -39,7 +39,7 @@ def read_value(text: str) -> Any:
     """The value that a text means.
 
     Raises:
-        ValueError: If its brackets do not match, or it looks like a dict and is none.
+        ValueError: If its brackets do not match, or a dict cannot be read.
     """
     if text.startswith(("[", "{", "(", "dict(")):
         try:

@@ -20,8 +20,8 @@ DEBUG_VARIABLE = "KD_DET_DEBUG"
 STARTS_OVER = "the same command starts over"
 GOES_ON = "the same command goes on where it was"
 GOES_ON_WITH_RESUME = (
-    "the same command with --resume goes on from the last checkpoint (from the beginning, if there "
-    "is none yet)"
+    "the same command with --resume goes on from the last checkpoint (from the beginning, "
+    "without one)"
 )
 # The files in tools/ that do not have their command's name.
 SCRIPTS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -10,10 +10,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from kd_det.datasets.class_order import find_moved, simplify
 from kd_det.errors import InvalidInputError
 
 # What MMRazor's algorithms put before the names of the distiller's losses.
 DISTILL_PREFIX = "distill."
+# Number of classes in a message.
+SHOWN = 6
 
 
 def unwrap_model(runner: Runner) -> Any:
@@ -52,32 +55,24 @@ def scale_losses(losses: dict[str, Any], factors: Iterable[tuple[str, float | Te
             losses[key] = scaled
 
 
-def same_names(teacher: Sequence[str], data: Sequence[str]) -> bool:
-    """Compare the names of the teacher's classes with the data's, but for case and blanks.
-
-    Raises:
-        ValueError: If they are the same in another order.
-    """
-    plain = [[" ".join(str(n).casefold().split()) for n in names] for names in (teacher, data)]
-    if plain[0] != plain[1] and sorted(plain[0]) == sorted(plain[1]):
-        raise InvalidInputError(
-            f"the teacher's classes are in another order than the training data's: expected "
-            f"{list(teacher)}, found {list(data)}; give metainfo.classes of the datasets the "
-            "teacher's order, and the categories of COCO files too, whose order mmdet takes for "
-            "the labels"
-        )
-    return plain[0] == plain[1]
-
-
 def check_teacher_classes(runner: Runner, model: Any) -> None:
     """Compare the classes in the teacher's checkpoint, where it names them, with the data's.
 
     Raises:
-        ValueError: If they are the same in another order.
+        ValueError: If a class has another place among the teacher's.
     """
     teacher = getattr(model, "teacher_classes", None)
     data = getattr(runner.train_dataloader.dataset, "metainfo", {}).get("classes")
-    if not teacher or not data or same_names(teacher, data):
+    if not teacher or not data:
+        return
+    if moved := find_moved(teacher, data):
+        raise InvalidInputError(
+            "the teacher's classes are in another order than the training data's, so it would "
+            f"teach wrong labels: {', '.join(moved[:SHOWN])}; expected {list(teacher)}, found "
+            f"{list(data)}; give metainfo.classes of the datasets the teacher's order, and the "
+            "categories of COCO files too, whose order mmdet takes for the labels"
+        )
+    if simplify(teacher) == simplify(data):
         return
     model.teacher_classes = None  # said once
     runner.logger.warning(

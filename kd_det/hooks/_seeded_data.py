@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 from wrapt import ObjectProxy
 
-from kd_det.seeds import DATA, MODEL, Seeds, numbers_of
+from kd_det.seeds import DATA, MODEL, Seeds, seeded, seeded_cpu
 
 
 class SeededIndex(int):
@@ -39,7 +39,7 @@ class SeededDataset(ObjectProxy):
     def __getitem__(self, index: int) -> Any:
         if not isinstance(index, SeededIndex):
             return self.__wrapped__[index]
-        with numbers_of(Seeds(*index.where)):
+        with seeded_cpu(Seeds(*index.where)):
             return self.__wrapped__[int(index)]
 
     def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple]:  # on the way to a worker
@@ -105,15 +105,9 @@ def copy_loader(loader: DataLoader, **options: Any) -> DataLoader:
     return DataLoader(**{name: getattr(loader, name) for name in kept}, **options)
 
 
-@contextmanager
-def seeded_rng() -> Iterator[None]:
+def seeded_by_rank() -> AbstractContextManager[None]:
     """Seed all generators by rank, and restore their states at the end."""
-    seeds = Seeds(MODEL, get_rank())
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices), numbers_of(seeds):
-        if devices:
-            torch.cuda.manual_seed(seeds.torch)
-        yield
+    return seeded(Seeds(MODEL, get_rank()))
 
 
 def endless(loader: DataLoader, start: int) -> Iterator[Any]:

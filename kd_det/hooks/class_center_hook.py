@@ -156,7 +156,7 @@ class ClassCenterHook(Hook):
         except ClassCentersError as error:
             if named:
                 raise
-            runner.logger.warning(f"Class centers are gathered anew. {error}")
+            runner.logger.warning(f"Class centers are gathered again. {error}")
             return None
         for source, path in paths.items():
             other = prepass.find_misfit(source, centers[source].metadata, DATA_KEYS)

@@ -19,7 +19,7 @@ from kd_det.centers import ClassCenters, ClassCentersError, class_names_text
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import teacher_preprocessor, unwrap_model
 from kd_det.hooks._origin import digest, digest_dataset
-from kd_det.hooks._seeded_data import SeededDataset, SeededIndex, copy_loader, seeded_rng
+from kd_det.hooks._seeded_data import SeededDataset, SeededIndex, copy_loader, seeded_by_rank
 from kd_det.progress import progress
 from kd_det.version import __version__
 
@@ -149,7 +149,7 @@ class PrePass:
             )
             for source, size in self.embed_dims.items()
         }
-        with seeded_rng():
+        with seeded_by_rank():
             for batch in progress(self.loader(), "Gathering class centers"):
                 for source, emb, labels in embeddings.teacher_embeddings(
                     self.model, batch, self.rois

@@ -23,7 +23,7 @@ from kd_det.hooks._distillation import (
     unwrap_model,
 )
 from kd_det.hooks._origin import digest, digest_dataset
-from kd_det.hooks._seeded_data import copy_loader, seeded_rng
+from kd_det.hooks._seeded_data import copy_loader, seeded_by_rank
 from kd_det.progress import progress
 from kd_det.registry import HOOKS
 
@@ -158,7 +158,9 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
     except (ValueError, KeyError, TypeError) as error:
         misfits = [f"a file of metrics, found {error!r}"]
     if misfits:
-        runner.logger.warning(f"The teacher is evaluated anew. {path}: expected {misfits[0]}")
+        runner.logger.warning(
+            f"The teacher is evaluated again, since {path} is of another run: expected {misfits[0]}"
+        )
         return None
     runner.logger.info(f"Teacher's metrics of an earlier run read from {path}")
     return metrics
@@ -177,7 +179,7 @@ def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str
         # which is the training's.
         dataset, batches = loop.dataloader.dataset, loop.dataloader.batch_sampler
         loader = copy_loader(loop.dataloader, dataset=dataset, batch_sampler=batches)
-        with seeded_rng():
+        with seeded_by_rank():
             for batch in progress(loader, "Evaluating the teacher"):
                 with autocast(enabled=getattr(loop, "fp16", False)):
                     outputs = teacher.val_step(batch)

@@ -12,7 +12,7 @@ from kd_det.pairing.detectors import Detector
 from kd_det.pairing.schedule import list_hooks, set_length
 from kd_det.registry import type_name
 
-# Set anew, or part of the model.
+# Set by the pairing, or part of the model.
 NOT_TAKEN = ("model", "data_preprocessor", "load_from", "resume", "work_dir", "launcher")
 SCHEDULE = ("train_cfg", "param_scheduler", "optim_wrapper", "auto_scale_lr")
 OUR_HOOKS = dict(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
@@ -18,13 +16,15 @@ from mmengine.runner import Runner
 from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
 
+from kd_det.centers import ClassCenters
 from kd_det.errors import InvalidInputError
+from kd_det.seeds import MODEL, Seeds, seeded
 
 
 def dry_run(cfg: Config) -> None:
     """Build model, data, optimizer, schedulers, hooks and evaluators by a Runner, as in training.
 
-    The student's losses are computed for a batch of the training data, and its predictions for
+    All losses are computed for a batch of the training data, and the student's predictions for
     one of the validation data are handed to the evaluator. Nothing is trained and no file is left.
     RNG states are restored.
 
@@ -82,11 +82,21 @@ def _train_parts(runner: Any) -> None:
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
     with _building("the hooks (default_hooks, custom_hooks)"):
         runner.call_hook("before_run")
-    with _building("the student's losses for a batch of the training data"):
-        student = runner.model.architecture
-        student.train()
+    with _building("all losses for a batch of the training data"):
+        runner.model.train()
         data = runner.model.data_preprocessor(batch, training=True)
-        student(**data, mode="loss")
+        _set_centers(runner.model.distiller.distill_losses.values())
+        runner.model(**data, mode="loss")
+
+
+def _set_centers(losses: Iterable[Any]) -> None:
+    """Set class centers of ones where a training gathers them in its pre-pass."""
+    for loss in losses:
+        if hasattr(loss, "set_centers"):
+            rows = len(loss.counts)
+            centers = ClassCenters(rows, loss.embed_dim)
+            centers.update(torch.ones(rows, loss.embed_dim), torch.arange(rows))
+            loss.set_centers(centers)
 
 
 def _val_parts(runner: Any) -> None:
@@ -132,14 +142,10 @@ def _building(what: str) -> Iterator[None]:
 def _no_traces(name: str) -> Iterator[None]:
     """Restore RNG states and the instances that MMEngine keeps of a Runner in this process."""
     before = {kind: dict(kind._instance_dict) for kind in _managers()}
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
+    with seeded(Seeds(MODEL)):
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
             for logger in (x for key, x in MMLogger._instance_dict.items() if name in key):
                 for handler in list(logger.handlers):
                     handler.close()

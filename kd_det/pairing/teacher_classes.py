@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from kd_det.algorithms.checkpoint import class_names, read_weights
+from kd_det.datasets.class_order import find_moved
 from kd_det.pairing import PairingError
 from kd_det.pairing.detectors import Detector
 
@@ -50,37 +50,19 @@ def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[
         return [
             f"{path} does not name its classes, which must be those of the data, in their order"
         ]
-    _require_order(path, names, classes)
-    if list(names) == list(classes):
-        return [f"{path} was trained on the same classes in the same order"]
-    return [
-        f"{path} names its classes otherwise{_listed(names)}; they must mean the same in the same "
-        "order"
-    ]
-
-
-def _require_order(path: str, names: Sequence[str], classes: Sequence[str]) -> None:
-    """Raise ``PairingError`` if a class of the data has another place among the teacher's.
-
-    Capitals, spaces and signs between words do not make another class.
-    """
-    teacher, data = ([_simplify(name) for name in each] for each in (names, classes))
-    moved = [
-        f"{name} (expected at {data.index(name)}, found at {teacher.index(name)})"
-        for name in data
-        if data.count(name) == teacher.count(name) == 1 and data.index(name) != teacher.index(name)
-    ]
-    if moved:
+    if moved := find_moved(names, classes):
         raise PairingError(
             f"{path}: the teacher's classes are in another order than the data's, so it would "
             f"teach wrong labels: {', '.join(moved[:SHOWN])}; the data has {list(classes)} and the "
             f"teacher {list(names)}; give the data the teacher's order, in the categories of COCO "
             "files (whose order mmdet takes for the labels) and in metainfo.classes"
         )
-
-
-def _simplify(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold()) or name
+    if list(names) == list(classes):
+        return [f"{path} was trained on the same classes in the same order"]
+    return [
+        f"{path} names its classes otherwise{_listed(names)}; they must mean the same in the same "
+        "order"
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

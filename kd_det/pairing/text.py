@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kd_det import config_files
+from kd_det import caches, config_files
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.files import write_atomically
 
@@ -20,6 +20,7 @@ DELETE = "_delete_"
 
 def read_bases(bases: Iterable[Path | str]) -> dict[str, Any]:
     """Read the config that derives from ``bases`` and changes nothing."""
+    caches.install()
     return Config.fromstring(f"_base_ = {[str(base) for base in bases]!r}", ".py").to_dict()
 
 

@@ -53,8 +53,8 @@ def test_trains_and_says_how_to_do_it_again(tool, arguments, tmp_path, capsys):
     assert re.search(
         r"Training is done: coco/bbox_mAP -?\d\.\d{4}\. Checkpoints and logs lie", last
     )
-    assert f"kd-det test {path} {tmp_path}/work/epoch_1.pth" in last
-    assert f"kd-det report {tmp_path}/work " in last
+    assert f"kd-det test {path} {tmp_path / 'work' / 'epoch_1.pth'}" in last
+    assert f"kd-det report {tmp_path / 'work'} " in last
     saved = torch.load(tmp_path / "work" / "epoch_1.pth", weights_only=True)
     assert "architecture.roi_head.bbox_head.fc_cls.weight" in saved["state_dict"]
     # What a Runner keeps of its config is that of the file, and the file is left as it was.

@@ -338,12 +338,12 @@ def test_file_that_does_not_fit(run, caplog, tmp_path, misfit):
             ClassCenterHook(file=str(tmp_path / "named.safetensors")).before_train(run)
         assert "found " in str(caught.value) and not passes
 
-    # Found: said why, and gathered anew.
+    # Found: said why, and gathered again.
     own_file(run).write_bytes(wrong)
     with forwards(run.model.teacher.backbone) as passes:
         hook.before_train(run)
         assert passes
-    warnings = [r.getMessage() for r in caplog.records if "gathered anew" in r.getMessage()]
+    warnings = [r.getMessage() for r in caplog.records if "gathered again" in r.getMessage()]
     assert len(warnings) == 1
     assert str(caught.value).split(": ", 1)[1] in warnings[0]
     assert torch.equal(nd_loss(run).centers, right)
@@ -696,7 +696,7 @@ def test_classification_has_the_mean_of_each_class_and_no_background(images, tmp
 def test_pre_pass_over_fewer_images_is_not_taken_over(run, caplog):
     collect(run, max_images=4)
     ClassCenterHook(max_images=5).before_train(run)
-    warnings = [r.getMessage() for r in caplog.records if "gathered anew" in r.getMessage()]
+    warnings = [r.getMessage() for r in caplog.records if "gathered again" in r.getMessage()]
     assert len(warnings) == 1
     assert "expected dataset CocoDataset, 5 of 24 images, found CocoDataset, 4 of" in warnings[0]
 
@@ -778,11 +778,11 @@ def test_centers_of_something_else_are_not_reused(copied, caplog, change):
     ClassCenterHook().before_train(runner(copy.deepcopy(copied)))
     again = runner(copy.deepcopy(copied))
     with forwards(again.model.teacher.backbone) as passes:
-        assert not any("gathered anew" in text for text in warned(again, caplog)) and not passes
+        assert not any("gathered again" in text for text in warned(again, caplog)) and not passes
     change(copied)
     other = runner(copied)
     with forwards(other.model.teacher.backbone) as passes:
-        (text,) = [text for text in warned(other, caplog) if "gathered anew" in text]
+        (text,) = [text for text in warned(other, caplog) if "gathered again" in text]
         assert passes
     assert f"expected {CHANGES[change]} " in text and ", found " in text
 

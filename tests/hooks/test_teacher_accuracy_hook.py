@@ -184,7 +184,7 @@ def test_metrics_of_something_else_do_not_count(run, caplog, change, why):
         assert len(passes) == 2
         TeacherAccuracyHook().before_train(run)  # and is written anew
         assert len(passes) == 2
-    warnings = [r.getMessage() for r in logs.records if "evaluated anew" in r.getMessage()]
+    warnings = [r.getMessage() for r in logs.records if "evaluated again" in r.getMessage()]
     assert len(warnings) == 1
     with pytest.raises(AssertionError, match=why):
         raise AssertionError(warnings[0])

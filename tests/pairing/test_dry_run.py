@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 from small import digits_config
 
 from kd_det.errors import UserError
+from kd_det.losses import CWDLoss
 from kd_det.pairing.dry_run import dry_run
 
 
@@ -58,6 +59,17 @@ def test_nothing_is_left(cfg, tmp_path):
 def test_what_would_end_a_training_ends_a_dry_run(cfg, options, reason):
     cfg.merge_from_dict(options)
     with pytest.raises(Exception, match=reason):
+        dry_run(cfg)
+
+
+def test_losses_are_computed_for_a_batch_of_the_data(cfg, monkeypatch):
+    def forward(loss, s_feats, t_feats):
+        # The blank image with which a model is checked when it is built is one.
+        assert len(s_feats[0]) == 1, "no batches of several images"
+        return s_feats[0].sum()
+
+    monkeypatch.setattr(CWDLoss, "forward", forward)
+    with pytest.raises(AssertionError, match="no batches of several images"):
         dry_run(cfg)
 
 
