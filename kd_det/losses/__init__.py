@@ -8,9 +8,9 @@ finite input.
 
 from __future__ import annotations
 
-from kd_det.losses._class_means import CentersNotSetError
 from kd_det.losses.center_contrast import CenterContrastLoss, center_contrast_loss
 from kd_det.losses.center_cosine import CenterCosineLoss, center_cosine_loss
+from kd_det.losses.class_means import CentersNotSetError
 from kd_det.losses.cwd import CWDLoss, cwd_loss
 from kd_det.losses.dkd import DKDLoss, dkd_loss
 from kd_det.losses.feature_norm import FeatureNormLoss, feature_l2_loss, sifn_loss

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_det.errors import InvalidInputError
-from kd_det.losses._class_means import ClassMeanLoss, check_shapes
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import unit_rows
+from kd_det.losses.class_means import ClassMeanLoss, check_shapes
 
 TITLE = "center contrast loss"
 

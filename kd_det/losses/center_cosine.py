@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kd_det.losses._class_means import ClassMeanLoss, check_shapes, directions
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import unit_rows
+from kd_det.losses.class_means import ClassMeanLoss, check_shapes, directions
 
 TITLE = "center cosine loss"
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kd_det.losses._class_means import ClassMeanLoss, check_shapes, directions
 from kd_det.losses._dtype import at_least_float32
+from kd_det.losses.class_means import ClassMeanLoss, check_shapes, directions
 
 TITLE = "ND loss"
 

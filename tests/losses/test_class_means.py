@@ -18,7 +18,7 @@ from kd_det.losses import (
     center_cosine_loss,
     nd_loss,
 )
-from kd_det.losses._class_means import ClassMeanLoss
+from kd_det.losses.class_means import ClassMeanLoss
 
 CLASSES, DIM = 4, 6
 
