@@ -120,6 +120,11 @@ def _require_checkpoint(path: Path, who: str) -> None:
         raise FileNotFoundError(f"the {who}'s checkpoint {path} does not exist")
     with path.open("rb") as file:
         head = file.read(256).lstrip().lower()
+    if not path.stat().st_size:
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path} cannot be read: it is empty, as an interrupted download "
+            "or a full disk leaves it; get the file again"
+        )
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(
             f"the {who}'s checkpoint {path} cannot be read: it is a git-lfs pointer, not the file "

@@ -58,6 +58,7 @@ GIT_LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n"
         (b"half", "found something else"),
         (b"PK\x03\x04 truncated", "found something else"),
         (None, "found something else"),  # half of a checkpoint
+        (b"", "it is empty"),
         (GIT_LFS, "run 'git lfs pull'"),
         (b"<html>not found</html>", "it is a web page"),
         (b"\n<!DOCTYPE html><html>", "it is a web page"),
