@@ -122,8 +122,8 @@ def _require_checkpoint(path: Path, who: str) -> None:
         head = file.read(256).lstrip().lower()
     if not path.stat().st_size:
         raise CheckpointError(
-            f"the {who}'s checkpoint {path} cannot be read: it is empty, as an interrupted download "
-            "or a full disk leaves it; get the file again"
+            f"the {who}'s checkpoint {path} cannot be read: it is empty, as a full disk or an "
+            "interrupted download leaves it; get the file again"
         )
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(

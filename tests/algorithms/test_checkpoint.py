@@ -54,7 +54,6 @@ GIT_LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n"
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "found something else"),
         (b"half", "found something else"),
         (b"PK\x03\x04 truncated", "found something else"),
         (None, "found something else"),  # half of a checkpoint
