@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kd_det.datasets.faults import Fault
 from kd_det.errors import InvalidInputError
 from kd_det.files import write_atomically
 
@@ -44,6 +45,7 @@ class Annotations:
         images: The folder that ``file_name`` is relative to.
         repairs: What was repaired.
         warnings: What may be wrong and cannot be repaired, in sentences.
+        faults: Collects what would be refused; without a list, the first of it is raised.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Annotations:
     images: Path
     repairs: list[Repair] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    faults: list[Fault] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -126,11 +129,34 @@ def parse(path: Path, raw: bytes, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def refuse(found: Annotations, kind: str, wrong: Sequence[Entry], what: str, remedy: str) -> None:
-    """Raise ``DataError`` if there are wrong entries; tells how many, and shows the first."""
-    if wrong:
-        first = json.dumps(wrong[0], ensure_ascii=False)
-        first = first if len(first) <= SHOWN else f"{first[:SHOWN]}..."
-        raise DataError(
-            f"{found.path}: {len(wrong)} of {len(found.data[kind])} {kind} {what}, the first is "
-            f"{first}; {remedy}"
-        )
+    """Raise ``DataError`` if there are wrong entries; tells how many, and shows the first.
+
+    Where faults are collected, it is added to them instead, and the entries are left out.
+    """
+    if not wrong:
+        return
+    text = f"{len(wrong)} of {len(found.data[kind])} {kind} {what}"
+    if found.faults is None:
+        raise DataError(f"{found.path}: {text}, the first is {_shown(wrong[0])}; {remedy}")
+    items = tuple(_name(entry) for entry in wrong)
+    found.faults.append(Fault(str(found.path), text, len(wrong), items, remedy))
+    gone = {id(entry) for entry in wrong}
+    found.data[kind] = [entry for entry in found.data[kind] if id(entry) not in gone]
+    if kind == "images":
+        kept = {str(image.get("id")) for image in found.data["images"]}
+        without = {str(image.get("id")) for image in wrong} - kept
+        found.data["annotations"] = [
+            a for a in found.data["annotations"] if str(a.get("image_id")) not in without
+        ]
+
+
+def _shown(entry: Entry) -> str:
+    text = json.dumps(entry, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _name(entry: Entry) -> str:
+    """What an entry is found again by."""
+    names = [f"{key} {entry[key]}" for key in ("id", "image_id") if key in entry]
+    name = entry.get("file_name") or entry.get("name")
+    return ", ".join([*([str(name)] if name else []), *names]) or _shown(entry)

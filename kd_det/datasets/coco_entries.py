@@ -55,14 +55,28 @@ def check_annotations(
         found.repairs.append(Repair(f"{name} changed to plain text"))
     elif not raw.isascii() and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
         found.repairs.append(Repair("letters beyond ASCII escaped, which this locale cannot read"))
-    _check_categories(found)
-    _check_image_entries(found)
-    _check_annotation_entries(found, evaluated)
-    _require_names(found)
+    check_entries(found, evaluated)
     check_images(found, folders)
     if evaluated and labelled and not data["annotations"]:
         found.warnings.append(f"{path} has no objects, so every mAP will be -1")
     return found
+
+
+def check_entries(found: Annotations, evaluated: bool = False) -> None:
+    """Check all entries, and compute what can be computed; images are not looked for.
+
+    Args:
+        found: The annotations, whose data, repairs, warnings and faults are changed.
+        evaluated: Whether detections are compared with it by pycocotools.
+
+    Raises:
+        DataError: If an entry is not valid, unless faults are collected; if there are no
+            categories or no images, or several categories of one name.
+    """
+    _check_categories(found)
+    _check_image_entries(found)
+    _check_annotation_entries(found, evaluated)
+    _require_names(found)
 
 
 def _check_categories(found: Annotations) -> None:
@@ -73,7 +87,7 @@ def _check_categories(found: Annotations) -> None:
         found, "categories", [c for c in categories if c.get("name") in (None, "")],
         "have no 'name'", "give each a name",
     )  # fmt: skip
-    numbers = [c for c in categories if not isinstance(c["name"], str)]
+    numbers = [c for c in found.data["categories"] if not isinstance(c["name"], str)]
     for category in numbers:
         category["name"] = str(category["name"])
     if numbers:
@@ -83,25 +97,23 @@ def _check_categories(found: Annotations) -> None:
 
 
 def _check_image_entries(found: Annotations) -> None:
-    images = found.data["images"]
-    if not images:
+    if not found.data["images"]:
         raise DataError(f"{found.path}: no images in it")
     _normalise_ids(found, "images", "id")
     _require_unique(found, "images")
     refuse(
         found, "images",
-        [i for i in images if not isinstance(i.get("file_name"), str) or not i["file_name"]],
+        [i for i in found.data["images"] if not isinstance(i.get("file_name"), str) or not i["file_name"]],
         "have no 'file_name'", "name the file of each",
     )  # fmt: skip
 
 
 def _check_annotation_entries(found: Annotations, evaluated: bool) -> None:
-    annotations = found.data["annotations"]
     for key, kind in (("image_id", "images"), ("category_id", "categories")):
         _normalise_ids(found, "annotations", key)
         known = {entry["id"] for entry in found.data[kind]}
         refuse(
-            found, "annotations", [a for a in annotations if a[key] not in known],
+            found, "annotations", [a for a in found.data["annotations"] if a[key] not in known],
             f"have an unknown {key} (no such id in {kind})",
             "mmdet would drop them, and if ids are shifted by one, the others are wrong too: "
             f"correct {key}, or remove them",

@@ -1,0 +1,122 @@
+"""Look at images: their sizes by their headers, or all of each file, decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from kd_det.datasets.images import ORIENTATION, THREADS, TURNED, Size, read_size
+from kd_det.files import write_atomically
+
+# What Pillow and OpenCV both read.
+SHARED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+MISSING, UNREADABLE, DAMAGED = "missing", "unreadable", "damaged"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an image file holds.
+
+    Args:
+        width: In pixels, as mmcv reads it: with its EXIF orientation applied.
+        height: In pixels, likewise.
+        turned: Whether width and height are stored the other way round.
+        digest: SHA-256 of the file.
+        fault: ``missing``, ``unreadable`` (mmcv fails), ``damaged`` (mmcv reads a part of it), or
+            nothing.
+    """
+
+    width: int = 0
+    height: int = 0
+    turned: bool = False
+    digest: str = ""
+    fault: str = ""
+
+
+def read_sizes(paths: Iterable[str]) -> Mapping[str, Size | None]:
+    """Sizes by path, from the headers; None for an image that cannot be read."""
+    paths = list(paths)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(paths, pool.map(read_size, paths)))
+
+
+def look_at_all(paths: Sequence[str], kept: Path | None = None) -> Mapping[str, Look]:
+    """Look at all images in parallel, with a progress bar on terminals.
+
+    Args:
+        paths: Of the files.
+        kept: Where results are kept, and read again while no file has changed by its name, size
+            or time.
+    """
+    digest = _digest(paths)
+    if kept is not None and kept.is_file():
+        content = json.loads(kept.read_text(encoding="ascii"))
+        if content.get("digest") == digest:
+            return {path: Look(**look) for path, look in content["looks"].items()}
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(THREADS) as pool:
+        pairs = zip(paths, pool.map(look_at, paths))
+        shown = dict(console=console, transient=True, disable=not console.is_terminal)
+        found = dict(track(pairs, "Looking at images", len(paths), **shown))  # type: ignore[arg-type]
+    if kept is not None:
+        content = dict(digest=digest, looks={path: asdict(look) for path, look in found.items()})
+        write_atomically(kept, json.dumps(content).encode("ascii"))
+    return found
+
+
+def look_at(path: str) -> Look:
+    """Read all of an image file, and decode it."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except OSError:
+        return Look(fault=UNREADABLE if os.path.lexists(path) else MISSING)
+    digest = hashlib.sha256(raw).hexdigest()
+    try:
+        with Image.open(io.BytesIO(raw)) as image:
+            if image.format not in SHARED_FORMATS:
+                raise ValueError(image.format)
+            width, height = image.size
+            turned = bool(image.info.get("exif")) and image.getexif().get(ORIENTATION) in TURNED
+            # All bytes of a JPEG are read, and an eighth of its pixels is computed.
+            image.draft("RGB", (1, 1))
+            image.load()
+        fault = ""
+    except Exception:  # Pillow has an exception for each format; what counts is whether mmcv can
+        decoded = _decode(raw)
+        if decoded is None:
+            return Look(digest=digest, fault=UNREADABLE)
+        (height, width), turned, fault = decoded.shape[:2], False, DAMAGED
+        return Look(width, height, turned, digest, fault)
+    return Look(*((height, width) if turned else (width, height)), turned, digest, fault)
+
+
+def _decode(raw: bytes) -> np.ndarray | None:
+    try:
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
+    except cv2.error:
+        return None
+    return image
+
+
+def _digest(paths: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            state = os.stat(path)
+            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "replace"))
+        except OSError:
+            digest.update(f"{path}\0missing\n".encode("utf-8", "replace"))
+    return digest.hexdigest()

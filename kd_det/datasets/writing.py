@@ -1,0 +1,49 @@
+"""Write the annotations that training reads: small files in the work directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kd_det.datasets.formats import DetectionSet
+from kd_det.datasets.inspection import Inspection
+from kd_det.files import write_atomically
+
+
+def write_set(found: DetectionSet, inspection: Inspection, folder: Path) -> dict[str, str]:
+    """Write what has to be converted or repaired; images stay where they are.
+
+    Args:
+        found: The data set.
+        inspection: Its checked annotations.
+        folder: Where ``<part>.json`` goes, and ``split.json`` if the images were divided.
+
+    Returns:
+        The annotation file of each part: its own where training can read that as it is.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    written = {}
+    for name, part in found.parts.items():
+        annotations = inspection.annotations[name]
+        if not (part.converted or annotations.repairs):
+            written[name] = str(annotations.path)
+            continue
+        path = folder.absolute() / f"{name}.json"
+        data = {**annotations.data, "info": _info(found, annotations.data)}
+        write_atomically(path, json.dumps(data).encode("ascii"))
+        written[name] = str(path)
+    if found.division is not None:
+        path = folder.absolute() / "split.json"
+        write_atomically(path, json.dumps(found.division, indent=1).encode("ascii"))
+    return written
+
+
+def _info(found: DetectionSet, data: Mapping[str, Any]) -> dict[str, Any]:
+    info = data.get("info")
+    own = dict(info) if isinstance(info, dict) else {}
+    return {**own, "converted_from": found.format, "root": os.path.abspath(found.root)}
