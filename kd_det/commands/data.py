@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from kd_det.commands import common
 from kd_det.errors import InvalidInputError, MissingPackageError
 
 if TYPE_CHECKING:
-    from kd_det.datasets.inspection import Inspection
+    from kd_det.datasets.inspection import Inspection, PartReport
 
 # How many classes and faults' places the table shows.
 SHOWN_CLASSES = 30
@@ -140,7 +141,7 @@ def _print_tables(inspection: Inspection) -> None:
     for column in ("", *parts):
         table.add_column(column, justify="right" if column else "left")
     long, short = inspection.scale
-    rows = {
+    rows: dict[str, Callable[[PartReport], str]] = {
         "images": lambda p: str(p.images),
         "boxes": lambda p: str(p.boxes),
         "images without a box": lambda p: str(p.empty),
@@ -150,8 +151,7 @@ def _print_tables(inspection: Inspection) -> None:
         "height": lambda p: " / ".join(map(str, p.heights)),
         f"side of boxes at {long} x {short}, quartiles": lambda p: " / ".join(map(str, p.sides)),
         **{
-            f"boxes smaller than {cell} x {cell} there": lambda p, c=cell: str(p.tiny[c])
-            for cell in parts["train"].tiny
+            f"boxes smaller than {cell} x {cell} there": _tiny(cell) for cell in parts["train"].tiny
         },
     }
     for name, value in rows.items():
@@ -173,6 +173,10 @@ def _print_tables(inspection: Inspection) -> None:
         print(f"{fault.severity}: {fault.sentence}")
 
 
+def _tiny(cell: int) -> Callable[[PartReport], str]:
+    return lambda part: str(part.tiny[cell])
+
+
 def _write_page(inspection: Inspection, path: Path, pictures: int) -> None:
     if pictures < 0:
         raise InvalidInputError(f"expected --images-shown >= 0, found {pictures}")
@@ -184,6 +188,4 @@ def _write_page(inspection: Inspection, path: Path, pictures: int) -> None:
         ) from error
     write_page(inspection, path, pictures)
     # Not to stdout, where --json writes.
-    import sys
-
     print(f"Page written to {path}", file=sys.stderr)

@@ -101,11 +101,15 @@ def _check_image_entries(found: Annotations) -> None:
         raise DataError(f"{found.path}: no images in it")
     _normalise_ids(found, "images", "id")
     _require_unique(found, "images")
+    nameless = [i for i in found.data["images"] if not _is_text(i.get("file_name"))]
     refuse(
-        found, "images",
-        [i for i in found.data["images"] if not isinstance(i.get("file_name"), str) or not i["file_name"]],
+        found, "images", nameless,
         "have no 'file_name'", "name the file of each",
     )  # fmt: skip
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _check_annotation_entries(found: Annotations, evaluated: bool) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_det.datasets.coco import Annotations, DataError
+from kd_det.datasets.coco import Annotations, DataError, Repair
 from kd_det.datasets.coco_entries import check_entries
 from kd_det.datasets.faults import ERROR, REPAIRED, WARNING, Fault
 from kd_det.datasets.formats import DetectionSet, Part
@@ -117,9 +117,9 @@ def inspect(
     }
     every = sorted({path for named in paths.values() for path in named.values()})
     looks = look_at_all(every, kept)
-    for name, annotations in checked.items():
-        faults += _image_faults(name, annotations, paths[name], looks)
-        faults += _box_faults(name, annotations)
+    for name, entries in checked.items():
+        faults += _image_faults(name, entries, paths[name], looks)
+        faults += _box_faults(name, entries)
     faults += _copies(paths, looks)
     parts = {name: _report(a, found.classes, scale) for name, a in checked.items()}
     faults += _class_faults(parts, found.classes)
@@ -139,10 +139,8 @@ def _checked(found: DetectionSet, part: Part, faults: list[Fault]) -> Annotation
     except DataError as error:
         where, _, what = str(error).partition(": ")
         faults.append(Fault(where, what or where, 1))
-        kinds = ("images", "annotations", "categories")
-        part.data = {key: part.data.get(key) or [] for key in kinds}
-        usable = all("id" in e for e in part.data["images"])
-        annotations.data = part.data if usable and _is_complete(part.data) else _nothing(part.data)
+        # Without images or categories, the rest says nothing.
+        annotations.data = dict(part.data, images=[], annotations=[], categories=[])
     faults += annotations.faults or []
     if annotations.repairs:
         faults.append(
@@ -156,17 +154,6 @@ def _checked(found: DetectionSet, part: Part, faults: list[Fault]) -> Annotation
         )
     faults += [Fault(part.split or "", text, 1, severity=WARNING) for text in annotations.warnings]
     return annotations
-
-
-def _is_complete(data: Mapping[str, Any]) -> bool:
-    return all(
-        {"bbox", "category_id", "image_id", "area", "iscrowd"} <= entry.keys()
-        for entry in data["annotations"]
-    ) and all(isinstance(entry.get("file_name"), str) for entry in data["images"])
-
-
-def _nothing(data: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(data, images=[], annotations=[])
 
 
 def _image_faults(
@@ -188,7 +175,8 @@ def _image_faults(
             text = f"{len(names)} of {total} images {what}"
             yield Fault(where, text, len(names), tuple(names), remedy, severity)
     computed = 0
-    turned, other = [], []
+    turned: list[dict[str, Any]] = []
+    other: list[dict[str, Any]] = []
     for image in found.data["images"]:
         look = looks[paths[image["id"]]]
         if look.fault in (MISSING, UNREADABLE):
@@ -201,7 +189,7 @@ def _image_faults(
             as_stored = look.turned and said == (look.height, look.width)
             (turned if as_stored else other).append(image)
     if computed:
-        found.repairs.append(_size_repair(computed))
+        found.repairs.append(Repair(f"{computed} width and height from the images"))
         text = f"{computed} of {total} images had no width and height, which were read from them"
         yield Fault(where, text, computed, severity=REPAIRED)
     if other:
@@ -219,12 +207,6 @@ def _image_faults(
         )
     if turned:
         yield _turned(where, found, turned, total)
-
-
-def _size_repair(count: int) -> Any:
-    from kd_det.datasets.coco import Repair
-
-    return Repair(f"{count} width and height from the images")
 
 
 def _turned(
@@ -262,7 +244,8 @@ def _ends_outside(box: Sequence[float], width: float, height: float) -> bool:
 def _box_faults(name: str, found: Annotations) -> Iterator[Fault]:
     """Faults of a part's boxes that mmdet does not tell."""
     images = {image["id"]: image for image in found.data["images"]}
-    flat, outside, beyond, seen = [], [], [], Counter()
+    flat, outside, beyond = [], [], []
+    seen: Counter[tuple[Any, ...]] = Counter()
     for box in found.data["annotations"]:
         image = images[box["image_id"]]
         x, y, w, h = box["bbox"]
@@ -285,17 +268,14 @@ def _box_faults(name: str, found: Annotations) -> Iterator[Fault]:
         if items:
             text = f"{len(items)} of {total} boxes {what}"
             yield Fault(where, text, len(items), tuple(items), remedy, WARNING)
-    again = [
-        f"{images[key[0]]['file_name']}: {list(key[2:])}" for key, count in seen.items() if count > 1
-    ]
+    twice = [key for key, count in seen.items() if count > 1]
+    again = [f"{images[key[0]]['file_name']}: {list(key[2:])}" for key in twice]
     if again:
         text = f"{len(again)} boxes are there several times, in the same image and class"
         yield Fault(where, text, len(again), tuple(again), "remove the repetitions", WARNING)
 
 
-def _copies(
-    paths: Mapping[str, Mapping[Any, str]], looks: Mapping[str, Look]
-) -> Iterator[Fault]:
+def _copies(paths: Mapping[str, Mapping[Any, str]], looks: Mapping[str, Look]) -> Iterator[Fault]:
     """Images that are the same file in two parts, or twice in one."""
     places: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, named in paths.items():
@@ -332,6 +312,10 @@ def _class_faults(parts: Mapping[str, PartReport], classes: Sequence[str]) -> It
     never = [name for name in classes if not train.get(name)]
     rare = [f"{name} ({train[name]})" for name in classes if 0 < train.get(name, 0) < FEW_BOXES]
     unseen = [name for name in classes if train.get(name) and not val.get(name)]
+    if parts["val"].images and not parts["val"].boxes:
+        what = "there are no boxes at all to evaluate on, so every mAP will be -1"
+        yield Fault("val", what, 1, remedy="add some", severity=WARNING)
+        unseen = []
     for items, where, what, remedy in (
         (never, "train", "have no box to learn from", "add some, or remove the classes"),
         (rare, "train", f"have fewer than {FEW_BOXES} boxes to learn from", "add some"),
@@ -346,7 +330,8 @@ def _report(found: Annotations, classes: Sequence[str], scale: tuple[int, int]) 
     images, boxes = found.data["images"], found.data["annotations"]
     names = {category["id"]: str(category["name"]) for category in found.data["categories"]}
     factors = {image["id"]: _factor(image, scale) for image in images}
-    by_class, shown = Counter(), defaultdict(set)
+    by_class: Counter[str] = Counter()
+    shown: dict[str, set[Any]] = defaultdict(set)
     by_image = Counter(box["image_id"] for box in boxes)
     sides = []
     for box in boxes:

@@ -116,7 +116,8 @@ def _digest(paths: Sequence[str]) -> str:
     for path in paths:
         try:
             state = os.stat(path)
-            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "replace"))
+            seen = f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n"
         except OSError:
-            digest.update(f"{path}\0missing\n".encode("utf-8", "replace"))
+            seen = f"{path}\0missing\n"
+        digest.update(seen.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

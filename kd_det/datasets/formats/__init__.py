@@ -65,11 +65,8 @@ def read_set(
         )
     folder = None if images is None else _inside(root, images, "--images")
     tree = Tree(root, folder)
-    named = {
-        split: _inside(root, path, option)
-        for split, path, option in (("train", train_ann, "--train-ann"), ("val", val_ann, "--val-ann"))
-        if path is not None
-    }
+    given = {"train": train_ann, "val": val_ann}
+    named = {s: _inside(root, path, f"--{s}-ann") for s, path in given.items() if path is not None}
     reading = _read_named(tree, named, folder) if named else _read(tree, folder, val_split)
     return _divided(root, reading, val_split, seed)
 
@@ -179,7 +176,8 @@ def _divided(root: Path, reading: Reading, val_split: float | None, seed: int) -
     if "val" in parts:
         if val_split is not None:
             raise DataError(
-                f"{root} is divided into {few(p or '' for p in parts)} already; leave out --val-split"
+                f"{root} is divided into {few(p or '' for p in parts)} already; leave "
+                "out --val-split"
             )
     else:
         whole = parts.pop(None, None) or parts.pop("train")

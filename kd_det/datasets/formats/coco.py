@@ -53,6 +53,7 @@ def read(
         _find_images(part, tree, images, notes)
         parts += _by_folder(part) if not split else [part]
     _remove_roots(parts, notes)
+    _align_classes(parts, notes)
     return Reading(f"COCO ({', '.join(files.values())})", parts, notes)
 
 
@@ -215,3 +216,38 @@ def _remove_roots(parts: Sequence[Part], notes: list[str]) -> None:
             removed.update((str(c["name"]), None) for c in roots)
     if removed:
         notes.append(f"{', '.join(removed)} groups classes and is none")
+
+
+def _align_classes(parts: Sequence[Part], notes: list[str]) -> None:
+    """Give all parts the classes of the first, in its order: that of the labels.
+
+    Tools number the classes of each export anew, in the order in which they occur.
+
+    Raises:
+        DataError: If another part has objects of a class that the first has not.
+    """
+    expected = [c.get("name") for c in parts[0].data["categories"]]
+    if not expected or len(set(map(str, expected))) < len(expected):
+        return  # told by the check of entries
+    for part in parts[1:]:
+        categories = part.data["categories"]
+        names = [c.get("name") for c in categories]
+        if names == expected:
+            continue
+        used = {str(a.get("category_id")) for a in part.data["annotations"]}
+        unknown = [
+            str(c.get("name"))
+            for c in categories
+            if c.get("name") not in expected and str(c.get("id")) in used
+        ]
+        if unknown:
+            raise DataError(
+                f"all parts need the same classes, found {few(unknown)} in {part.source} and not "
+                f"in {parts[0].source}, which has {few(expected, 10)}; spell them alike"
+            )
+        by_name = {c.get("name"): c for c in categories}
+        free = 1 + max((c["id"] for c in categories if isinstance(c.get("id"), int)), default=0)
+        added = ({**c, "id": free + i} for i, c in enumerate(parts[0].data["categories"]))
+        aligned = [by_name.get(c.get("name"), c) for c in added]
+        part.data, part.converted = {**part.data, "categories": aligned}, True
+        notes.append(f"the classes of {part.source} are put in the order of {parts[0].source}")

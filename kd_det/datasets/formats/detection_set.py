@@ -132,7 +132,7 @@ class DetectionSet:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes in the order of the labels."""
-        return tuple(str(c["name"]) for c in self.parts["train"].data["categories"])
+        return tuple(str(c.get("name")) for c in self.parts["train"].data["categories"])
 
 
 def build_parts(images: Sequence[Labelled], classes: Sequence[str], source: str) -> list[Part]:
@@ -200,9 +200,8 @@ def divide(part: Part, fraction: float, seed: int) -> tuple[Part, Part, dict[str
     photographs: dict[str, list[Entry]] = defaultdict(list)
     for image in part.data["images"]:
         name = str(image.get("file_name"))
-        photographs[AUGMENTED.split(posixpath.basename(name))[0] if ".rf." in name else name].append(
-            image
-        )
+        photograph, *augmented = AUGMENTED.split(posixpath.basename(name))
+        photographs[photograph if augmented else name].append(image)
     if len(photographs) < 2:
         raise DataError(
             f"{part.source} has {part.count} image{'s' if part.count != 1 else ''}, and two are "
@@ -219,7 +218,7 @@ def divide(part: Part, fraction: float, seed: int) -> tuple[Part, Part, dict[str
     taken = {id(image) for image in chosen}
     train = [image for image in part.data["images"] if id(image) not in taken]
     val = [image for image in part.data["images"] if id(image) in taken]
-    written = dict(fraction=fraction, seed=seed, val=sorted(str(i["file_name"]) for i in val))
+    written = dict(fraction=fraction, seed=seed, val=sorted(str(i.get("file_name")) for i in val))
     return part.select("train", train), part.select("val", val), written
 
 

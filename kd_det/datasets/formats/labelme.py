@@ -68,10 +68,12 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
                 skipped[str(shape.get("shape_type"))] += 1
         found.append(labelled)
     if not found or missing == len(found):
-        inside = "; they are inside the .json files: save them as files" if embedded else ""
+        remedy = "put them beside the annotations, or name their folder with --images"
+        if embedded:
+            remedy = "they are inside the .json files: save them as files"
         raise DataError(
             f"{tree.root} has {len(found)} annotations in LabelMe's format and none of their "
-            f"images{inside or '; put them beside the annotations, or name their folder with --images'}"
+            f"images; {remedy}"
         )
     classes = sorted({box.name for image in found for box in image.boxes})
     if not classes:

@@ -91,7 +91,7 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
     notes = ["classes are in the order of the alphabet, since no file of VOC's format has another"]
     crowds = sum(box.crowd for image in found for box in image.boxes)
     if crowds:
-        notes.append(f"{crowds} objects are marked difficult, and count neither as found nor missed")
+        notes.append(f"{crowds} objects are marked difficult: neither found nor missed counts")
     return Reading(
         f"Pascal VOC ({len(files)} .xml files)",
         build_parts(found, classes, where or "the .xml files"),
@@ -113,9 +113,9 @@ def _read_lists(tree: Tree) -> dict[str, str]:
                 if w
             )
     # trainval is both together: what only it has is to learn from.
-    result = {name: "train" for name in names.get("trainval", ())}
+    result = dict.fromkeys(names.get("trainval", ()), "train")
     for split in ("train", "val", "test"):
-        result.update({name: split for name in names.get(split, ())})
+        result.update(dict.fromkeys(names.get(split, ()), split))
     return result
 
 
@@ -146,7 +146,8 @@ def _image_of(
 
 def _size(annotation: ElementTree.Element) -> tuple[int, int] | None:
     try:
-        width, height = (int(float(annotation.findtext(f"size/{k}", ""))) for k in ("width", "height"))
+        width = int(float(annotation.findtext("size/width", "")))
+        height = int(float(annotation.findtext("size/height", "")))
     except ValueError:
         return None
     return (width, height) if width > 0 and height > 0 else None

@@ -68,8 +68,8 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
         settings = read_yaml(tree.root / source) or {}
         if not _is_description(settings):
             raise DataError(
-                f"{tree.root / source}: expected YOLO's 'names' (the classes) and 'train' (a folder "
-                "of images)"
+                f"{tree.root / source}: expected YOLO's 'names' (the classes) and 'train' (a "
+                "folder of images)"
             )
     names = _names(settings, tree, source)
     found = _Images({i: split_of_folder(i) for i in tree.images if images is None or
@@ -88,8 +88,8 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
         size = sizes[str(_absolute(tree, image))]
         labelled = Labelled(image, split, None if size is None else (size.width, size.height))
         label = labels[image]
-        if label is not None and size is not None:
-            labelled.boxes = _boxes(tree.root / label, label, (size.width, size.height), names, lines)
+        if label is not None and labelled.size is not None:
+            labelled.boxes = _boxes(tree.root / label, label, labelled.size, names, lines)
         result.append(labelled)
     if not names:
         count = 1 + max((int(b.name) for i in result for b in i.boxes), default=0)
