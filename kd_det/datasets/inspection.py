@@ -167,7 +167,7 @@ def _image_faults(
     remedy = "add them, or remove them and their annotations"
     for kind, what, severity in (
         (MISSING, f"are missing in {found.images}", ERROR),
-        (UNREADABLE, "cannot be read: not an image, or damaged", ERROR),
+        (UNREADABLE, "cannot be read: no images, or cut off", ERROR),
         (DAMAGED, "are damaged or cut off, and are read in part", WARNING),
     ):
         names = by_fault[kind]

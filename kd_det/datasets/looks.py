@@ -34,8 +34,8 @@ class Look:
         height: In pixels, likewise.
         turned: Whether width and height are stored the other way round.
         digest: SHA-256 of the file.
-        fault: ``missing``, ``unreadable`` (mmcv fails), ``damaged`` (mmcv reads a part of it), or
-            nothing.
+        fault: ``missing``; ``unreadable``: mmcv fails, as OpenCV 5 does on a file that is cut off;
+            ``damaged``: mmcv reads a part, as OpenCV 4 does; or nothing.
     """
 
     width: int = 0
@@ -84,23 +84,24 @@ def look_at(path: str) -> Look:
     except OSError:
         return Look(fault=UNREADABLE if os.path.lexists(path) else MISSING)
     digest = hashlib.sha256(raw).hexdigest()
+    fault = ""
     try:
         with Image.open(io.BytesIO(raw)) as image:
-            if image.format not in SHARED_FORMATS:
-                raise ValueError(image.format)
-            width, height = image.size
-            turned = bool(image.info.get("exif")) and image.getexif().get(ORIENTATION) in TURNED
-            # All bytes of a JPEG are read, and an eighth of its pixels is computed.
-            image.draft("RGB", (1, 1))
-            image.load()
-        fault = ""
+            if image.format in SHARED_FORMATS:
+                fault = DAMAGED
+                width, height = image.size
+                turned = bool(image.info.get("exif")) and image.getexif().get(ORIENTATION) in TURNED
+                # All bytes of a JPEG are read, and an eighth of its pixels is computed.
+                image.draft("RGB", (1, 1))
+                image.load()
+                sides = (height, width) if turned else (width, height)
+                return Look(*sides, turned, digest)
     except Exception:  # Pillow has an exception for each format; what counts is whether mmcv can
-        decoded = _decode(raw)
-        if decoded is None:
-            return Look(digest=digest, fault=UNREADABLE)
-        (height, width), turned, fault = decoded.shape[:2], False, DAMAGED
-        return Look(width, height, turned, digest, fault)
-    return Look(*((height, width) if turned else (width, height)), turned, digest, fault)
+        pass
+    decoded = _decode(raw)
+    if decoded is None:
+        return Look(digest=digest, fault=UNREADABLE)
+    return Look(decoded.shape[1], decoded.shape[0], False, digest, fault)
 
 
 def _decode(raw: bytes) -> np.ndarray | None:

@@ -59,11 +59,6 @@ def first(kind: str, **values: Any) -> Edit:
     return lambda data, root: data[kind][0].update(values)
 
 
-def cut_large(path: Path) -> None:
-    made.picture(path, 1, (400, 200))
-    cut(path)
-
-
 def cut(path: Path, share: float = 0.5) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
@@ -87,8 +82,6 @@ def test_a_valid_set_has_no_faults(spoilt):
         (lambda d, root: made.write(root / "train/b.jpg", "no image"), ERROR,
          "1 of 3 images cannot be read", ("b.jpg",)),
         (lambda d, root: made.write(root / "train/b.jpg", ""), ERROR, "cannot be read", ("b.jpg",)),
-        (lambda d, root: cut_large(root / "train/b.jpg"), WARNING,
-         "are damaged or cut off", ("b.jpg",)),
         (lambda d, root: made.picture(root / "train/b.jpg", 7, (30, 20)), WARNING,
          "have another size than the annotations say", ("b.jpg: 40x20, not 30x20",)),
         (lambda d, root: shutil.copy(root / "train/a.jpg", root / "val/d.jpg"), WARNING,
@@ -132,6 +125,17 @@ def test_each_fault_is_found_with_its_place(spoilt, edit, severity, said, items)
     assert [fault.severity for fault in faults] == [severity]
     assert items is None or faults[0].items == items
     assert bool(found.errors) == (severity == ERROR)
+
+
+def test_a_photograph_that_was_cut_off_is_found(spoilt):
+    """OpenCV 5 reads nothing of it, and OpenCV 4 a part."""
+    found = spoilt()
+    made.picture(found.root / "train/b.jpg", 1, (400, 200))
+    cut(found.root / "train/b.jpg")
+    is_read = mmcv.imread(str(found.root / "train/b.jpg")) is not None
+    fault, *_ = inspect(read_set(found.root)).faults
+    assert ("cut off" in fault.what) and fault.items == ("b.jpg",)
+    assert fault.severity == (WARNING if is_read else ERROR)
 
 
 def test_all_faults_are_told_at_once(spoilt):
@@ -193,7 +197,7 @@ def test_images_are_looked_at_once_while_they_stay_the_same(spoilt, tmp_path, mo
     assert len(looked) == 5 and again.as_dict() == found.as_dict()
     cut(found.root / "val" / "d.jpg", 0.9)
     (fault,) = inspect(read_set(found.root), kept=kept).faults
-    assert len(looked) == 10 and "damaged" in fault.what
+    assert len(looked) == 10 and "cut off" in fault.what
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif"])
