@@ -11,9 +11,9 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kd_det.commands import common
+from kd_det.commands import common, data_options
 from kd_det.errors import InvalidInputError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -25,26 +25,25 @@ SHOWN_CLASSES = 30
 
 def execute(args: argparse.Namespace) -> None:
     """Inspect the data that the command line names, and print or write what was found."""
-    from kd_det.datasets.formats import read_set
-    from kd_det.datasets.inspection import inspect
-    from kd_det.datasets.writing import write_set
+    from kd_det.datasets.prepared import prepare
 
     work_dir = Path(args.work_dir or default_work_dir(args.data))
     common.check_work_dir(work_dir)
-    found = read_set(Path(args.data), **read_options(args))
-    if not args.json:
-        for note in found.notes:
-            print(note)
-    inspection = inspect(found, _scale(args.scale), work_dir / "images.json")
-    written = write_set(found, inspection, work_dir)
+    tell = (lambda note: None) if args.json else print
+    scale = _scale(args.scale)
+    data = prepare(Path(args.data), work_dir, scale, tell, **data_options.read_options(args))
+    inspection = data.inspection
+    files = {name: str(found.path) for name, found in data.annotations.items()}
     if args.json:
-        print(json.dumps({**inspection.as_dict(), "annotations": written}, indent=2))
+        print(json.dumps({**inspection.as_dict(), "annotations": files}, indent=2))
     else:
         _print_tables(inspection)
-        for name, path in written.items():
+        for name, path in files.items():
             print(f"{name}: {path}")
     if args.html is not None:
-        _write_page(inspection, Path(args.html or work_dir / "data.html"), args.images_shown)
+        _write_page(
+            inspection, Path(args.html or work_dir / "data" / "data.html"), args.images_shown
+        )
     if inspection.errors:
         raise InvalidInputError(
             f"{args.data} cannot be trained on as it is: {len(inspection.errors)} kinds of errors, "
@@ -56,38 +55,7 @@ def default_work_dir(data: str) -> Path:
     """Where results on a data set go."""
     path = Path(data).absolute()
     name = path.name if path.is_dir() or not path.suffix else path.parent.name
-    return Path("work_dirs") / "data" / (name or "root")
-
-
-def add_read_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what a data folder does not."""
-    add = parser.add_argument
-    add(
-        "--train-ann",
-        metavar="PATH",
-        help="what to learn from, if it cannot be guessed: a .json file, a data.yaml, or a folder "
-        "of labels",
-    )
-    add("--val-ann", metavar="PATH", help="the same for what to evaluate on")
-    add("--images", metavar="DIR", help="the folder of images, if it cannot be guessed")
-    add(
-        "--val-split",
-        type=float,
-        metavar="FRACTION",
-        help="how many of the images to evaluate on, if nothing divides them (default: 0.2)",
-    )
-    add("--split-seed", type=int, default=0, help="of that division (default: %(default)s)")
-
-
-def read_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What :func:`kd_det.datasets.formats.read_set` takes of the command line."""
-    return dict(
-        train_ann=args.train_ann,
-        val_ann=args.val_ann,
-        images=args.images,
-        val_split=args.val_split,
-        seed=args.split_seed,
-    )
+    return Path("work_dirs") / (name or "data")
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
@@ -97,7 +65,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("data", help="folder of labelled images, or a file in it that describes them")
-    add_read_options(parser)
+    data_options.add(parser)
     add(
         "--scale",
         nargs=2,
@@ -112,10 +80,10 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="FILE",
-        help="write a page with pictures and boxes (default: data.html in the work directory)",
+        help="write a page with pictures and boxes (default: data/data.html in the work directory)",
     )
     add("--images-shown", type=int, default=24, help="pictures of that page; default: %(default)s")
-    add("--work-dir", help="where results go (default: work_dirs/data/NAME)")
+    add("--work-dir", help="where results go (default: work_dirs/NAME)")
     return parser
 
 

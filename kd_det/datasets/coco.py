@@ -39,7 +39,7 @@ class Annotations:
         data: Its content, repaired.
         images: The folder that ``file_name`` is relative to.
         repairs: What was repaired.
-        warnings: What may be wrong and cannot be repaired, in sentences.
+        warnings: What may be wrong and cannot be repaired.
         faults: Collects what would be refused; without a list, the first of it is raised.
     """
 
@@ -47,7 +47,7 @@ class Annotations:
     data: dict[str, Any]
     images: Path
     repairs: list[Repair] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[Fault] = field(default_factory=list)
     faults: list[Fault] | None = None
 
     @property
@@ -123,18 +123,34 @@ def parse(path: Path, raw: bytes, keys: Sequence[str]) -> dict[str, Any]:
     return content
 
 
-def refuse(found: Annotations, kind: str, wrong: Sequence[Entry], what: str, remedy: str) -> None:
+def refuse(
+    found: Annotations,
+    kind: str,
+    wrong: Sequence[Entry],
+    what: str,
+    remedy: str,
+    names: Sequence[str] = (),
+) -> None:
     """Raise ``DataError`` if there are wrong entries; tells how many, and shows the first.
 
     Where faults are collected, it is added to them instead, and the entries are left out.
+
+    Args:
+        found: The annotations.
+        kind: The list of entries: ``images``, ``annotations`` or ``categories``.
+        wrong: Those of them that are wrong.
+        what: What is wrong with them, in a clause.
+        remedy: What to do.
+        names: How they are called, where an entry does not say it.
     """
     if not wrong:
         return
     text = f"{len(wrong)} of {len(found.data[kind])} {kind} {what}"
+    fault = Fault(str(found.path), text, len(wrong), tuple(names or map(_name, wrong)), remedy)
     if found.faults is None:
-        raise DataError(f"{found.path}: {text}, the first is {_shown(wrong[0])}; {remedy}")
-    items = tuple(_name(entry) for entry in wrong)
-    found.faults.append(Fault(str(found.path), text, len(wrong), items, remedy))
+        first = f"{found.path}: {text}, the first is {_shown(wrong[0])}; {remedy}"
+        raise DataError(fault.sentence if names else first)
+    found.faults.append(fault)
     gone = {id(entry) for entry in wrong}
     found.data[kind] = [entry for entry in found.data[kind] if id(entry) not in gone]
     if kind == "images":

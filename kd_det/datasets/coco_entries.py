@@ -11,7 +11,6 @@ import codecs
 import json
 import locale
 from collections import Counter
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,19 @@ from kd_det.datasets.coco import (
     refuse,
     split_categories,
 )
-from kd_det.datasets.images import check_images
+from kd_det.datasets.faults import WARNING, Fault
+from kd_det.datasets.images import check_images, find_images
+from kd_det.datasets.looks import read_headers
 
 
 def check_annotations(
-    path: Path, folders: Sequence[Path], evaluated: bool = False, labelled: bool = True
+    path: Path, images: Path, evaluated: bool = False, labelled: bool = True
 ) -> Annotations:
     """Read an annotation file, check all entries and images, and compute what can be computed.
 
     Args:
         path: The file, which is never written.
-        folders: Where images may lie; the one that has most of them is taken.
+        images: The folder that each ``file_name`` is relative to.
         evaluated: Whether detections are compared with it by pycocotools.
         labelled: Whether it must have annotations; a test set may have none.
 
@@ -48,18 +49,27 @@ def check_annotations(
     raw = path.read_bytes()
     data = parse(path, raw, KEYS if labelled else ("images", "categories"))
     data.setdefault("annotations", [])
-    found = Annotations(path, data, folders[0])
+    found = Annotations(path, data, images)
+    encoding = describe_encoding(raw)
+    if encoding:
+        found.repairs.append(Repair(encoding))
+    check_entries(found, evaluated)
+    check_images(found, read_headers(find_images(found)))
+    if evaluated and labelled and not data["annotations"]:
+        what = "there are no objects, so every mAP will be -1"
+        found.warnings.append(Fault(str(path), what, 1, severity=WARNING))
+    return found
+
+
+def describe_encoding(raw: bytes) -> str:
+    """What of a file's encoding has to change for pycocotools; empty if nothing has."""
     encoding = json.detect_encoding(raw)  # type: ignore[attr-defined]
     if encoding != "utf-8":
         name = "a byte order mark" if encoding == "utf-8-sig" else f"the encoding {encoding}"
-        found.repairs.append(Repair(f"{name} changed to plain text"))
-    elif not raw.isascii() and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
-        found.repairs.append(Repair("letters beyond ASCII escaped, which this locale cannot read"))
-    check_entries(found, evaluated)
-    check_images(found, folders)
-    if evaluated and labelled and not data["annotations"]:
-        found.warnings.append(f"{path} has no objects, so every mAP will be -1")
-    return found
+        return f"{name} changed to plain text"
+    if not raw.isascii() and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
+        return "letters beyond ASCII escaped, which this locale cannot read"
+    return ""
 
 
 def check_entries(found: Annotations, evaluated: bool = False) -> None:

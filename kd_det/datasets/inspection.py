@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kd_det.datasets.coco import Annotations, DataError, Repair
+from kd_det.datasets.coco import Annotations, DataError
 from kd_det.datasets.coco_entries import check_entries
 from kd_det.datasets.faults import ERROR, REPAIRED, WARNING, Fault
 from kd_det.datasets.formats import DetectionSet, Part
-from kd_det.datasets.looks import DAMAGED, MISSING, UNREADABLE, Look, look_at_all
+from kd_det.datasets.images import check_images, ends_outside, find_images
+from kd_det.datasets.looks import Look, look_at_all
 
 # mmdet's usual scale: the longer and the shorter side that an image is resized within.
 SCALE = (1333, 800)
 # Sides in pixels of a cell of the finest level of one-stage pyramids, and of two-stage ones.
 CELLS = (8, 4)
-# How far beyond the border a box may end, in pixels, by rounding.
-BORDER = 1.0
 # A class with fewer boxes to learn from is named.
 FEW_BOXES = 10
 
@@ -109,17 +107,18 @@ def inspect(
         scale: Longer and shorter side that a detector's images are resized within.
         kept: File in which what was seen of the images is kept for the next time.
     """
+    checked = {name: _checked(found, part) for name, part in found.parts.items()}
+    paths = {name: find_images(entries) for name, entries in checked.items()}
+    looks = look_at_all(sorted({path for named in paths.values() for path in named}), kept)
     faults = list(found.faults)
-    checked = {name: _checked(found, part, faults) for name, part in found.parts.items()}
-    paths = {
-        name: {i["id"]: os.path.join(a.images, i["file_name"]) for i in a.data["images"]}
-        for name, a in checked.items()
-    }
-    every = sorted({path for named in paths.values() for path in named.values()})
-    looks = look_at_all(every, kept)
     for name, entries in checked.items():
-        faults += _image_faults(name, entries, paths[name], looks)
-        faults += _box_faults(name, entries)
+        check_images(entries, looks)
+        told = [*(entries.faults or ()), *entries.warnings, *_repairs(entries)]
+        where = f"{name} ({found.parts[name].source})"
+        told = [replace(fault, where=where) for fault in (*told, *_box_faults(entries))]
+        if name == "test":  # nothing is trained or evaluated on it
+            told = [replace(f, severity=WARNING) if f.severity == ERROR else f for f in told]
+        faults += told
     faults += _copies(paths, looks)
     parts = {name: _report(a, found.classes, scale) for name, a in checked.items()}
     faults += _class_faults(parts, found.classes)
@@ -130,118 +129,29 @@ def inspect(
     )
 
 
-def _checked(found: DetectionSet, part: Part, faults: list[Fault]) -> Annotations:
-    """A part's entries, completed; adds what is wrong with them to ``faults``."""
+def _checked(found: DetectionSet, part: Part) -> Annotations:
+    """A part's entries, completed, with what is wrong with them."""
+    faults: list[Fault] = []
     source = found.root / part.source
-    annotations = Annotations(source, part.data, found.root / part.images, faults=[])
+    entries = Annotations(source, part.data, found.root / part.images, faults=faults)
     try:
-        check_entries(annotations, evaluated=part.split != "train")
+        check_entries(entries, evaluated=part.split != "train")
     except DataError as error:
         where, _, what = str(error).partition(": ")
         faults.append(Fault(where, what or where, 1))
         # Without images or categories, the rest says nothing.
-        annotations.data = dict(part.data, images=[], annotations=[], categories=[])
-    faults += annotations.faults or []
-    if annotations.repairs:
-        faults.append(
-            Fault(
-                str(source),
-                f"computed or repaired: {annotations.describe_repairs()}",
-                len(annotations.repairs),
-                remedy="training reads a repaired copy",
-                severity=REPAIRED,
-            )
-        )
-    faults += [Fault(part.split or "", text, 1, severity=WARNING) for text in annotations.warnings]
-    return annotations
+        entries.data = dict(part.data, images=[], annotations=[], categories=[])
+    return entries
 
 
-def _image_faults(
-    name: str, found: Annotations, paths: Mapping[Any, str], looks: Mapping[str, Look]
-) -> Iterator[Fault]:
-    """Faults of a part's images; sets ``width`` and ``height`` where they are missing."""
-    by_fault = defaultdict(list)
-    for path in paths.values():
-        by_fault[looks[path].fault].append(os.path.relpath(path, found.images))
-    total, where = len(paths), f"{name} ({found.path.name})"
-    remedy = "add them, or remove them and their annotations"
-    for kind, what, severity in (
-        (MISSING, f"are missing in {found.images}", ERROR),
-        (UNREADABLE, "cannot be read: no images, or cut off", ERROR),
-        (DAMAGED, "are damaged or cut off, and are read in part", WARNING),
-    ):
-        names = by_fault[kind]
-        if names:
-            text = f"{len(names)} of {total} images {what}"
-            yield Fault(where, text, len(names), tuple(names), remedy, severity)
-    computed = 0
-    turned: list[dict[str, Any]] = []
-    other: list[dict[str, Any]] = []
-    for image in found.data["images"]:
-        look = looks[paths[image["id"]]]
-        if look.fault in (MISSING, UNREADABLE):
-            continue
-        said = (image.get("width"), image.get("height"))
-        if not all(type(value) in (int, float) and value > 0 for value in said):
-            image["width"], image["height"] = look.width, look.height
-            computed += 1
-        elif said != (look.width, look.height):
-            as_stored = look.turned and said == (look.height, look.width)
-            (turned if as_stored else other).append(image)
-    if computed:
-        found.repairs.append(Repair(f"{computed} width and height from the images"))
-        text = f"{computed} of {total} images had no width and height, which were read from them"
-        yield Fault(where, text, computed, severity=REPAIRED)
-    if other:
-        yield Fault(
-            where,
-            f"{len(other)} of {total} images have another size than the annotations say",
-            len(other),
-            tuple(
-                f"{i['file_name']}: {i['width']}x{i['height']}, not "
-                f"{looks[paths[i['id']]].width}x{looks[paths[i['id']]].height}"
-                for i in other
-            ),
-            "check that the boxes are for the images as they are now",
-            WARNING,
-        )
-    if turned:
-        yield _turned(where, found, turned, total)
+def _repairs(found: Annotations) -> Iterator[Fault]:
+    if found.repairs:
+        text = f"computed or repaired: {found.describe_repairs()}"
+        remedy = "training reads a repaired copy"
+        yield Fault(str(found.path), text, len(found.repairs), (), remedy, REPAIRED)
 
 
-def _turned(
-    where: str, found: Annotations, turned: Sequence[Mapping[str, Any]], total: int
-) -> Fault:
-    """Images whose EXIF orientation the annotations do not know."""
-    sizes = {i["id"]: (i["height"], i["width"]) for i in turned}  # as mmcv reads them
-    beyond = {
-        a["image_id"]
-        for a in found.data["annotations"]
-        if a["image_id"] in sizes and _ends_outside(a["bbox"], *sizes[a["image_id"]])
-    }
-    evidence = (
-        f"boxes of {len(beyond)} do not fit the turned image, so they are for the stored one"
-        if beyond
-        else "all of their boxes fit both ways"
-    )
-    return Fault(
-        where,
-        f"mmcv turns {len(turned)} of {total} images by their EXIF orientation, and the "
-        f"annotations have the size before that ({evidence})",
-        len(turned),
-        tuple(str(i["file_name"]) for i in turned),
-        "if the boxes are for the stored images, save these without EXIF, or set "
-        "color_type='color_ignore_orientation' in LoadImageFromFile",
-        WARNING,
-    )
-
-
-def _ends_outside(box: Sequence[float], width: float, height: float) -> bool:
-    x, y, w, h = box
-    return min(x, y) < -BORDER or x + w > width + BORDER or y + h > height + BORDER
-
-
-def _box_faults(name: str, found: Annotations) -> Iterator[Fault]:
+def _box_faults(found: Annotations) -> Iterator[Fault]:
     """Faults of a part's boxes that mmdet does not tell."""
     images = {image["id"]: image for image in found.data["images"]}
     flat, outside, beyond = [], [], []
@@ -256,9 +166,9 @@ def _box_faults(name: str, found: Annotations) -> Iterator[Fault]:
             flat.append(item)
         elif width and height and (x >= width or y >= height or x + w <= 0 or y + h <= 0):
             outside.append(item)
-        elif width and height and _ends_outside(box["bbox"], width, height):
+        elif width and height and ends_outside(box["bbox"], width, height):
             beyond.append(item)
-    where, total = f"{name} ({found.path.name})", len(found.data["annotations"])
+    where, total = str(found.path), len(found.data["annotations"])
     learning = "mmdet leaves them out in training, and counts them as missed in evaluation"
     for items, what, remedy in (
         (flat, "have less than a pixel of width or height", f"{learning}: remove them"),
@@ -275,11 +185,11 @@ def _box_faults(name: str, found: Annotations) -> Iterator[Fault]:
         yield Fault(where, text, len(again), tuple(again), "remove the repetitions", WARNING)
 
 
-def _copies(paths: Mapping[str, Mapping[Any, str]], looks: Mapping[str, Look]) -> Iterator[Fault]:
+def _copies(paths: Mapping[str, Sequence[str]], looks: Mapping[str, Look]) -> Iterator[Fault]:
     """Images that are the same file in two parts, or twice in one."""
     places: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, named in paths.items():
-        for path in named.values():
+        for path in named:
             if looks[path].digest:
                 places[looks[path].digest][name].append(path)
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):

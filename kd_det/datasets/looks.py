@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,9 +17,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from kd_det.datasets.images import ORIENTATION, THREADS, TURNED, Size, read_size
 from kd_det.files import write_atomically
 
+ORIENTATION = 0x0112
+# EXIF orientations that change width and height for one another.
+TURNED = (5, 6, 7, 8)
+THREADS = 8
 # What Pillow and OpenCV both read.
 SHARED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 MISSING, UNREADABLE, DAMAGED = "missing", "unreadable", "damaged"
@@ -45,11 +48,11 @@ class Look:
     fault: str = ""
 
 
-def read_sizes(paths: Iterable[str]) -> Mapping[str, Size | None]:
-    """Sizes by path, from the headers; None for an image that cannot be read."""
+def read_headers(paths: Iterable[str]) -> Mapping[str, Look]:
+    """Look at the headers of images alone: sizes, and whether they can be read, in parallel."""
     paths = list(paths)
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(paths, pool.map(read_size, paths)))
+        return dict(zip(paths, pool.map(_read_header, paths)))
 
 
 def look_at_all(paths: Sequence[str], kept: Path | None = None) -> Mapping[str, Look]:
@@ -78,38 +81,58 @@ def look_at_all(paths: Sequence[str], kept: Path | None = None) -> Mapping[str, 
 
 def look_at(path: str) -> Look:
     """Read all of an image file, and decode it."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read()
-    except OSError:
-        return Look(fault=UNREADABLE if os.path.lexists(path) else MISSING)
+    raw = _read(path)
+    if isinstance(raw, Look):
+        return raw
     digest = hashlib.sha256(raw).hexdigest()
     fault = ""
     try:
         with Image.open(io.BytesIO(raw)) as image:
             if image.format in SHARED_FORMATS:
                 fault = DAMAGED
-                width, height = image.size
-                turned = bool(image.info.get("exif")) and image.getexif().get(ORIENTATION) in TURNED
                 # All bytes of a JPEG are read, and an eighth of its pixels is computed.
+                found = replace(_size(image), digest=digest)
                 image.draft("RGB", (1, 1))
                 image.load()
-                sides = (height, width) if turned else (width, height)
-                return Look(*sides, turned, digest)
+                return found
     except Exception:  # Pillow has an exception for each format; what counts is whether mmcv can
         pass
-    decoded = _decode(raw)
-    if decoded is None:
-        return Look(digest=digest, fault=UNREADABLE)
-    return Look(decoded.shape[1], decoded.shape[0], False, digest, fault)
+    return replace(_decoded(raw, fault), digest=digest)
 
 
-def _decode(raw: bytes) -> np.ndarray | None:
+def _read_header(path: str) -> Look:
+    try:
+        with Image.open(path) as image:
+            return _size(image)
+    except Exception:  # as above
+        raw = _read(path)
+        return raw if isinstance(raw, Look) else _decoded(raw)
+
+
+def _read(path: str) -> bytes | Look:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return Look(fault=UNREADABLE if os.path.lexists(path) else MISSING)
+
+
+def _size(image: Image.Image) -> Look:
+    """The size by the header."""
+    turned = bool(image.info.get("exif")) and image.getexif().get(ORIENTATION) in TURNED
+    width, height = image.size[::-1] if turned else image.size
+    return Look(width, height, turned)
+
+
+def _decoded(raw: bytes, fault: str = "") -> Look:
+    """The size of what OpenCV reads."""
     try:
         image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
     except cv2.error:
-        return None
-    return image
+        image = None
+    if image is None:
+        return Look(fault=UNREADABLE)
+    return Look(image.shape[1], image.shape[0], fault=fault)
 
 
 def _digest(paths: Sequence[str]) -> str:

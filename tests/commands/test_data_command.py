@@ -29,9 +29,9 @@ def test_tables_name_what_was_found(tool, fruit, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"{fruit} is recognised as YOLO (data.yaml)\n")
     assert "[pear]" in out and "at 80 x 40" in out
-    assert f"train: {tmp_path}/work/train.json" in out
+    assert f"train: {tmp_path}/work/data/train.json" in out
     assert "warning: train: 2 of 2 classes have fewer than 10 boxes" in out
-    written = json.loads((tmp_path / "work" / "train.json").read_text())
+    written = json.loads((tmp_path / "work" / "data" / "train.json").read_text())
     assert [i["file_name"] for i in written["images"]] == [f"images/train/{n}.jpg" for n in "abc"]
 
 
@@ -39,12 +39,12 @@ def test_json_is_all_that_is_printed(tool, fruit, tmp_path, capsys):
     tool("data", fruit, "--work-dir", tmp_path / "work", "--json")
     found = json.loads(capsys.readouterr().out)
     assert found["classes"] == ["apple", "[pear]"] and found["parts"]["val"]["boxes"] == 3
-    assert found["annotations"]["val"] == str(tmp_path / "work" / "val.json")
+    assert found["annotations"]["val"] == str(tmp_path / "work" / "data" / "val.json")
 
 
 def test_a_page_shows_pictures_with_boxes(tool, fruit, tmp_path, capsys):
     tool("data", fruit, "--work-dir", tmp_path / "work", "--html", "--images-shown", 3)
-    page = (tmp_path / "work" / "data.html").read_text()
+    page = (tmp_path / "work" / "data" / "data.html").read_text()
     assert page.count("<image ") == 3 and page.count("<rect ") >= 4
     assert "Data: fruit &amp; co" in page and "Class balance" in page and 'src="http' not in page
     assert "Solid green" not in page
@@ -59,7 +59,7 @@ def test_errors_end_it_after_all_was_told(refusal, tool, fruit, tmp_path, capsys
         tool("data", fruit, "--work-dir", tmp_path / "work", "--json")
     faults = json.loads(capsys.readouterr().out)["faults"]
     assert [f["items"] for f in faults if f["severity"] == "error"] == [
-        ["labels/train/b.txt:1"], ["images/train/a.jpg"],
+        ["labels/train/b.txt:1"], [str(fruit / "images/train/a.jpg")],
     ]  # fmt: skip
 
 

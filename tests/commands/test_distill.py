@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from small import IMAGE_SIZE, ROOT
 
-from kd_det.datasets import loader_check
+from kd_det.datasets import coco_entries, inspection
 from kd_det.datasets.coco import Annotations
-from kd_det.datasets.coco_entries import check_annotations
-from kd_det.pairing import coco_folder
+from kd_det.datasets.coco_entries import check_entries
 
 PLAIN, TEACHER = (str(ROOT / "configs" / "digits" / f"{name}.py") for name in ("plain", "teacher"))
 SMALL = [
@@ -70,12 +69,12 @@ def checked(monkeypatch) -> list[str]:
     """Names of the annotation files that are checked."""
     names = []
 
-    def watched(path: Path, *args: object, **kwargs: object) -> Annotations:
-        names.append(path.name)
-        return check_annotations(path, *args, **kwargs)
+    def watched(found: Annotations, *args: object, **kwargs: object) -> None:
+        names.append(found.path.name)
+        check_entries(found, *args, **kwargs)
 
-    for room in (loader_check, coco_folder):
-        monkeypatch.setattr(room, "check_annotations", watched)
+    for room in (inspection, coco_entries):
+        monkeypatch.setattr(room, "check_entries", watched)
     return names
 
 
@@ -89,7 +88,7 @@ def test_a_dry_run_checks_the_data_once(tool, arguments, tmp_path, capsys, check
     assert f"kd-det train {path} --amp\n" in out
     last = out.strip().splitlines()[-1]
     assert last.endswith(f"Config: {path}. Next: kd-det train {path} --amp")
-    assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["config"]
+    assert {entry.name for entry in (tmp_path / "work").iterdir()} == {"config", "data"}
 
 
 def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
@@ -118,5 +117,6 @@ def test_wrong_input_is_one_sentence(refusal, arguments, tmp_path):
     assert f"the teacher's checkpoint does not exist: {tmp_path}/no.pth; " in message
     message = refusal("distill", "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", *arguments()[1:])
     assert "PairingError" in message and "configs/retinanet_r101_r50_review.py" in message
+    shutil.rmtree(tmp_path / "work")
     (tmp_path / "work").write_text("")
     assert "work is a file; choose another" in refusal("distill", *arguments())

@@ -80,8 +80,8 @@ def test_a_valid_set_has_no_faults(spoilt):
         (lambda d, root: (root / "train/b.jpg").unlink(), ERROR, "1 of 3 images are missing in ",
          ("b.jpg",)),
         (lambda d, root: made.write(root / "train/b.jpg", "no image"), ERROR,
-         "1 of 3 images cannot be read", ("b.jpg",)),
-        (lambda d, root: made.write(root / "train/b.jpg", ""), ERROR, "cannot be read", ("b.jpg",)),
+         "1 of 3 images failed to load", None),
+        (lambda d, root: made.write(root / "train/b.jpg", ""), ERROR, "failed to load", None),
         (lambda d, root: made.picture(root / "train/b.jpg", 7, (30, 20)), WARNING,
          "have another size than the annotations say", ("b.jpg: 40x20, not 30x20",)),
         (lambda d, root: shutil.copy(root / "train/a.jpg", root / "val/d.jpg"), WARNING,
@@ -107,7 +107,8 @@ def test_a_valid_set_has_no_faults(spoilt):
         (each("annotations", lambda a: a.pop("area")), REPAIRED,
          "23 area, as width x height", None),
         (each("annotations", lambda a: a.pop("iscrowd")), REPAIRED, "23 iscrowd, as 0", None),
-        (each("images", lambda i: i.pop("width")), REPAIRED, "3 of 3 images had no width", None),
+        (each("images", lambda i: i.pop("width")), REPAIRED,
+         "3 width and height from the images", None),
         (lambda d, root: d["categories"].append(dict(id=3, name="plum")), WARNING,
          "1 of 3 classes have no box to learn from", ("plum",)),
     ],
@@ -134,8 +135,19 @@ def test_a_photograph_that_was_cut_off_is_found(spoilt):
     cut(found.root / "train/b.jpg")
     is_read = mmcv.imread(str(found.root / "train/b.jpg")) is not None
     fault, *_ = inspect(read_set(found.root)).faults
-    assert ("cut off" in fault.what) and fault.items == ("b.jpg",)
+    assert "cut off" in fault.what and Path(fault.items[0]).name == "b.jpg"
     assert fault.severity == (WARNING if is_read else ERROR)
+
+
+def test_faults_of_a_test_part_keep_nobody_from_training(spoilt):
+    root = spoilt().root
+    made.write_coco(root / "annotations" / "instances_test.json", made.coco("f"))
+    found = inspect(read_set(root))
+    (fault,) = found.faults
+    assert not found.errors and "1 of 1 images are missing" in fault.what
+    # COCO's own test set has no annotations at all.
+    made.write(root / "annotations" / "instances_test.json", '{"images": [], "categories": []}')
+    assert set(inspect(read_set(root)).parts) == {"train", "val"}
 
 
 def test_all_faults_are_told_at_once(spoilt):
@@ -172,7 +184,7 @@ def test_orientation_is_as_mmcv_reads_it_and_boxes_tell_which_is_meant(spoilt):
     found = inspect(read_set(found.root))
     assert mmcv.imread(str(found.root / "train/b.jpg")).shape == (40, 20, 3)
     (fault,) = found.faults
-    assert "mmcv turns 1 of 3 images by their EXIF orientation" in fault.what
+    assert "1 of 3 images are turned by mmcv, for their EXIF orientation" in fault.what
     # Its box goes from x 10 to 30, and the upright image is 20 wide.
     assert "boxes of 1 do not fit the turned image" in fault.what
     made.turned(found.root / "train/c.jpg", (20, 40))  # upright as 40 x 20: as the file says
@@ -196,7 +208,7 @@ def test_images_are_looked_at_once_while_they_stay_the_same(spoilt, tmp_path, mo
     again = inspect(read_set(found.root), kept=kept)
     assert len(looked) == 5 and again.as_dict() == found.as_dict()
     cut(found.root / "val" / "d.jpg", 0.9)
-    (fault,) = inspect(read_set(found.root), kept=kept).faults
+    fault, *_ = inspect(read_set(found.root), kept=kept).faults
     assert len(looked) == 10 and "cut off" in fault.what
 
 
@@ -228,11 +240,11 @@ def test_written_files_are_what_training_reads(tmp_path):
     written = write_set(found, inspection, work)
     names = json.loads((work / "split.json").read_text())
     assert names["seed"] == 1 and len(names["val"]) == 2
-    for split, path in written.items():
-        checked = check_annotations(Path(path), [root], evaluated=split == "val")
+    for split, entries in written.items():
+        checked = check_annotations(entries.path, root, evaluated=split == "val")
         assert checked.repairs == [] and checked.warnings == []
-        assert Path(path).parent == work
-    val = json.loads(Path(written["val"]).read_text())
+        assert entries.path.parent == work and entries.data == checked.data
+    val = json.loads(written["val"].path.read_text())
     assert [i["file_name"] for i in val["images"]] == names["val"]
     assert val["info"]["converted_from"] == "Pascal VOC (6 .xml files)"
 
@@ -240,7 +252,7 @@ def test_written_files_are_what_training_reads(tmp_path):
 def test_a_valid_file_is_read_where_it_is(spoilt, tmp_path):
     found = spoilt()
     written = write_set(read_set(found.root), found, tmp_path / "work")
-    assert written["train"] == str(found.root / "annotations/instances_train.json")
+    assert written["train"].path == found.root / "annotations/instances_train.json"
     assert not (tmp_path / "work").exists()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd_det.datasets.coco import KEYS, DataError, parse
+from kd_det.datasets.coco_entries import describe_encoding
 from kd_det.datasets.formats.detection_set import Entry, Part, Reading
 from kd_det.datasets.formats.tree import Tree, few, split_of, split_of_folder
 
@@ -48,8 +49,12 @@ def read(
     files = dict(named) or _choose(tree, notes, divided)
     parts = []
     for split, path in files.items():
-        data = parse(tree.root / path, (tree.root / path).read_bytes(), KEYS)
-        part = Part(split or None, path, data, converted=False)
+        raw = (tree.root / path).read_bytes()
+        encoding = describe_encoding(raw)
+        data = parse(tree.root / path, raw, KEYS)
+        part = Part(split or None, path, data, converted=bool(encoding))
+        if encoding:
+            notes.append(f"{path}: {encoding}")
         _find_images(part, tree, images, notes)
         parts += _by_folder(part) if not split else [part]
     _remove_roots(parts, notes)
@@ -74,6 +79,8 @@ def _choose(tree: Tree, notes: list[str], divided: bool) -> dict[str, str]:
         if {"train", "val"} <= chosen.keys():
             break
         others = [f for f in tier if f not in chosen.values()]
+        # A test set of COCO's server has no annotations.
+        others = [f for f in others if split_of(f) != "test" or _looks_like_coco(tree, f)]
         if tier is files:
             others = [f for f in others if _looks_like_coco(tree, f)]
             others = [f for f in others if not _is_other_task(f)] or others
@@ -226,28 +233,33 @@ def _align_classes(parts: Sequence[Part], notes: list[str]) -> None:
     Raises:
         DataError: If another part has objects of a class that the first has not.
     """
-    expected = [c.get("name") for c in parts[0].data["categories"]]
-    if not expected or len(set(map(str, expected))) < len(expected):
+    expected = _names(parts[0])
+    is_named = all(c.get("name") is not None for c in parts[0].data["categories"])
+    if not expected or not is_named or len(set(expected)) < len(expected):
         return  # told by the check of entries
     for part in parts[1:]:
-        categories = part.data["categories"]
-        names = [c.get("name") for c in categories]
+        names = _names(part)
         if names == expected:
             continue
+        categories = part.data["categories"]
         used = {str(a.get("category_id")) for a in part.data["annotations"]}
         unknown = [
-            str(c.get("name"))
-            for c in categories
-            if c.get("name") not in expected and str(c.get("id")) in used
+            name
+            for name, c in zip(names, categories)
+            if name not in expected and str(c.get("id")) in used
         ]
         if unknown:
             raise DataError(
                 f"all parts need the same classes, found {few(unknown)} in {part.source} and not "
                 f"in {parts[0].source}, which has {few(expected, 10)}; spell them alike"
             )
-        by_name = {c.get("name"): c for c in categories}
+        by_name = dict(zip(names, categories))
         free = 1 + max((c["id"] for c in categories if isinstance(c.get("id"), int)), default=0)
         added = ({**c, "id": free + i} for i, c in enumerate(parts[0].data["categories"]))
-        aligned = [by_name.get(c.get("name"), c) for c in added]
+        aligned = [by_name.get(name, c) for name, c in zip(expected, added)]
         part.data, part.converted = {**part.data, "categories": aligned}, True
         notes.append(f"the classes of {part.source} are put in the order of {parts[0].source}")
+
+
+def _names(part: Part) -> list[str]:
+    return [str(category.get("name")) for category in part.data["categories"]]

@@ -22,7 +22,7 @@ from kd_det.datasets.formats.detection_set import (
 )
 from kd_det.datasets.formats.text import read_text
 from kd_det.datasets.formats.tree import Tree, few, is_image, join, split_of_folder, stem
-from kd_det.datasets.looks import read_sizes
+from kd_det.datasets.looks import read_headers
 
 SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt")
@@ -81,12 +81,12 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
     labels = {image: _label_of(image, tree) for image in found.paths}
     if not found.paths or not any(labels.values()):
         raise DataError(_nothing(tree, found.paths, source))
-    sizes = read_sizes(str(_absolute(tree, image)) for image in found.paths)
+    looks = read_headers(str(_absolute(tree, image)) for image in found.paths)
     lines: dict[str, list[str]] = {}
     result = []
     for image, split in found.paths.items():
-        size = sizes[str(_absolute(tree, image))]
-        labelled = Labelled(image, split, None if size is None else (size.width, size.height))
+        look = looks[str(_absolute(tree, image))]
+        labelled = Labelled(image, split, None if look.fault else (look.width, look.height))
         label = labels[image]
         if label is not None and labelled.size is not None:
             labelled.boxes = _boxes(tree.root / label, label, labelled.size, names, lines)
