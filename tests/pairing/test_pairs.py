@@ -24,9 +24,9 @@ FEW_ROIS = 32
 # Teacher, student, method, and what must have been decided.
 PAIRS = {
     "r50_r18": (FASTER, "r18", "review_nd_kd", "ReviewFusion 256 -> 256"),
-    "x101_r50": (
-        "mmdet::faster_rcnn/faster-rcnn_x101-32x4d_fpn_1x_coco.py",
+    "r50_mv2": (
         FASTER,
+        "mv2",
         "robust",
         "roi_head: the student starts from 8 of the teacher's tensors",
     ),
@@ -35,12 +35,6 @@ PAIRS = {
         "r18",
         "robust_nd_kd",
         "rpn_head: the student starts from 6 of the teacher's tensors",
-    ),
-    "res2net_mv2": (
-        "mmdet::res2net/faster-rcnn_res2net-101_fpn_2x_coco.py",
-        "mv2",
-        "dkd",
-        "schedule: the student's own, 12 epochs",
     ),
     "mask_faster": (
         "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",
@@ -57,12 +51,6 @@ PAIRS = {
     "pafpn_fpn": (
         "mmdet::pafpn/faster-rcnn_r50_pafpn_1x_coco.py",
         "r18",
-        "cwd",
-        "levels of strides 4, 8, 16, 32, 64 are compared",
-    ),
-    "caffe_pytorch": (
-        "mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_1x_coco.py",
-        "r18",
         "dist_nd",
         "the teacher is evaluated before training",
     ),
@@ -70,7 +58,7 @@ PAIRS = {
     "r50_narrow": (
         FASTER,
         "narrow",
-        "robust_nd_kd",
+        "cwd",
         "levels of strides 4, 8, 16, 32 are compared; the teacher's of 64 have no partner",
     ),
     "c4_cascade": (C4, CASCADE, "cwd_nd_kd", "loss_nd for each of the student's 3 stages"),
