@@ -12,6 +12,7 @@ from small import ROOT
 from small_cls import (
     batch,
     build_distiller,
+    detection_batch,
     give_random_centers,
     gradients_reach_student,
     losses_of,
@@ -28,7 +29,6 @@ THEIRS = {
     "dkd_r34_r18": {"loss_dkd"},
 }
 OURS = {"loss_nd", "loss_review"}
-SIDE = 128  # FBKD pools by 8 what is left at stride 8
 
 
 def test_every_one_is_here():
@@ -44,7 +44,8 @@ def test_every_loss_reaches_the_student(path: Path):
     assert cfg.custom_hooks == [dict(type="kd_det.ClassCenterHook")]
     model = build_distiller(cfg)
     give_random_centers(model)
-    data = detection_batch() if "frcnn" in path.stem else batch(1000, 64)
+    # FBKD pools by 8 what is left at stride 8.
+    data = detection_batch(128) if "frcnn" in path.stem else batch(1000, 64)
     losses = losses_of(model, data)
     distilled = {k.removeprefix("distill."): v for k, v in losses.items() if "distill." in k}
     assert distilled.keys() == THEIRS[path.stem] | OURS
@@ -62,17 +63,3 @@ def test_every_loss_reaches_the_student(path: Path):
     assert all(
         torch.equal(value, teacher[key]) for key, value in model.teacher.state_dict().items()
     )
-
-
-def detection_batch() -> dict:
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
-    images = list(torch.randint(256, (2, 3, SIDE, SIDE), dtype=torch.uint8))
-    samples = []
-    for _ in images:
-        sample = DetDataSample(metainfo=dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE)))
-        boxes = torch.tensor([[4.0, 4, 40, 44], [20, 20, 90, 60]])
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
-        samples.append(sample)
-    return dict(inputs=images, data_samples=samples)

@@ -9,7 +9,7 @@ from small import build
 from zoo import C4, CASCADE, FASTER, STUDENTS, student, write
 
 from kd_det.pairing import PairingError
-from kd_det.pairing.detectors import read_detector, short_name
+from kd_det.pairing.detectors import read_detector
 from kd_det.pairing.start_weights import describe_start
 from kd_det.pairing.text import read_config
 
@@ -152,8 +152,3 @@ def test_what_is_not_registered_or_not_there_is_told(tmp_path):
         read_detector(path, "student")
     with pytest.raises(FileNotFoundError, match=r"the config file does not exist: no\.py"):
         read_detector("no.py", "student")
-
-
-def test_short_names():
-    assert short_name(FASTER) == "faster-rcnn_r50_fpn_1x_coco"
-    assert short_name("configs/mine.py") == "mine"

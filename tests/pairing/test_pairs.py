@@ -8,9 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from mmengine.structures import InstanceData
 from small import build
-from small_cls import give_random_centers
+from small_cls import detection_batch, give_random_centers
 from torch import nn
 from zoo import C4, CASCADE, FASTER, save_teacher, student
 
@@ -65,17 +64,6 @@ PAIRS = {
 }
 
 
-def batch() -> dict:
-    """One image with two objects."""
-    from mmdet.structures import DetDataSample
-
-    sample = DetDataSample(metainfo=dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE)))
-    boxes = torch.tensor([[4.0, 4, 40, 44], [20, 20, 60, 50]])
-    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
-    image = torch.randint(256, (3, SIDE, SIDE), dtype=torch.uint8)
-    return dict(inputs=[image], data_samples=[sample])
-
-
 def written(pairing: Pairing, folder: Path) -> Config:
     """What is read from the file that a pairing writes; it is what was made."""
     path = folder / "config" / "distill.py"
@@ -92,7 +80,7 @@ def one_step(model: nn.Module) -> dict[str, torch.Tensor]:
     model.train()
     before = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3))
-    losses = model.train_step(batch(), wrapper)
+    losses = model.train_step(detection_batch(SIDE, 1), wrapper)
     assert all(torch.isfinite(value).all() for value in losses.values())
     changed = {name for name, p in model.named_parameters() if not p.equal(before.get(name, p))}
     assert not {name for name in changed if name.startswith("teacher.")}
