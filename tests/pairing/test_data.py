@@ -186,61 +186,48 @@ def test_labels_in_the_order_of_the_file_are_taken(reversed_folder, base, tmp_pa
         assert read_data(data, {}, base).classes == REVERSED
 
 
-@pytest.mark.parametrize(
-    ("train", "val"),
-    [
-        (("reversed", DIGITS), ("reversed", DIGITS)),  # metainfo in another order than the file
-        (("data", None), ("reversed", None)),  # train and val in different orders
-        (("data", DIGITS), ("reversed", DIGITS)),
-        (("data", DIGITS), ("data", REVERSED)),
-    ],
+# Data sets by name: files in the order of the digits and in the reversed one, metainfo or none.
+SOURCES = dict(
+    plain=("data", None),
+    ordered=("data", DIGITS),
+    backwards=("data", REVERSED),
+    reversed=("reversed", None),
+    clash=("reversed", DIGITS),
+    other=("data", ("zero", *DIGITS[1:])),
 )
-def test_labels_that_would_be_swapped_are_told(folder, reversed_folder, base, tmp_path, train, val):
-    learnt = source(tmp_path / train[0], "train", train[1])
-    config = loader_config(
-        tmp_path / "c.py",
-        f"dict(type='RepeatDataset', times=2, dataset={learnt})",
-        source(tmp_path / val[0], "val", val[1]),
-    )
-    with pytest.raises(DataError) as caught:
-        read_data(config, {}, base)
-    assert str(list(DIGITS)) in str(caught.value) and str(list(REVERSED)) in str(caught.value)
-
-
-OTHER = ("zero", *DIGITS[1:])
+BOTH_ORDERS = r"'0', '1'.*'9', '8'|'9', '8'.*'0', '1'"
 
 
 @pytest.mark.parametrize(
-    ("train", "val", "more", "message"),
+    ("train", "val", "evaluated", "message"),
     [
-        (
-            "dict(type='ConcatDataset', datasets=[{train}, {reversed_train}])",
-            "{val}",
-            "",
-            r"numbers labels in the order of the file.*reversed/",
-        ),
-        (
-            "{train}",
-            "{val}",
-            "val_evaluator = dict(type='CocoMetric', "
-            "ann_file='{folder}/reversed/annotations/instances_val.json')",
-            r"order of the file.*reversed/",
-        ),
-        ("{other}", "{other}", "", r"train\.json has no category 'zero'; expected"),
+        (["clash"], "clash", None, BOTH_ORDERS),  # metainfo in another order than the file
+        (["plain"], "reversed", None, BOTH_ORDERS),
+        (["ordered"], "clash", None, BOTH_ORDERS),
+        (["ordered"], "backwards", None, BOTH_ORDERS),
+        (["ordered", "clash"], "ordered", None, r"numbers labels in the order.*reversed/"),
+        (["ordered"], "ordered", "reversed", r"order of the file.*reversed/"),
+        (["other"], "other", None, r"train\.json has no category 'zero'; expected"),
     ],
-    ids=["joined files of two orders", "evaluator of another order", "unknown class"],
 )
 def test_files_that_do_not_fit_the_classes_are_told(
-    folder, reversed_folder, base, tmp_path, train, val, more, message
+    folder, reversed_folder, base, tmp_path, train, val, evaluated, message
 ):
-    names = dict(
-        train=source(folder, "train", DIGITS),
-        reversed_train=source(reversed_folder, "train", DIGITS),
-        val=source(folder, "val", DIGITS),
-        other=source(folder, "train", OTHER),
-        folder=tmp_path,
+    def named(name: str, split: str) -> str:
+        root, classes = SOURCES[name]
+        return source(tmp_path / root, split, classes)
+
+    learnt = ", ".join(named(name, "train") for name in train)
+    more = (
+        "val_evaluator = dict(type='CocoMetric', "
+        f"ann_file='{tmp_path}/{evaluated}/annotations/instances_val.json')"
     )
-    config = loader_config(tmp_path / "c.py", *(x.format(**names) for x in (train, val, more)))
+    config = loader_config(
+        tmp_path / "c.py",
+        f"dict(type='ConcatDataset', datasets=[{learnt}])",
+        named(val, "val"),
+        more if evaluated else "",
+    )
     with pytest.raises(DataError, match=message):
         read_data(config, {}, base)
 
