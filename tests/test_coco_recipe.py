@@ -80,6 +80,7 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_recipe(coco: Path, folder: Path) -> Config:
     cfg = Config.fromfile(ROOT / "configs" / "frcnn_r101_r18_review_nd.py")
+    object.__setattr__(cfg, "_format_python_code", False)  # for seconds
     torch.manual_seed(0)
     weights = build(cfg.model.teacher).state_dict()
     # As they are initialised, all 81 classes score below the threshold of 0.05, and there would
