@@ -52,6 +52,7 @@ setup(
         "opencv-python>=5.0",
         "pillow>=13.0",
         "pycocotools>=2.0.11",
+        "pyyaml>=6.0",
         "rich>=15.0",
         "safetensors>=0.8",
         "wrapt>=2.0",

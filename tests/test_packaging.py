@@ -18,6 +18,7 @@ MODULES = {
     "mmcv-lite": "mmcv",
     "opencv-python": "cv2",
     "pillow": "PIL",
+    "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
 # Compatibility is for modules that may be there or not: setuptools (pkg_resources), mmcls.

@@ -51,7 +51,7 @@ def make_alone(
         batch_size: Images of one process; None keeps the student's.
 
     Returns:
-        The config, and what was decided, in sentences.
+        The config, and what was decided.
 
     Raises:
         kd_det.errors.InvalidInputError: For a number below 1, or a length that cannot be set.
@@ -124,10 +124,9 @@ def _add_hooks(cfg: dict[str, Any], decisions: list[str]) -> None:
 
 def _main_metric(evaluator: Any) -> str:
     first = next(iter(as_list(evaluator)), None)
-    if isinstance(first, dict) and type_name(first) == "CocoMetric":
-        if "bbox" in as_list(first.get("metric", "bbox")):
-            return "coco/bbox_mAP"
-    return "auto"
+    if not isinstance(first, dict) or type_name(first) != "CocoMetric":
+        return "auto"
+    return "coco/bbox_mAP" if "bbox" in as_list(first.get("metric", "bbox")) else "auto"
 
 
 def _set_seed(cfg: dict[str, Any], decisions: list[str]) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kd_det.datasets.coco import DataError
 from kd_det.datasets.faults import WARNING, Fault
 from kd_det.datasets.formats.detection_set import (
@@ -118,8 +120,6 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
 
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; None if it is not valid."""
-    import yaml
-
     try:
         return yaml.safe_load(read_text(path))
     except (yaml.YAMLError, DataError):
