@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from mmengine.config import Config
 from small import IMAGE_SIZE, ROOT
 
 from kd_det.datasets import coco_entries, inspection
-from kd_det.datasets.coco import Annotations
+from kd_det.datasets.coco import Annotations, read_annotations
 from kd_det.datasets.coco_entries import check_entries
 
 PLAIN, TEACHER = (str(ROOT / "configs" / "digits" / f"{name}.py") for name in ("plain", "teacher"))
@@ -91,6 +93,33 @@ def test_a_dry_run_checks_the_data_once(tool, arguments, tmp_path, capsys, check
     assert {entry.name for entry in (tmp_path / "work").iterdir()} == {"config", "data"}
 
 
+def test_a_folder_of_yolo_is_converted_and_told_of_first(tool, arguments, digits, tmp_path, capsys):
+    """The sample data as YOLO's, in one folder that nothing divides."""
+    root = tmp_path / "as yolo"
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    data = read_annotations(digits / "annotations" / "instances_train.json")
+    for image in data["images"]:
+        shutil.copy(digits / "train" / image["file_name"], root / "images")
+        lines = [
+            f"{a['category_id'] - data['categories'][0]['id']} {(x + w / 2) / IMAGE_SIZE} "
+            f"{(y + h / 2) / IMAGE_SIZE} {w / IMAGE_SIZE} {h / IMAGE_SIZE}"
+            for a in data["annotations"]
+            if a["image_id"] == image["id"]
+            for x, y, w, h in [a["bbox"]]
+        ]
+        name = Path(image["file_name"]).stem
+        (root / "labels" / f"{name}.txt").write_text("\n".join(lines))
+    (root / "classes.txt").write_text("\n".join("0123456789"))
+    tool("distill", *arguments("--data", root, "--val-split", "0.25", "--dry-run"))
+    out = capsys.readouterr().out
+    assert out.startswith(f"{root} is recognised as YOLO (classes.txt)\n")
+    cfg = Config.fromfile(tmp_path / "work" / "config" / "distill.py")
+    path = str(tmp_path / "work" / "data" / "val.json")
+    assert cfg.val_dataloader.dataset.ann_file == cfg.val_evaluator.ann_file == path
+    assert len(json.loads(Path(path).read_text())["images"]) == 6
+
+
 def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "kd_det.pairing.compose", raising=False)
     with pytest.raises(SystemExit) as caught:
@@ -113,6 +142,8 @@ def test_wrong_input_is_one_sentence(refusal, arguments, tmp_path):
         "distill", *arguments("--method", "nothing")
     )
     assert "found no " in refusal("distill", *arguments("--data", tmp_path / "no"))
+    message = refusal("distill", *arguments("--data", TEACHER, "--val-split", "0.1"))
+    assert "--val-split: expected a folder of labelled images as --data" in message
     message = refusal("distill", *arguments("--teacher-ckpt", tmp_path / "no.pth"))
     assert f"the teacher's checkpoint does not exist: {tmp_path}/no.pth; " in message
     message = refusal("distill", "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", *arguments()[1:])

@@ -7,7 +7,6 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,20 @@ from kd_det.datasets.formats.detection_set import (
     build_parts,
 )
 from kd_det.datasets.formats.text import read_text
-from kd_det.datasets.formats.tree import Tree, few, is_image, join, split_of_folder, stem
+from kd_det.datasets.formats.tree import Tree, few, split_of_folder, stem
+from kd_det.datasets.formats.yolo_places import (
+    SPLIT_KEYS,
+    Images,
+    label_of,
+    listed_by_darknet,
+    listed_images,
+)
 from kd_det.datasets.looks import read_headers
 
-SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt")
 # Beyond the border by rounding, as a fraction of the image.
 ROUNDING = 1e-3
 _LINE = re.compile(r"\s*\d+(\.0*)?(e\+00)?(\s+[-+.\de]+){4,}\s*$", re.IGNORECASE)
-
-
-@dataclass
-class _Images:
-    """Images by split, as paths relative to the root or absolute, and their notes."""
-
-    paths: dict[str, str | None] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def find(tree: Tree) -> str | None:
@@ -74,20 +71,20 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
                 "folder of images)"
             )
     names = _names(settings, tree, source)
-    found = _Images({i: split_of_folder(i) for i in tree.images if images is None or
+    found = Images({i: split_of_folder(i) for i in tree.images if images is None or
                      i.startswith(f"{images}/")})  # fmt: skip
     if any(settings.get(key) for key in SPLIT_KEYS):
-        found = _listed_images(tree, source, settings)
+        found = listed_images(tree, source, settings)
     elif "train.txt" in {posixpath.basename(f) for f in tree.with_suffix(".txt")}:
-        found = _listed_by_darknet(tree) or found
-    labels = {image: _label_of(image, tree) for image in found.paths}
+        found = listed_by_darknet(tree) or found
+    labels = {image: label_of(image, tree) for image in found.paths}
     if not found.paths or not any(labels.values()):
         raise DataError(_nothing(tree, found.paths, source))
-    looks = read_headers(str(_absolute(tree, image)) for image in found.paths)
+    looks = read_headers(str(tree.root / image) for image in found.paths)
     lines: dict[str, list[str]] = {}
     result = []
     for image, split in found.paths.items():
-        look = looks[str(_absolute(tree, image))]
+        look = looks[str(tree.root / image)]
         labelled = Labelled(image, split, None if look.fault else (look.width, look.height))
         label = labels[image]
         if label is not None and labelled.size is not None:
@@ -158,127 +155,6 @@ def _names(settings: dict[str, Any], tree: Tree, source: str) -> list[str]:
     if twice:
         raise DataError(f"{source} names several classes {few(twice)}; give each a name of its own")
     return result
-
-
-def _listed_images(tree: Tree, source: str, settings: dict[str, Any]) -> _Images:
-    """The images of the folders, or lists, that ``data.yaml`` names."""
-    found = _Images()
-    nowhere = []
-    for key, split in SPLIT_KEYS.items():
-        value = settings.get(key)
-        for entry in value if isinstance(value, list) else [value]:
-            if not entry:
-                continue
-            place = _place(tree, source, str(settings.get("path") or ""), str(entry))
-            if place is None:
-                nowhere.append(f"{key}: {entry}")
-                continue
-            for image in _images_at(tree, place):
-                found.paths.setdefault(image, split)
-    if nowhere and not found.paths:
-        # What the folders are called says enough, wherever the file thinks that they are.
-        found.paths = {image: split_of_folder(image) for image in tree.images}
-        if not any(_label_of(image, tree) for image in found.paths):
-            raise DataError(
-                f"{tree.root / source}: nothing lies where it says ({'; '.join(nowhere)}), and no "
-                f"images with labels lie in {tree.root}; correct its paths, or give --data the "
-                "folder that has images/ and labels/"
-            )
-    if nowhere:
-        found.notes.append(
-            f"{source} names folders that are not there ({'; '.join(nowhere)})"
-            + ("; parts are taken from the names of the folders" if found.paths else "")
-        )
-    return found
-
-
-def _place(tree: Tree, source: str, base: str, entry: str) -> Path | None:
-    """Where a folder or list of ``data.yaml`` is, by how tools write it and where it was moved to.
-
-    Roboflow writes ``../train/images`` for ``train/images``; a path of another machine is looked
-    for by its end.
-    """
-    here = (tree.root / source).parent
-    entry, base = entry.replace("\\", "/"), base.replace("\\", "/")
-    for start in (here / base, here, tree.root):
-        if (start / entry).exists():
-            return start / entry
-    parts = [p for p in re.sub(r"^[A-Za-z]:", "", entry).split("/") if p not in ("", ".", "..")]
-    for first in range(len(parts)):
-        for start in (here / base, here, tree.root):
-            place = start.joinpath(*parts[first:])
-            if place.exists():
-                return place
-    return None
-
-
-def _images_at(tree: Tree, place: Path) -> list[str]:
-    """Images under a folder, or of a list of images."""
-    if place.is_file():
-        lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
-        folder = _relative(tree, place.parent)
-        found = []
-        for line in lines:
-            near = [] if posixpath.isabs(folder) else [folder, ""]
-            path = tree.find_image(line, near) if near else None
-            found.append(path or str((place.parent / line).absolute()))
-        return found
-    folder = _relative(tree, place)
-    if not posixpath.isabs(folder):
-        return [i for i in tree.images if folder == "" or i.startswith(f"{folder}/")]
-    return [str(place / image) for image in Tree(place).images]
-
-
-def _relative(tree: Tree, place: Path) -> str:
-    """A place relative to the root, with ``''`` for the root; absolute if it lies elsewhere."""
-    for path, root in (
-        (place.absolute(), tree.root.absolute()),
-        (place.resolve(), tree.root.resolve()),
-    ):
-        normal = Path(posixpath.normpath(path.as_posix()))
-        if normal == root or root in normal.parents:
-            inside = normal.relative_to(root).as_posix()
-            return "" if inside == "." else inside
-    return place.absolute().as_posix()
-
-
-def _listed_by_darknet(tree: Tree) -> _Images | None:
-    """The images of ``train.txt`` and ``valid.txt``, as CVAT and darknet list them."""
-    found = _Images()
-    for path in tree.with_suffix(".txt"):
-        split = SPLIT_KEYS.get(stem(posixpath.basename(path)).lower())
-        if split is None:
-            continue
-        lines = [x.strip() for x in read_text(tree.root / path).splitlines() if x.strip()]
-        if not lines or not all(map(is_image, lines)):
-            continue
-        for line in lines:
-            image = tree.find_image(line, [posixpath.dirname(path), ""])
-            found.paths.setdefault(image or line, split)
-    return found if found.paths else None
-
-
-def _label_of(image: str, tree: Tree) -> str | None:
-    """The label file of an image: beside it, or in a folder ``labels`` where it has ``images``."""
-    if posixpath.isabs(image):
-        return next((str(p) for p in _candidates(image) if Path(p).is_file()), None)
-    return next((p for p in _candidates(image) if p in tree.files), None)
-
-
-def _candidates(image: str) -> list[str]:
-    folder, name = posixpath.split(stem(image) + ".txt")
-    parts = folder.split("/") if folder else []
-    found = []
-    for place in reversed(range(len(parts))):
-        if parts[place].lower() in ("images", "imgs", "img", "jpegimages"):
-            for labels in ("labels", "Labels", "annotations"):
-                found.append("/".join([*parts[:place], labels, *parts[place + 1 :], name]))
-    found.append(join(folder, name))
-    if parts:
-        # train/a.jpg with labels/train/a.txt, and train/labels/a.txt.
-        found.append("/".join([*parts[:-1], "labels", parts[-1], name]))
-    found.append(join(folder, f"labels/{name}"))
-    return found
 
 
 def _boxes(
@@ -363,10 +239,6 @@ def _label_files(tree: Tree) -> list[str]:
         if text:
             return files if _LINE.match(text.splitlines()[0]) else []
     return []
-
-
-def _absolute(tree: Tree, image: str) -> Path:
-    return tree.root / image
 
 
 def _nothing(tree: Tree, images: dict[str, str | None], source: str) -> str:
