@@ -76,28 +76,6 @@ def test_stages_that_score_one_set_of_proposals(stage, stages):
     assert calls == stages
 
 
-def test_mean_is_that_of_all_stages():
-    model = detector("htc").eval()
-    keys = list(model.state_dict())
-    heads.add_stage_mean(model)
-    assert list(model.state_dict()) == keys
-    outputs: list[tuple] = []
-    model.roi_head.stage_mean.register_forward_hook(lambda _, __, output: outputs.append(output))
-    inputs, _ = batch()
-    rois = torch.tensor([[0, 4.0, 4, 30, 28], [1, 10, 8, 50, 40], [0, 1, 1, 9, 60]])
-    logits: list[Tensor] = []
-    for head in model.roi_head.bbox_head:
-        head.fc_cls.register_forward_hook(lambda _, __, output: logits.append(output))
-    with torch.no_grad():
-        emb = [
-            embeddings_of(head, lambda: roi.BoxBranch(model, inputs, "mean").score(rois, 0))[0]
-            for head in model.roi_head.bbox_head
-        ]
-    assert len(outputs) == 3
-    torch.testing.assert_close(outputs[0][0], sum(emb) / 3)
-    torch.testing.assert_close(outputs[0][1], sum(logits[:3]) / 3)
-
-
 @pytest.mark.parametrize(("name", "passes"), [("faster", 1), ("cascade", 3)])
 def test_ground_truth_is_scored_by_each_stage(name, passes):
     model = detector(name).eval()

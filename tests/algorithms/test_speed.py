@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pytest
 import torch
 from small import build
@@ -12,7 +10,7 @@ from torch.utils._pytree import tree_flatten
 
 from kd_det import TeacherDistill
 from kd_det.algorithms.checkpoint import weights_sha256
-from kd_det.algorithms.speed import Speed, _make_contiguous
+from kd_det.algorithms.speed import Speed
 from kd_det.algorithms.teacher import fuse
 from kd_det.algorithms.wiring import WiringError
 from kd_det.centers import ClassCenters
@@ -168,15 +166,3 @@ def test_deliveries_and_overlap_exclude_each_other():
 def test_the_old_name_of_an_option_stays_valid():
     with pytest.warns(DeprecationWarning, match="fold_teacher is now called fuse_conv_bn"):
         assert Speed.of(dict(fold_teacher=True)) == Speed(fuse_conv_bn=True)
-
-
-class Maps(NamedTuple):
-    fine: torch.Tensor
-    more: dict
-
-
-def test_a_named_tuple_of_maps_gets_the_usual_order():
-    x = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    (maps,), _ = _make_contiguous(nn.Identity(), (Maps(x, {"deep": [x, "text"]}),), {})
-    assert isinstance(maps, Maps) and maps.more["deep"][1] == "text"
-    assert maps.fine.is_contiguous() and maps.more["deep"][0].is_contiguous()

@@ -190,18 +190,6 @@ def test_equal_unknown_preprocessors_hand_on_the_same_tensor():
     assert_as_own(convert(DetDataPreprocessor(), own), own)
 
 
-def test_description_names_what_is_done():
-    text = TeacherInput(DetDataPreprocessor(**PYTORCH), DetDataPreprocessor(**PYTORCH)).describe()
-    assert text == "the student's batch"
-    fixed = [dict(type="BatchFixedSizePad", size=(8, 8))]
-    teacher = DetDataPreprocessor(mean=[1], std=[2], pad_size_divisor=16, batch_augments=fixed)
-    text = TeacherInput(DetDataPreprocessor(**PYTORCH), teacher).describe()
-    assert text == (
-        "the student's batch, channels swapped, converted to mean [1.0], std [2.0], "
-        "pad_size_divisor 16, pad_value 0; the teacher's own batch_augments are left out"
-    )
-
-
 CAFFE_TEACHER = {
     "model.teacher.data_preprocessor": dict(
         _delete_=True, type="DetDataPreprocessor", **NORMS["caffe"], pad_value=9

@@ -185,13 +185,6 @@ def test_a_plain_detector_is_protected(digits, tmp_path):
         assert_no_weight_changes(run)
 
 
-def test_no_method_of_anything_else_is_replaced(tmp_path, recwarn):
-    run = run_of(tmp_path, FINITE, set())
-    run.train()
-    assert not {"parse_losses", "step"} & vars(run.model).keys()
-    assert not [w for w in recwarn if "overridden" in str(w.message)]
-
-
 def test_optimizers_without_step_hooks_can_be_stopped_alone(tmp_path, monkeypatch):
     monkeypatch.delattr(torch.optim.Optimizer, "register_step_pre_hook")
     with pytest.raises(TypeError, match=r"needs optimizers .* found \['SGD'\]; use policy='stop'"):

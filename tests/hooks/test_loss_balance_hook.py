@@ -144,7 +144,7 @@ def test_measures_at_first_and_then_at_intervals(make, monkeypatch):
     assert changed == [0, 1, 4]
 
 
-def test_resumed_run_equals_one_that_was_not_stopped(make, kill, monkeypatch):
+def test_resumed_run_equals_one_that_was_not_stopped(make, train_until, monkeypatch):
     monkeypatch.setattr("kd_det.hooks.loss_balance_hook.FIRST_ITERATIONS", 2)
     # Measured in iterations 0, 1 and 5, stopped after 4: nothing is measured on resuming.
     hook = balanced(0.3, interval=5)
@@ -152,9 +152,7 @@ def test_resumed_run_equals_one_that_was_not_stopped(make, kill, monkeypatch):
     whole = make("whole", hook, **epochs)
     whole.train()
     killed = make("killed", hook, **epochs)
-    killed.register_hook(kill(epoch=2))
-    with pytest.raises(KeyboardInterrupt):
-        killed.train()
+    train_until(killed, 4)
     resumed = make("killed", hook, resume=True, **epochs)
     resumed.train()
     assert resumed.iter == 6 and len(resumed.watch.losses) == 2
