@@ -6,7 +6,6 @@ import copy
 import json
 import random
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
-from small import ROOT, build, digits_config, runner
+from small import build, digits_config, runner
 from small_cls import CLS, build_classifier
 from small_heads import config, detector, distiller, in_training
 from torch import Tensor, nn
@@ -668,30 +667,6 @@ def test_centers_of_something_else_are_not_reused(copied, caplog, change):
         (text,) = [text for text in warned(other, caplog) if "gathered again" in text]
         assert passes
     assert f"expected {CHANGES[change]} " in text and ", found " in text
-
-
-def test_digest_is_that_of_another_process(copied):
-    """And does not depend on what the data was used for."""
-    code = (
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from mmengine.config import Config\n"
-        "from small import runner\n"
-        "from kd_det.hooks.prepass import PrePass\n"
-        "run = runner(Config.fromfile(sys.argv[1]))\n"
-        "print(PrePass(run, 'sampled', None).origins)"
-    )
-    file = Path(copied.work_dir).parent / "config.py"
-    copied.dump(file)
-    run = runner(copied)
-    collect(run)
-    expected = str(PrePass(run, "sampled", None).origins)
-    found = subprocess.run(
-        [sys.executable, "-c", code, str(file), str(ROOT), str(ROOT / "tests")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.strip().splitlines()[-1] == expected
 
 
 def test_resumed_run_replaces_centers_of_something_else(copied, caplog):
