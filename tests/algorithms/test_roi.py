@@ -77,10 +77,14 @@ def test_stages_that_score_one_set_of_proposals(stage, stages):
 
 
 @pytest.mark.parametrize(("name", "passes"), [("faster", 1), ("cascade", 3)])
-def test_ground_truth_is_scored_by_each_stage(name, passes):
+@pytest.mark.parametrize("objects", [1, 0])
+def test_ground_truth_is_scored_by_each_stage(name, passes, objects):
+    """Also of an image without objects."""
     model = detector(name).eval()
     inputs, samples = batch()
+    samples[1].gt_instances = samples[1].gt_instances[:objects]
     rois = torch.tensor([[0, 4.0, 4, 30, 28], [0, 20, 30, 60, 62], [1, 10, 8, 50, 40]])
+    rois = rois[: 2 + objects]
     calls: list[Tensor] = []
     for extractor in heads.roi_extractors(model):
         model.get_submodule(extractor).register_forward_hook(lambda _, x, __: calls.append(x[1]))
@@ -89,7 +93,7 @@ def test_ground_truth_is_scored_by_each_stage(name, passes):
             roi.score_ground_truth(model, inputs, samples, "same" if passes == 3 else None)
         )
     assert len(labels) == len(calls) == passes
-    assert all(own.tolist() == [1, 3, 0] for own in labels)
+    assert all(own.tolist() == [1, 3, 0][: 2 + objects] for own in labels)
     assert all(torch.equal(own, rois) for own in calls)
 
 

@@ -152,29 +152,6 @@ def test_annotated_boxes_equal_a_loop_over_boxes(unflipped):
     assert_close(centers.means, means)
 
 
-def test_images_without_objects_add_nothing_to_annotated_boxes(unflipped, tmp_path):
-    dataset = unflipped.train_dataloader.dataset
-    kept = dataset.ann_file
-    empty = json.loads(Path(kept).read_text())
-    empty["annotations"] = [a for a in empty["annotations"] if a["image_id"] % 4 == 0]
-    file = tmp_path / "instances.json"
-    file.write_text(json.dumps(empty))
-    cfg = copy.deepcopy(unflipped.cfg)
-    cfg.train_dataloader.dataset.ann_file = str(file)
-    # Whole batches without objects, too.
-    cfg.train_dataloader.batch_size = 1
-    cfg.train_dataloader.dataset.pipeline.pop(3)
-    cfg.work_dir = str(tmp_path / "work")
-    other = runner(cfg)
-    centers = collect(other, rois="gt")
-    means, counts = box_loop(other)
-    assert 0 < counts.sum() == len(empty["annotations"])
-    assert torch.equal(centers.counts, counts)
-    assert_close(centers.means, means)
-    sampled = collect(other)
-    assert int(sampled.counts.sum()) == IMAGES * ROIS_PER_IMAGE
-
-
 def test_sampled_rois_give_background_a_mean_and_all_count(run):
     with forwards(run.model.teacher.roi_head.bbox_head.fc_cls) as passes:
         centers = collect(run)
@@ -343,16 +320,6 @@ def test_broken_file_is_gathered_anew(run, caplog):
     ClassCenterHook(max_images=4).before_train(run)
     assert "is not a file of class centers" in caplog.text
     assert nd_loss(run).has_centers
-
-
-def test_named_file_is_used_without_a_prepass(run, tmp_path):
-    file = tmp_path / "named.safetensors"
-    centers = collect(run, file)
-    with forwards(run.model.teacher.backbone) as passes:
-        ClassCenterHook(file=str(file)).before_train(run)
-    assert not passes and not own_file(run).exists()
-    assert torch.equal(nd_loss(run).centers, centers.means)
-    assert torch.equal(nd_loss(run).counts, centers.counts)
 
 
 def test_classes_never_seen_are_named_and_left_out(run, caplog):

@@ -42,6 +42,8 @@ def run_of(work_dir: Path, hook: dict | None, broken: set[int], **options: objec
     torch.save(build_classifier(cfg.model.teacher).state_dict(), work_dir / "teacher.pth")
     cfg.model.teacher_ckpt = str(work_dir / "teacher.pth")
     cfg.train_cfg.update(max_epochs=1, val_interval=9)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.serialize_data = False  # see digits_config
     cfg.work_dir = str(work_dir)
     cfg.custom_hooks = []
     cfg.default_hooks.pop("finite_loss")
