@@ -144,7 +144,7 @@ def test_dry_run_leaves_no_trace(model):
 
 
 def test_mmrazor_config_path_builds_both_sides(digits: Path, tmp_path: Path):
-    side = dict(cfg_path="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", pretrained=False)
+    side = dict(cfg_path="mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py", pretrained=False)
     teacher = build_razor(side)
     torch.save(teacher.state_dict(), tmp_path / "teacher.pth")
     model = build(
