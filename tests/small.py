@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -91,6 +95,30 @@ def train_runs(data: Path, root: Path) -> dict[str, Path]:
             cfg.custom_hooks[1].interval = 1
         runner(cfg).train()
     return folders
+
+
+def start_two(config: Path, folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """``tools/dist_train.sh`` with two processes on the CPU, started in ``folder``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = [ROOT, ROOT / "tests", ROOT / "tests" / "hooks"]  # reports of ranks are imported
+    return subprocess.run(
+        ["bash", str(ROOT / "tools" / "dist_train.sh"), str(config), "2", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PORT": str(port),
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        },
+    )
 
 
 def edit_annotations(folder: Path, edit: Callable[[dict[str, Any]], object], *splits: str) -> None:
