@@ -30,7 +30,7 @@ def write_page(inspection: Inspection, path: Path, pictures: int = 24) -> None:
     shares = {"val": pictures // 3, "train": pictures - pictures // 3}
     sections += [_pictures(inspection, name, shares[name]) for name in ("train", "val")]
     footer = f"Made by kd_det {__version__}; {software()}."
-    page = render(f"Data: {inspection.root.name}", sections, footer)
+    page = render(f"Data: {inspection.root.resolve().name}", sections, footer)
     write_atomically(path, page.encode("utf-8", "replace"))
 
 

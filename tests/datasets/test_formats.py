@@ -314,6 +314,27 @@ def test_folders_of_labels_are_named(tmp_path: Path):
     assert set(boxes_of(found, "val")) == set("abc")
 
 
+def test_images_of_two_parts_count_for_the_first(tmp_path: Path):
+    """As in COCO128, where validation names the images of training."""
+    made.pictures(tmp_path / "images" / "train", ALL)
+    made.labels(tmp_path / "labels" / "train", ALL)
+    made.write(tmp_path / "coco6.yaml", "path: ../datasets/coco6\ntrain: images/train\n"
+               "val: images/train\nnames: {0: apple, 1: pear}\n")  # fmt: skip
+    found = read_set(tmp_path)
+    assert "6 images are listed for several parts, and count for the first" in found.notes
+    assert {**boxes_of(found, "train"), **boxes_of(found, "val")} == BOXES
+    assert found.parts["val"].count == 1
+
+
+def test_paths_of_another_machine_and_nested_folders(tmp_path: Path):
+    """train/images beside train/annotations.json; absolute names that exist nowhere."""
+    for split, names in (("Train", "abc"), ("Validation", "de")):
+        made.pictures(tmp_path / "fruit v2" / split / "images", names)
+        data = made.coco(names, "/home/me/fruit/images/{}.jpg")
+        made.write_coco(tmp_path / "fruit v2" / split / "annotations.json", data)
+    expect(read_set(tmp_path), train="abc", val="de")
+
+
 def test_a_test_part_serves_where_there_is_no_other(tmp_path: Path):
     for split, names in (("train", "abc"), ("test", "de")):
         made.pictures(tmp_path / split, names)

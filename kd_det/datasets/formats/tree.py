@@ -13,7 +13,7 @@ from urllib.parse import unquote
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # How parts of a data set are called, in file and folder names, without digits.
 SPLITS = {
-    "train": ("train", "training", "trainset"),
+    "train": ("train", "training", "trainset", "trainval"),
     "val": ("val", "valid", "validation", "dev", "eval"),
     "test": ("test", "testing", "testset"),
 }

@@ -26,7 +26,7 @@ class Images:
 def listed_images(tree: Tree, source: str, settings: dict[str, Any]) -> Images:
     """The images of the folders, or lists, that ``data.yaml`` names."""
     found = Images()
-    nowhere = []
+    nowhere, again = [], 0
     for key, split in SPLIT_KEYS.items():
         value = settings.get(key)
         for entry in value if isinstance(value, list) else [value]:
@@ -37,7 +37,9 @@ def listed_images(tree: Tree, source: str, settings: dict[str, Any]) -> Images:
                 nowhere.append(f"{key}: {entry}")
                 continue
             for image in _images_at(tree, place):
-                found.paths.setdefault(image, split)
+                again += found.paths.setdefault(image, split) != split
+    if again:
+        found.notes.append(f"{again} images are listed for several parts, and count for the first")
     if nowhere and not found.paths:
         # What the folders are called says enough, wherever the file thinks that they are.
         found.paths = {image: split_of_folder(image) for image in tree.images}
