@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Mapping, Sequence
+import locale
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,17 +91,44 @@ def split_categories(data: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[st
     Roboflow puts the name of the project before the classes, as their supercategory.
     """
     categories = data["categories"]
-    used = {annotation.get("category_id") for annotation in data["annotations"]}
-    above = {c.get("supercategory") for c in categories if c.get("supercategory") != c["name"]}
-    groups = {
-        c["id"]
-        for c in categories
-        if c["id"] not in used and c["name"] in above and c.get("supercategory") in (None, "none")
-    }
+    used = {str(annotation.get("category_id")) for annotation in data["annotations"]}
+    groups = [id(root) for root in find_roots(categories, used)]
     return (
-        tuple(c["name"] for c in categories if c["id"] not in groups),
-        tuple(c["name"] for c in categories if c["id"] in groups),
+        tuple(c["name"] for c in categories if id(c) not in groups),
+        tuple(c["name"] for c in categories if id(c) in groups),
     )
+
+
+def find_roots(categories: Sequence[Entry], used: Container[str]) -> list[Entry]:
+    """Categories that only group the others, as Roboflow writes the project's name.
+
+    They have no supercategory, are that of another category, and no id of theirs is among
+    ``used``, which are texts.
+    """
+    return [
+        c
+        for c in categories
+        if isinstance(c.get("name"), str)
+        and c.get("supercategory") in (None, "", "none")
+        and str(c.get("id")) not in used
+        and any(o is not c and o.get("supercategory") == c.get("name") for o in categories)
+    ]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, finite, and of a size that pixels have."""
+    return type(value) in (int, float) and -1e9 < value < 1e9
+
+
+def describe_encoding(raw: bytes) -> str:
+    """What of a file's encoding has to change for pycocotools; empty if nothing has."""
+    encoding = json.detect_encoding(raw)  # type: ignore[attr-defined]
+    if encoding != "utf-8":
+        name = "a byte order mark" if encoding == "utf-8-sig" else f"the encoding {encoding}"
+        return f"{name} changed to plain text"
+    if not raw.isascii() and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
+        return "letters beyond ASCII escaped, which this locale cannot read"
+    return ""
 
 
 def parse(path: Path, raw: bytes, keys: Sequence[str]) -> dict[str, Any]:

@@ -7,9 +7,7 @@ after the models were built.
 
 from __future__ import annotations
 
-import codecs
 import json
-import locale
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -21,6 +19,8 @@ from kd_det.datasets.coco import (
     DataError,
     Entry,
     Repair,
+    describe_encoding,
+    is_number,
     parse,
     refuse,
     split_categories,
@@ -59,17 +59,6 @@ def check_annotations(
         what = "there are no objects, so every mAP will be -1"
         found.warnings.append(Fault(str(path), what, 1, severity=WARNING))
     return found
-
-
-def describe_encoding(raw: bytes) -> str:
-    """What of a file's encoding has to change for pycocotools; empty if nothing has."""
-    encoding = json.detect_encoding(raw)  # type: ignore[attr-defined]
-    if encoding != "utf-8":
-        name = "a byte order mark" if encoding == "utf-8-sig" else f"the encoding {encoding}"
-        return f"{name} changed to plain text"
-    if not raw.isascii() and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
-        return "letters beyond ASCII escaped, which this locale cannot read"
-    return ""
 
 
 def check_entries(found: Annotations, evaluated: bool = False) -> None:
@@ -240,7 +229,7 @@ def _complete_boxes(found: Annotations) -> None:
     for annotation in found.data["annotations"]:
         box = annotation.get("bbox")
         if isinstance(box, list) and len(box) == 4:
-            if all(type(value) in (int, float) for value in box):
+            if all(map(is_number, box)):
                 continue
             numbers = [_number(value) for value in box]
             if None not in numbers:
@@ -270,7 +259,8 @@ def _box_around(segmentation: Any) -> list[float] | None:
     try:
         x = [float(value) for value in chain.from_iterable(p[0::2] for p in segmentation)]
         y = [float(value) for value in chain.from_iterable(p[1::2] for p in segmentation)]
-        return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+        box = [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+        return box if all(map(is_number, box)) else None
     except (TypeError, ValueError):
         return None
 
@@ -279,7 +269,7 @@ def _complete_numbers(found: Annotations) -> None:
     """``area`` and ``iscrowd``."""
     area = crowd = 0
     for annotation in found.data["annotations"]:
-        if type(annotation.get("area")) not in (int, float):
+        if not is_number(annotation.get("area")):
             number = _number(annotation.get("area"))
             _, _, width, height = annotation["bbox"]
             annotation["area"] = width * height if number is None else number
@@ -295,6 +285,7 @@ def _complete_numbers(found: Annotations) -> None:
 
 def _number(value: Any) -> float | None:
     try:
-        return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if is_number(number) else None

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kd_det.datasets.coco import Annotations, Repair, refuse
+from kd_det.datasets.coco import Annotations, Repair, is_number, refuse
 from kd_det.datasets.faults import WARNING, Fault
 from kd_det.datasets.looks import DAMAGED, MISSING, UNREADABLE, Look
 
@@ -103,7 +103,7 @@ def check_images(found: Annotations, looks: Mapping[str, Look]) -> None:
     other: list[dict[str, Any]] = []
     for image in found.data["images"]:
         look, said = seen[image["id"]], (image.get("width"), image.get("height"))
-        if not all(type(value) in (int, float) and value > 0 for value in said):
+        if not all(is_number(value) and value > 0 for value in said):
             image["width"], image["height"] = look.width, look.height
             computed += 1
         elif said != (look.width, look.height):

@@ -493,6 +493,21 @@ def test_a_read_only_folder_is_read(tmp_path: Path):
             path.chmod(0o755)
 
 
+def test_odd_values_where_nobody_looks_are_no_matter(tmp_path: Path):
+    coco_custom(tmp_path / "coco")
+    path = tmp_path / "coco" / "labels" / "custom_train.json"
+    data = json.loads(path.read_text())
+    data["categories"][0]["supercategory"] = {"a": [1]}
+    path.write_text(json.dumps(data))
+    expect(read_set(tmp_path / "coco"), train="abc", val="de", test="f")
+    labelme_rectangles(tmp_path / "labelme")
+    path = tmp_path / "labelme" / "train" / "a.json"
+    data = json.loads(path.read_text())
+    data["shapes"] += ["x", None]
+    path.write_text(json.dumps(data))
+    expect(read_set(tmp_path / "labelme"), train="abc", val="de", test="f")
+
+
 def test_a_thousand_classes(tmp_path: Path):
     made.pictures(tmp_path, "ab")
     names = [f"class {i}" for i in range(1000)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,10 @@ def test_a_valid_set_has_no_faults(spoilt):
          ("id 1, image_id 77",)),
         (first("annotations", category_id=77), ERROR, "have an unknown category_id", None),
         (first("annotations", bbox=[1, 2, 3]), ERROR, "have no 'bbox' of four numbers", None),
+        (first("annotations", bbox=[0, 0, math.inf, 4]), ERROR, "have no 'bbox' of four", None),
+        (first("annotations", area=math.nan), REPAIRED, "1 area, as width x height", None),
+        (first("images", width=math.inf), REPAIRED, "1 width and height from the images", None),
+        (first("categories", name=None), ERROR, "categories have no 'name'", None),
         (each("annotations", lambda a: a.update(category_id=str(a["category_id"]))), REPAIRED,
          "23 category_id of annotations from text to numbers", None),
         (each("annotations", lambda a: a.pop("area")), REPAIRED,

@@ -7,8 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd_det.datasets.coco import KEYS, DataError, parse
-from kd_det.datasets.coco_entries import describe_encoding
+from kd_det.datasets.coco import KEYS, DataError, describe_encoding, find_roots, parse
 from kd_det.datasets.formats.detection_set import Entry, Part, Reading
 from kd_det.datasets.formats.tree import Tree, few, split_of, split_of_folder
 
@@ -21,7 +20,6 @@ USUAL = tuple(
 )
 # Other tasks of COCO, whose files stand beside those of detection.
 OTHER_TASKS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
-NO_PARENT = (None, "", "none")
 
 
 def find(tree: Tree) -> str | None:
@@ -202,21 +200,12 @@ def _by_folder(part: Part) -> list[Part]:
 
 
 def _remove_roots(parts: Sequence[Part], notes: list[str]) -> None:
-    """Remove categories that only group the classes, as Roboflow writes the project's name.
-
-    They have no supercategory, are that of another category, and have no objects in any part.
-    """
+    """Remove categories that only group the classes, and have no objects in any part."""
     used = {str(a.get("category_id")) for part in parts for a in part.data["annotations"]}
     removed: dict[str, None] = {}
     for part in parts:
         categories = part.data["categories"]
-        roots = [
-            c
-            for c in categories
-            if c.get("supercategory") in NO_PARENT
-            and str(c.get("id")) not in used
-            and any(o is not c and o.get("supercategory") == c.get("name") for o in categories)
-        ]
+        roots = find_roots(categories, used)
         if roots:
             part.data = {**part.data, "categories": [c for c in categories if c not in roots]}
             part.converted = True

@@ -60,7 +60,7 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
         missing += image is None
         embedded += image is None and bool(content.get("imageData"))
         labelled = Labelled(image or named or f"{stem(path)}.jpg", split, _size(content))
-        for shape in content["shapes"]:
+        for shape in filter(lambda each: isinstance(each, dict), content["shapes"]):
             box = _box(shape)
             if box is not None:
                 labelled.boxes.append(box)
