@@ -13,6 +13,7 @@ from small_cls import CLS, build_classifier
 
 from kd_det.algorithms import WiringError
 from kd_det.centers import ClassCenters
+from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError
 from kd_det.recipes import load_named
 
 
@@ -58,8 +59,6 @@ def test_every_class_has_a_mean_also_where_training_mixes_images(tmp_path, mixed
 
 
 def test_teacher_is_asked_for_its_accuracy_first(tmp_path):
-    from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError
-
     hook = dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1", floor=70)
     run = run_of("kd", tmp_path, **{"default_hooks.teacher_accuracy": hook})
     with pytest.raises(TeacherAccuracyError, match="expected accuracy/top1 >= 70, found"):

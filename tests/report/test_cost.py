@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kd_det.report import cost, machine
-from kd_det.report.cost import interleaved, measure
+from kd_det.report.cost import measure
 from kd_det.report.runs import read_runs
 from kd_det.report.validation import Validation
 
@@ -41,13 +41,6 @@ def test_what_is_counted_is_exact():
     assert 0 < found.low <= found.seconds <= found.high
 
 
-def test_models_take_turns():
-    calls = []
-    times = interleaved([lambda: calls.append("a"), lambda: calls.append("b")], rounds=3, warm_up=2)
-    assert calls == ["a", "b"] * 5
-    assert [len(seconds) for seconds in times] == [3, 3]
-
-
 def test_a_measurement_is_kept_until_something_changes(trained_runs, monkeypatch):
     runs = read_runs(list(trained_runs.values()))
     validation = Validation(runs[-1].cfg)
@@ -63,12 +56,7 @@ def test_a_measurement_is_kept_until_something_changes(trained_runs, monkeypatch
         measure(runs, validation)
 
 
-@pytest.mark.parametrize(("threads", "told"), [(1, ", 1 thread on "), (2, ", 2 threads on ")])
-def test_threads_decide_latency_and_are_told(monkeypatch, threads, told):
-    monkeypatch.setattr(machine, "get_device", lambda: "cpu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        assert told in machine.processor()
-    finally:
-        torch.set_num_threads(before)
+def test_threads_decide_latency_and_are_told(monkeypatch):
+    for threads, told in ((1, ", 1 thread on "), (2, ", 2 threads on ")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert told in machine.processor("cpu")
