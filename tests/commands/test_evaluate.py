@@ -18,7 +18,7 @@ KEPT_PER_IMAGE = 3
 @pytest.fixture(scope="module")
 def checkpoint(trained) -> Path:
     """The checkpoint of a distillation run."""
-    return trained[0] / "epoch_1.pth"
+    return trained / "epoch_1.pth"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 def work(trained, tmp_path) -> Path:
     """A copy of a trained work directory, without what its hook has exported."""
     folder = tmp_path / "run"
-    shutil.copytree(trained[0], folder)
+    shutil.copytree(trained, folder)
     shutil.rmtree(folder / "student")
     return folder
 
@@ -23,7 +23,7 @@ def work(trained, tmp_path) -> Path:
 def test_the_last_checkpoint_as_the_hook_exports_it(trained, work, tool, capsys):
     tool("export", work)
     assert f"of {work}/epoch_1.pth (coco/bbox_mAP 0.0" in capsys.readouterr().out
-    theirs, ours = (folder / "student" for folder in (trained[0], work))
+    theirs, ours = (folder / "student" for folder in (trained, work))
     for name in ("config.py", "metadata.json"):
         assert (ours / name).read_text() == (theirs / name).read_text()
     expected, found = (load_file(folder / "model.safetensors") for folder in (theirs, ours))

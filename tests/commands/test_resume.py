@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RECIPE, small_options
 from mmengine.config import Config
 from small import ROOT
 
@@ -22,19 +21,18 @@ from kd_det.report.scalars import read_scalars
 @pytest.fixture
 def work(trained, tmp_path) -> Path:
     """A copy of a work directory of one epoch of two iterations."""
-    folder = Path(shutil.copytree(trained[0], tmp_path / "work"))
+    folder = Path(shutil.copytree(trained, tmp_path / "work"))
     (folder / "last_checkpoint").write_text(str(folder / "epoch_1.pth"))
     return folder
 
 
 @pytest.fixture
-def resume(tool, work, digits, teacher_ckpt):
+def resume(tool, work, recipe):
     """``resume("key=value", ...)`` goes on, to epoch 2 if nothing else is said."""
 
     def run(*options: str, flags: tuple = (), checkpoint: tuple = ()) -> None:
-        given = [*small_options(digits, teacher_ckpt), "train_cfg.max_epochs=2", *options]
         places = ["--work-dir", work, "--resume", *checkpoint, *flags]
-        tool("train", RECIPE, *places, "--cfg-options", *given)
+        tool("train", recipe, *places, "--cfg-options", "train_cfg.max_epochs=2", *options)
 
     return run
 
@@ -84,7 +82,7 @@ def test_a_new_schedule_acts(resume, work):
         "train_cfg.val_interval=5",
         "default_hooks.checkpoint.interval=3",
     ]
-    resume(schedule, "train_cfg.max_epochs=3", "default_hooks.logger.interval=1", *ignored)
+    resume(schedule, "train_cfg.max_epochs=3", *ignored)
     base = 0.002
     expected = {3: base, 4: base, 5: base / 10, 6: base / 10}
     found = rates(work)
@@ -92,8 +90,7 @@ def test_a_new_schedule_acts(resume, work):
 
 
 def test_allowed_changes_act(resume, work, capsys):
-    resume("optim_wrapper.optimizer.lr=0.5", "default_hooks.logger.interval=1",
-           flags=("--allow-changes",))  # fmt: skip
+    resume("optim_wrapper.optimizer.lr=0.5", flags=("--allow-changes",))
     found = rates(work)
     assert found[3] / found[1] > 100
     assert "optim_wrapper.optimizer.lr 0.002, now 0.5" in capsys.readouterr().out

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 
-from kd_det.report import cost, machine
+from kd_det.report import machine
 from kd_det.report.cost import measure
-from kd_det.report.runs import read_runs
-from kd_det.report.validation import Validation
 
 
 class OneLayer(nn.Module):
@@ -34,26 +30,11 @@ def test_what_is_counted_is_exact():
     validation = SimpleNamespace(
         first_image=lambda: dict(inputs=torch.zeros(1, 3, 10, 10)), device="cpu"
     )
-    (found,) = cost._measure([OneLayer().eval()], validation)
+    (found,) = measure([OneLayer().eval()], validation)
     assert found.flops == 2 * 8 * 3 * 9 * 100
     assert found.parameters == 8 * 3 * 9 + 8 + 2 * 8
     assert found.bytes == 4 * (found.parameters + 2 * 8) + 8  # running mean, variance; a counter
     assert 0 < found.low <= found.seconds <= found.high
-
-
-def test_a_measurement_is_kept_until_something_changes(trained_runs, monkeypatch):
-    runs = read_runs(list(trained_runs.values()))
-    validation = Validation(runs[-1].cfg)
-    found = measure(runs, validation)
-    kept = trained_runs["distilled"] / "report_cost.json"
-    assert json.loads(kept.read_text())["costs"][0]["parameters"] == found[0].parameters
-    assert found[0].flops > found[1].flops > 0
-    assert found[1].parameters == found[2].parameters < found[0].parameters
-    monkeypatch.setattr(cost, "_measure", lambda *_: pytest.fail("measured again"))
-    assert measure(runs, validation) == found
-    monkeypatch.setattr(cost, "processor", lambda: "another machine")
-    with pytest.raises(pytest.fail.Exception, match="measured again"):
-        measure(runs, validation)
 
 
 def test_threads_decide_latency_and_are_told(monkeypatch):
