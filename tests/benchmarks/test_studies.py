@@ -128,25 +128,6 @@ def test_a_factor_of_one_is_the_run_of_the_comparison(benchmark, study):
     assert sweep.student(study, "cwd", Fraction(2), 0).folder != swept.folder
 
 
-def test_runs_that_share_nothing_have_places_of_their_own(benchmark):
-    compare = benchmark("compare")
-
-    def places(**options: object) -> argparse.Namespace:
-        args = dict(data=Path("x/cells"), judge="val", scale=[64, 32], epochs=4, teacher_epochs=6)
-        return compare.with_places(
-            argparse.Namespace(**{**args, "root": None, "out": None, **options}), "compare"
-        )
-
-    assert places().root == Path("work_dirs/cells_64x32_teacher_e6")
-    assert places().out == Path("docs/results/compare_cells_e4.md")
-    changes = (dict(data=Path("x/dogs")), dict(judge="test"), dict(scale=[64, 64]))
-    for change in (*changes, dict(teacher_epochs=9)):
-        assert places(**change).root != places().root
-    assert places(epochs=8).root == places().root  # the teacher is shared
-    assert places(epochs=8).out != places().out
-    assert places(root=Path("r"), out=Path("o")).root == Path("r")
-
-
 def test_another_split_can_judge(runs, data):
     cfg = runs.adapted("kd", replace(data, judge="train"), 0, 1)
     assert cfg.val_evaluator.ann_file == cfg.test_dataloader.dataset.ann_file

@@ -69,7 +69,7 @@ def test_student_and_teacher_score_as_with_mmengine(
     both = json.loads(out.read_text())
     assert both["student"] == reference(easy, checkpoint)
     assert both["teacher"] == reference(easy, teacher_ckpt, "teacher")
-    assert both["student"]["coco/bbox_mAP"] > 0.5 > both["teacher"]["coco/bbox_mAP"]
+    assert both["student"]["coco/bbox_mAP"] > 0.1 > both["teacher"]["coco/bbox_mAP"]
     printed = capsys.readouterr().out
     assert json.dumps(both, indent=2) in printed and f"Metrics written to {out}" in printed
 
