@@ -19,6 +19,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def check_command(words: list[str]) -> None:
     program, *rest = words
     python = program in ("python", ".venv/bin/python")
     if python and rest[0] == "-m":
-        __import__(rest[1])
+        assert find_spec(rest[1])
     elif python:
         check_tool(rest[0], rest[1:])
     elif program == "kd-det":

@@ -23,7 +23,7 @@ RECIPES = {
     "mrcnn_r101_r50_review_nd": [],
     "cascade_r101_r50_kd_nd": [],
     "retinanet_r101_r50_review": [],
-    "mixed/fbkd_frcnn_r101_r50": [],
+    "mixed/pkd_frcnn_r101_r50": [],
     "mixed/dkd_r34_r18": [],
     "cls/digits/review_nd": ["kd_det"],
     "cls/cifar100_r56_r20_kd_nd": ["kd_det"],
