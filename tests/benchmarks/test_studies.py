@@ -189,6 +189,7 @@ def test_compares_from_nothing_and_goes_on_where_it_was(run, digits, tmp_path, c
     out = tmp_path / "table.md"
     options = ["--data", digits, "--scale", 64, 64, "--epochs", 1, "--teacher-epochs", 1]
     options += ["--root", tmp_path / "runs", "--methods", "kd", "--seeds", 0, "--out", out]
+    options += ["--jobs", 2]  # one thread each, as here
     run("compare", *options)
     table = out.read_text()
     assert "| plain | 0." in table and "| kd | 0." in table
