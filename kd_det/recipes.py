@@ -67,7 +67,7 @@ def methods_of(pair: Path) -> list[str]:
 
 def run_name(path: str | Path, cfg: Config) -> str:
     """The name of the config's runs: the file's name, for a pair with the method."""
-    name, method = Path(path).stem, cfg.get("method")
+    name, method = Path(str(path).rpartition("::")[2]).stem, cfg.get("method")
     fixed = not isinstance(method, str) or name == method or name.endswith(f"_{method}")
     return name if fixed else f"{name}_{method}"
 

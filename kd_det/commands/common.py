@@ -50,7 +50,7 @@ def make_parser(prog: str, description: str | None, example: str) -> argparse.Ar
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every command on a config; distill, which makes one, has its own."""
     add = parser.add_argument
-    add("config", help="config file, or a config of a package (mmdet::...)")
+    add("config", help="config file, or a config of a package (kd_det::..., mmdet::...)")
     add(
         "--method",
         help="method by which a pair's config teaches, such as kd_nd (default: the config's own)",
@@ -82,7 +82,7 @@ def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
 def call_words(command: str) -> list[str]:
     """The words that call another command as this one was called."""
     script = Path(sys.argv[0])
-    if script.parent.name == "tools":
+    if script.parent.name == "tools" and script.parent.parent.name != ".mim":  # not mim's call
         return ["python", f"tools/{SCRIPTS.get(command, command)}.py"]
     if script.name == "__main__.py":
         return ["python", "-m", "kd_det", command]

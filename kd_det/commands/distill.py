@@ -87,7 +87,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "  %(prog)s --method list",
     )
     common.add_run_options(parser)
-    a_config = "config file, or a config of a package (mmdet::...)"
+    a_config = "config file, or a config of a package (kd_det::..., mmdet::...)"
     parser.add_argument("student", help=f"who learns: {a_config}")
     parser.add_argument("teacher", help=f"who teaches: {a_config}")
     parser.add_argument(

@@ -22,7 +22,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.make_parser(
         prog,
         "Train a model from a config: a student with its teacher, or any mmdet model.",
-        "%(prog)s configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
+        "%(prog)s kd_det::frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
     )
     common.add_config_options(parser)
     add_options(parser)

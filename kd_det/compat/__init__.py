@@ -38,6 +38,7 @@ PATCHES = (
     "mmrazor_inplace",
     "renamed_configs",  # after mmcls: it sees the translated package name
     "renamed_types",
+    "own_configs",
     "cpu_distributed",
     "checkpoint_files",
     "sync_batchnorm",
