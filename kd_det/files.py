@@ -80,7 +80,7 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
         try:
             with suppress(PermissionError):
-                new.chmod(0o755)
+                os.chmod(new, 0o755)
             for name, data in files.items():
                 write_atomically(new / name, data)
             _flush_folder(new)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import kd_det
-
 
 def find_configs() -> Path:
     """The folder of kd_det's configs: inside an installed package, or beside it in a clone.
@@ -13,7 +11,7 @@ def find_configs() -> Path:
     Raises:
         FileNotFoundError: If they are at neither place.
     """
-    package = Path(kd_det.__file__).resolve().parent
+    package = Path(__file__).resolve().parent
     places = (package / ".mim" / "configs", package.parent / "configs")
     for place in places:
         if (place / "_base_" / "methods").is_dir():

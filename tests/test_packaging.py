@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -146,33 +145,7 @@ def test_importing_kd_det_loads_nothing_heavy():
     assert done.stdout.split() == []
 
 
-def test_files_that_are_no_code_are_packaged(tmp_path):
-    """A normal installation has the report's template too."""
-    copy = shutil.copytree(
-        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "work_dirs", "data")
-    )
-    done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "lib")],
-        cwd=copy, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    ours = {p.relative_to(ROOT) for p in (ROOT / "kd_det").rglob("*") if p.is_file()}
-    built = {p.relative_to(tmp_path / "lib") for p in (tmp_path / "lib").rglob("*") if p.is_file()}
-    assert {p for p in ours - built if p.suffix not in (".pyc", ".pyo")} == set()
-
-
 def test_every_package_is_found_by_setup():
     """A folder without __init__.py would be missing after a normal installation."""
     for path in (ROOT / "kd_det").rglob("*.py"):
         assert (Path(path).parent / "__init__.py").is_file(), path
-
-
-def test_an_installed_package_has_the_configs(tmp_path):
-    """tools/distill.py derives from them, and mim finds them by the index beside them."""
-    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = tmp_path / "kd_det" / ".mim"
-    names = {str(p.relative_to(found)) for p in found.rglob("*") if p.is_file()}
-    configs = [p for end in ("py", "yml") for p in (ROOT / "configs").rglob(f"*.{end}")]
-    assert names == {str(p.relative_to(ROOT)) for p in configs} | {"model-index.yml"}

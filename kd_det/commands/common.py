@@ -102,7 +102,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / recipes.run_name(args.config, cfg))
+        cfg.work_dir = f"work_dirs/{recipes.run_name(args.config, cfg)}"
     check_work_dir(Path(cfg.work_dir))
     return cfg
 
@@ -133,14 +133,14 @@ def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
         main: The command.
         stopped: The hint after Ctrl-C, which ends it with the shell's exit code for that, 130.
     """
-    from kd_det import compat  # after parsing: it waits for torch
-
     for stream in (sys.stdout, sys.stderr):
         # A class name that the locale's encoding lacks must not end a training.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        _check_arguments()
+        _use_utf8()
+        from kd_det import compat  # after parsing: it waits for torch
+
         compat.activate()
         main()
     except KeyboardInterrupt:
@@ -159,17 +159,35 @@ def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
                  f"(set {DEBUG_VARIABLE}=1 to see where it was raised)")  # fmt: skip
 
 
-def _check_arguments() -> None:
-    """Start again in UTF-8 mode if the locale's encoding cannot express an argument.
+def _use_utf8() -> None:
+    """Start again in UTF-8 mode if the locale's encoding cannot express the names of files.
+
+    That is ASCII, in which no other letter has a code, or an argument in another encoding.
 
     Raises:
-        InvalidInputError: If it is no UTF-8 either.
+        InvalidInputError: If an argument is no UTF-8 either.
     """
-    for word in sys.argv[1:]:
-        try:
-            word.encode()
-        except UnicodeEncodeError as error:
-            if not sys.flags.utf8_mode:
-                os.environ["PYTHONUTF8"] = "1"
-                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-            raise InvalidInputError(f"expected arguments in UTF-8, found {word!a}") from error
+    foreign = [word for word in sys.argv[1:] if not _is_text(word)]
+    if sys.flags.utf8_mode:
+        if foreign:
+            raise InvalidInputError(f"expected arguments in UTF-8, found {foreign[0]!a}")
+    elif os.name == "posix" and (foreign or sys.getfilesystemencoding() == "ascii"):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *_own_arguments()])
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _own_arguments() -> list[str]:
+    """What follows the interpreter on the command line of this process."""
+    if hasattr(sys, "orig_argv"):  # new in Python 3.10
+        return sys.orig_argv[1:]
+    main = sys.modules["__main__"]
+    module = main.__spec__ and main.__spec__.name.removesuffix(".__main__")
+    return [*(["-m", module] if module else sys.argv[:1]), *sys.argv[1:]]

@@ -90,6 +90,7 @@ def test_there_are_no_other_tools():
     ("started", "words"),
     [
         ("tools/train.py", ["python", "tools/export_student.py"]),
+        ("/x/kd_det/.mim/tools/train.py", ["kd-det", "export"]),  # by mim
         ("/usr/bin/kd-det", ["kd-det", "export"]),
         ("/x/kd_det/__main__.py", ["python", "-m", "kd_det", "export"]),
     ],
