@@ -59,7 +59,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         default="none",
-        help="how several processes were started (see tools/dist_train.sh)",
+        help="how several processes were started (docs/distributed.md)",
     )
     # torchrun of old passes it; new versions set LOCAL_RANK by themselves.
     add("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
