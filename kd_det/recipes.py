@@ -54,7 +54,7 @@ def load_recipe(path: str | Path, method: str | None = None) -> Config:
     if method is not None and cfg.get("method") != method:
         raise InvalidInputError(
             f"{path} is a recipe for one method, so --method {method} cannot change it; --method "
-            "is for the config of a pair, such as configs/frcnn_r101_r18.py"
+            "is for the config of a pair, such as kd_det::frcnn_r101_r18.py"
         )
     return cfg
 
