@@ -127,7 +127,8 @@ def _outcome(runner: Any, cfg: Config) -> str:
 
     scalars = runner.message_hub.log_scalars
     measured = [name for name in scalars if name.startswith("val/") and "time" not in name]
-    # An evaluator names its main metric first.
+    # An evaluator names its main metric first, but for those of classes.
+    measured.sort(key=lambda name: name.endswith("_precision"))
     result = [f"{m.removeprefix('val/')} {scalars[m].current():.4f}" for m in measured[:1]]
     text = f"{': '.join(['Training is done', *result])}. "
     text += f"Checkpoints and logs lie in {runner.work_dir}"

@@ -133,8 +133,10 @@ def test_an_installed_package_trains_in_any_folder_and_locale(
         **ASCII,
     )
     assert "Logging error" not in said
-    (log,) = (place / "run 1").glob("*/*.log")
-    assert all(name in log.read_text(encoding="utf-8") for name in NAMES[:3])
+    (file,) = (place / "run 1").glob("*/*.log")
+    log = file.read_text(encoding="utf-8")
+    assert all(f"coco/{name}_precision: " in log for name in NAMES[:3])
+    assert "Training is done: coco/bbox_mAP " in log
     for path in ("config/distill.py", "config/alone.py", "student/config.py"):
         assert (place / "run 1" / path).read_bytes().isascii(), path
         cfg = Config.fromfile(place / "run 1" / path)
