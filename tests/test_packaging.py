@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 from small import ROOT
 
@@ -108,19 +107,3 @@ def test_importing_kd_det_loads_nothing_heavy():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
-
-
-def test_all_files_and_the_configs_are_installed(tmp_path):
-    """The report's template too; distill derives from configs, mim finds them by their index."""
-    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-    def files(folder: Path) -> set[str]:
-        found = (p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".pyc", ".pyo"))
-        return {str(p.relative_to(folder)) for p in found}
-
-    configs = [p for end in ("py", "yml") for p in (ROOT / "configs").rglob(f"*.{end}")]
-    expected = {str(p.relative_to(ROOT)) for p in configs} | {"model-index.yml"}
-    assert files(tmp_path / "kd_det" / ".mim") == expected
-    assert files(ROOT / "kd_det") - files(tmp_path / "kd_det") == set()

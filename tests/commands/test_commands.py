@@ -68,6 +68,7 @@ def test_every_command_has_its_tool_with_an_example(capsys, monkeypatch, name):
     ("started", "words"),
     [
         ("tools/train.py", ["python", "tools/export_student.py"]),
+        ("/x/kd_det/.mim/tools/train.py", ["kd-det", "export"]),  # by mim
         ("/usr/bin/kd-det", ["kd-det", "export"]),
         ("/x/kd_det/__main__.py", ["python", "-m", "kd_det", "export"]),
     ],

@@ -203,7 +203,7 @@ def test_config_of_a_package_is_found():
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("configs/no.py", "the config file does not exist: configs/no.py; recipes lie in configs/"),
+        ("configs/no.py", "does not exist: configs/no.py; recipes are named like kd_det::"),
         ("mmdet::faster_rcnn/faster-rcnn_r50_fpn_coco.py", "faster-rcnn_r50_fpn_1x_coco.py"),
         ("mmdett::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "mmdett"),
         ("mmdet::faster", "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"),
