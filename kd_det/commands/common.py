@@ -171,5 +171,6 @@ def _check_arguments() -> None:
         except UnicodeEncodeError as error:
             if not sys.flags.utf8_mode:
                 os.environ["PYTHONUTF8"] = "1"
-                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+                words = getattr(sys, "orig_argv", ["", *sys.argv])  # since Python 3.10
+                os.execv(sys.executable, [sys.executable, *words[1:]])
             raise InvalidInputError(f"expected arguments in UTF-8, found {word!a}") from error

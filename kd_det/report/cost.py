@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from kd_det.files import write_atomically
 from kd_det.progress import progress
@@ -32,7 +31,7 @@ class Cost:
     Args:
         parameters: Number of parameters.
         bytes: Size of weights and buffers.
-        flops: Floating-point operations for one image; a multiply-add counts as two.
+        flops: Floating-point operations for one image, see :func:`count_flops`.
         seconds: Median time for one image, from the normalised image to the result.
         low: First quartile of that time.
         high: Third quartile.
@@ -40,7 +39,7 @@ class Cost:
 
     parameters: int
     bytes: int
-    flops: int
+    flops: int | None
     seconds: float
     low: float
     high: float
@@ -70,11 +69,7 @@ def measure(runs: Sequence[Run], validation: Validation) -> list[Cost]:
 def _measure(models: Sequence[Any], validation: Validation) -> list[Cost]:
     batch = validation.first_image()
     passes = [_prediction(model, batch) for model in models]
-    flops = []
-    for run_once in passes:
-        with FlopCounterMode(display=False) as counter:
-            run_once()
-        flops.append(counter.get_total_flops())
+    flops = [count_flops(run_once) for run_once in passes]
     times = interleaved(passes, ROUNDS, WARM_UP, validation.device)
     costs = []
     for model, operations, seconds in zip(models, flops, times):
@@ -83,6 +78,20 @@ def _measure(models: Sequence[Any], validation: Validation) -> list[Cost]:
         size = sum(tensor.numel() * tensor.element_size() for tensor in state)
         costs.append(Cost(parameters(model), size, operations, median, low, high))
     return costs
+
+
+def count_flops(call: Callable[[], Any]) -> int | None:
+    """Floating-point operations of convolutions and matrix products; a multiply-add counts as two.
+
+    None where torch cannot count them (before 2.1).
+    """
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+    except ImportError:
+        return None
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
 
 
 def parameters(model: nn.Module) -> int:

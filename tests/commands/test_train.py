@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from kd_det.algorithms import WiringError
 from kd_det.centers import ClassCenters
 from kd_det.commands import common
+from kd_det.errors import add_note
 
 
 def output_of(process: subprocess.CompletedProcess) -> str:
@@ -254,7 +255,7 @@ def test_ctrl_c_says_how_to_go_on(capsys):
 def test_both_sides_of_a_fault_are_printed():
     def main() -> None:
         error = WiringError("shapes differ")
-        error.add_note("loss_nd: s_emb from the student")
+        add_note(error, "loss_nd: s_emb from the student")
         raise error
 
     with pytest.raises(SystemExit, match=r"shapes differ\n  loss_nd: s_emb from the student"):

@@ -148,31 +148,31 @@ def check_command(words: list[str]) -> None:
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     program, *rest = words
-    match program:
-        case "make":
-            check_make(rest)
-        case "pip":
-            check_pip(rest)
-        case "python" | ".venv/bin/python" if rest[:2] == ["-m", "pip"]:
-            check_pip(rest[2:])
-        case "kd-det":
-            check_arguments(lambda: run(rest[0], rest[1:]), program, rest)
-        case "python" | ".venv/bin/python" if rest[0] == "-m":
-            __import__(rest[1])
-        case "python" | ".venv/bin/python":
-            check_tool(rest[0], rest[1:])
-        case "tools/dist_train.sh":
-            done = subprocess.run(
-                [program, *rest], env={"PYTHON": "echo", "PATH": "/usr/bin:/bin"},
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            launched = done.stdout.split()
-            tool = launched.index("tools/train.py")
-            check_tool(launched[tool], launched[tool + 1 :])
-        case "srun":
-            check_command(rest[rest.index("python") :])
-        case _:
-            assert program in OTHERS, f"nothing checks {words}"
+    python = program in ("python", ".venv/bin/python")
+    if program == "make":
+        check_make(rest)
+    elif program == "pip":
+        check_pip(rest)
+    elif python and rest[:2] == ["-m", "pip"]:
+        check_pip(rest[2:])
+    elif program == "kd-det":
+        check_arguments(lambda: run(rest[0], rest[1:]), program, rest)
+    elif python and rest[0] == "-m":
+        __import__(rest[1])
+    elif python:
+        check_tool(rest[0], rest[1:])
+    elif program == "tools/dist_train.sh":
+        done = subprocess.run(
+            [program, *rest], env={"PYTHON": "echo", "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        launched = done.stdout.split()
+        tool = launched.index("tools/train.py")
+        check_tool(launched[tool], launched[tool + 1 :])
+    elif program == "srun":
+        check_command(rest[rest.index("python") :])
+    else:
+        assert program in OTHERS, f"nothing checks {words}"
 
 
 def check_make(rest: list[str]) -> None:

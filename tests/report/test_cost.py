@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from kd_det.report import cost, machine
 from kd_det.report.cost import interleaved, measure
 from kd_det.report.runs import read_runs
 from kd_det.report.validation import Validation
+
+COUNTS = importlib.util.find_spec("torch.utils.flop_counter") is not None  # since torch 2.1
 
 
 class OneLayer(nn.Module):
@@ -35,7 +38,7 @@ def test_what_is_counted_is_exact():
         first_image=lambda: dict(inputs=torch.zeros(1, 3, 10, 10)), device="cpu"
     )
     (found,) = cost._measure([OneLayer().eval()], validation)
-    assert found.flops == 2 * 8 * 3 * 9 * 100
+    assert found.flops == (2 * 8 * 3 * 9 * 100 if COUNTS else None)
     assert found.parameters == 8 * 3 * 9 + 8 + 2 * 8
     assert found.bytes == 4 * (found.parameters + 2 * 8) + 8  # running mean, variance; a counter
     assert 0 < found.low <= found.seconds <= found.high
@@ -54,7 +57,7 @@ def test_a_measurement_is_kept_until_something_changes(trained_runs, monkeypatch
     found = measure(runs, validation)
     kept = trained_runs["distilled"] / "report_cost.json"
     assert json.loads(kept.read_text())["costs"][0]["parameters"] == found[0].parameters
-    assert found[0].flops > found[1].flops > 0
+    assert not COUNTS or found[0].flops > found[1].flops > 0
     assert found[1].parameters == found[2].parameters < found[0].parameters
     monkeypatch.setattr(cost, "_measure", lambda *_: pytest.fail("measured again"))
     assert measure(runs, validation) == found
