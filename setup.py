@@ -49,10 +49,10 @@ setup(
         "mmdet>=3.0,<3.4",
         "mmrazor>=1.0,<1.1",
         "filelock>=3.12",
-        "joblib>=1.1",  # mmrazor imports it without declaring it
-        "numpy>=1.21",
-        "pillow>=9.0",
-        "rich>=12.0",
+        "joblib>=1.2",  # mmrazor imports it without declaring it
+        "numpy>=1.23",
+        "pillow>=9.5",
+        "rich>=12.6",
         "safetensors>=0.4",
         "wrapt>=1.14",
     ],
