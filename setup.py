@@ -45,7 +45,7 @@ setup(
     install_requires=[
         "torch>=2.0",
         "torchvision>=0.15",
-        "mmengine>=0.10,<0.11",
+        "mmengine>=0.8,<0.11",
         "mmdet>=3.0,<3.4",
         "mmrazor>=1.0,<1.1",
         "filelock>=3.12",
