@@ -164,7 +164,7 @@ class ScaledOptimWrapper(OptimWrapper):
 
 
 @pytest.mark.skipif(
-    not torch.cuda.is_available() and not hasattr(torch, "GradScaler"),
+    not torch.cuda.is_available() and not hasattr(torch.amp, "GradScaler"),
     reason="before torch 2.3 gradients are scaled on GPUs alone",
 )
 def test_steps_that_the_scaler_of_mixed_precision_leaves_out_are_reported(tmp_path):
