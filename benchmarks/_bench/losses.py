@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from _bench.report import Against, Row, time_rows
 from _bench.timing import Budget, interleave
@@ -19,6 +18,7 @@ from kd_det.losses import (
     hcl_loss,
     nd_loss,
 )
+from kd_det.report.cost import count_flops
 
 ROIS, DIM, CLASSES = 1024, 1024, 81
 CHANNELS = 256
@@ -129,15 +129,13 @@ def _rows_of_pyramids(budget: Budget, shape: str) -> list[Row]:
 
 
 def _work(fuse: Callable, convolve: Callable, s: Sequence[Tensor]) -> list[tuple[str, float]]:
-    """Multiply-adds of each as a share of those of the one convolution."""
-    counts = []
-    for function in (fuse, convolve):
-        with FlopCounterMode(display=False) as counter:
-            function()
-        counts.append(counter.get_total_flops())
+    """Multiply-adds of each as a share of those of the one convolution; none before torch 2.1."""
+    fusion, convolution = count_flops(fuse), count_flops(convolve)
+    if fusion is None or convolution is None:
+        return []
     # A difference, a square and three pools, twice for the backward pass; torch counts none.
     hcl = 2 * 2 * 5 * sum(x.numel() for x in s)
-    return [("ReviewFusion", counts[0] / counts[1]), ("hcl_loss", hcl / counts[1])]
+    return [("ReviewFusion", fusion / convolution), ("hcl_loss", hcl / convolution)]
 
 
 def _at_convolution_rate(rows: Sequence[Row], name: str, share: float) -> Row:

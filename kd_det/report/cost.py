@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from kd_det.progress import progress
 from kd_det.report.validation import Validation
@@ -25,7 +24,7 @@ class Cost:
     Args:
         parameters: Number of parameters.
         bytes: Size of weights and buffers.
-        flops: Floating-point operations for one image; a multiply-add counts as two.
+        flops: Floating-point operations for one image, see :func:`count_flops`.
         seconds: Median time for one image, from the normalised image to the result.
         low: First quartile of that time.
         high: Third quartile.
@@ -33,7 +32,7 @@ class Cost:
 
     parameters: int
     bytes: int
-    flops: int
+    flops: int | None
     seconds: float
     low: float
     high: float
@@ -51,13 +50,25 @@ def measure(models: Sequence[Any], validation: Validation) -> list[Cost]:
     ]
     costs = []
     for model, run_once, seconds in zip(models, passes, zip(*rounds[WARM_UP:])):
-        with FlopCounterMode(display=False) as counter:
-            run_once()
         low, median, high = statistics.quantiles(seconds, n=4)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         size = sum(tensor.nbytes for tensor in model.state_dict().values())
-        costs.append(Cost(parameters, size, counter.get_total_flops(), median, low, high))
+        costs.append(Cost(parameters, size, count_flops(run_once), median, low, high))
     return costs
+
+
+def count_flops(call: Callable[[], Any]) -> int | None:
+    """Floating-point operations of convolutions and matrix products; a multiply-add counts as two.
+
+    None where torch cannot count them (before 2.1).
+    """
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+    except ImportError:
+        return None
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
 
 
 def _prediction(model: Any, batch: dict[str, Any]) -> Callable[[], Any]:

@@ -17,6 +17,7 @@ from kd_det.algorithms import WiringError
 from kd_det.centers import ClassCenters
 from kd_det.commands import common
 from kd_det.commands.train import make_parser, prepare
+from kd_det.errors import add_note
 from kd_det.report.scalars import read_scalars
 
 
@@ -231,7 +232,7 @@ def test_ctrl_c_says_how_to_go_on(capsys):
 
 def test_both_sides_of_a_fault_are_printed():
     error = WiringError("shapes differ")
-    error.add_note("loss_nd: s_emb from the student")
+    add_note(error, "loss_nd: s_emb from the student")
     with pytest.raises(SystemExit, match=r"shapes differ\n  loss_nd: s_emb from the student"):
         stopped_by(error)
 

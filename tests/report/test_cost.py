@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from types import SimpleNamespace
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 
 from kd_det.report import machine
 from kd_det.report.cost import measure
+
+COUNTS = importlib.util.find_spec("torch.utils.flop_counter") is not None  # since torch 2.1
 
 
 class OneLayer(nn.Module):
@@ -31,7 +34,7 @@ def test_what_is_counted_is_exact():
         first_image=lambda: dict(inputs=torch.zeros(1, 3, 10, 10)), device="cpu"
     )
     (found,) = measure([OneLayer().eval()], validation)
-    assert found.flops == 2 * 8 * 3 * 9 * 100
+    assert found.flops == (2 * 8 * 3 * 9 * 100 if COUNTS else None)
     assert found.parameters == 8 * 3 * 9 + 8 + 2 * 8
     assert found.bytes == 4 * (found.parameters + 2 * 8) + 8  # running mean, variance; a counter
     assert 0 < found.low <= found.seconds <= found.high
