@@ -84,7 +84,7 @@ class Pairing:
 
 def default_work_dir(student: str, teacher: str, method: str) -> str:
     """Where checkpoints and logs of a pair go."""
-    return str(Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}")
+    return f"work_dirs/{short_name(teacher)}_{short_name(student)}_{method}"
 
 
 def read_sides(student: str, teacher: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -97,7 +97,7 @@ def _read_folder_data(data: PreparedData, student: Settings, base: Settings, cop
         _point(datasets[0], data.root, data.annotations[part], classes)
         settings[key] = loader
         if name != "train":
-            path = str(data.annotations[part].path)
+            path = data.annotations[part].path.as_posix()
             settings[f"{name}_evaluator"] = _evaluator(student, base, name, path)
     learnt = settings["train_dataloader"]["dataset"]
     if any(part.get("with_seg") for part in nested_dicts(learnt)):
@@ -127,7 +127,7 @@ def _point(dataset: Settings, root: Path, found: Annotations, classes: tuple[str
     images = _inside(root, found.images)
     dataset.update(
         type="CocoDataset",
-        data_root=f"{root}/",
+        data_root=f"{root.as_posix()}/",
         ann_file=_inside(root, found.path),
         data_prefix=dict(img=f"{images}/" if images else ""),
         metainfo=dict(classes=classes),
@@ -139,7 +139,7 @@ def _inside(root: Path, path: Path) -> str:
     try:
         inside = path.relative_to(root).as_posix()
     except ValueError:
-        return str(path)
+        return path.as_posix()
     return "" if inside == "." else inside
 
 
