@@ -1,0 +1,372 @@
+"""The matrix: environments as users have them, kd_det installed beside, its tests run in each.
+
+A cell is a file of requirements/matrix, named after its Python. It gets an environment with what
+the file names; then pip is asked what kd_det would add or change; then digits are distilled with
+the wheel, and the tests that are marked `core` are run. What was found is kept in
+docs/results/matrix/<cell>.json, and a cell whose code and requirements are the same is not run
+again.
+
+    make matrix                                     all cells
+    make matrix CELL=py3.11-torch2.6                one
+    make matrix ARGS=--full                         all tests in each; --again: finished cells too
+    make oldest                                     the oldest cell, what matters most of its tests
+
+An environment takes 3 to 6 GB and is removed after its cell; ARGS=--keep leaves it in .nox/.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import _cells  # noqa: E402
+
+REQUIREMENTS = ROOT / "requirements" / "matrix"
+RESULTS = ROOT / "docs" / "results" / "matrix"
+WORK = ROOT / "work_dirs" / "matrix"  # data, the teacher, trainings
+# Wheels of mmcv that were compiled here; compiling takes 12 minutes on two cores.
+WHEELS = Path(os.environ.get("KD_DET_WHEELS", Path.home() / ".cache" / "kd_det" / "wheels"))
+CELLS = {path.stem: path for path in sorted(REQUIREMENTS.glob("*.txt"))}
+OLDEST = "py3.9-torch2.0"
+EXTRAS = "[cls,demo,report,test]"
+# import, losses, a distillation with its pre-pass, resume, export, checkpoints with code in them
+SMOKE = [
+    "tests/test_torch_alone.py",
+    "tests/losses",
+    "tests/compat/test_activation.py",
+    "tests/compat/test_torch_load.py",
+    "tests/commands/test_train.py",
+    "tests/commands/test_resume.py",
+    "tests/commands/test_export.py",
+    "tests/export",
+]
+METHOD, EPOCHS = "review_nd_kd", 2
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+
+
+def pythons() -> dict[tuple[int, int], str]:
+    """The interpreters of this machine that kd_det supports, oldest first."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found: dict[tuple[int, int], str] = {}
+    names = [f"python3.{minor}" for minor in range(9, 14)]
+    candidates = [sys.executable, shutil.which("python3"), *map(shutil.which, names)]
+    candidates += map(str, sorted(pyenv.glob("versions/3.*/bin/python")))
+    for path in filter(None, candidates):
+        code = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
+        done = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False)
+        if done.returncode == 0:  # a shim of pyenv may lead nowhere
+            found.setdefault(tuple(map(int, done.stdout.split())), path)
+    return {version: found[version] for version in sorted(found) if version >= (3, 9)}
+
+
+PYTHONS = pythons()
+
+
+def python_of(cell: str) -> str:
+    """The interpreter of a cell; its bare name where there is none, which nox reports."""
+    version = re.match(r"py(\d+)\.(\d+)", cell)
+    return PYTHONS.get((int(version[1]), int(version[2])), f"python{version[1]}.{version[2]}")
+
+
+def make_session(cell: str) -> None:
+    @nox.session(name=cell, python=python_of(cell), tags=["matrix"])
+    def session(session: nox.Session) -> None:
+        run_cell(session, cell)
+
+
+for _cell in CELLS:
+    make_session(_cell)
+
+
+@nox.session(default=False, python=next(iter(PYTHONS.values())))
+def oldest(session: nox.Session) -> None:
+    """The oldest Python here with the oldest packages that it can install."""
+    version = next(iter(PYTHONS))
+    # torch 2.0 has wheels up to Python 3.11. Newer ones take the first cell of theirs.
+    cells = (
+        [OLDEST]
+        if version <= (3, 11)
+        else sorted(c for c in CELLS if python_of(c) == session.python)
+    )
+    session.log(f"Python {version[0]}.{version[1]} is the oldest here: {session.python}")
+    session.log(f"Packages: {CELLS[cells[0]].relative_to(ROOT)}")
+    try:
+        have = install_stack(session, file)
+        pip = ask_pip(session, have)
+        install_ours(session, EXTRAS, editable=True)
+        failed = run_tests(session, SMOKE)["failed"]
+        if failed:
+            session.error(f"{len(failed)} tests failed")
+        if pip["unwanted"]:
+            session.error(f"pip would install {', '.join(pip['unwanted'])}")
+    finally:
+        clean_up(session)
+
+
+def run_cell(session: nox.Session, name: str) -> None:
+    """All steps of a cell; what each found is kept, also when a later one fails."""
+    file = CELLS[name]
+    result = RESULTS / f"{name}.json"
+    code = state_of_code()
+    selection = "all" if "--full" in session.posargs else "core"
+    key = dict(code=code, requirements=digest_of(file), selection=selection)
+    deps = "--no-deps" not in file.read_text(encoding="utf-8")
+    known = json.loads(result.read_text(encoding="utf-8"))["key"] if result.is_file() else None
+    if known == key and "--again" not in session.posargs:
+        session.skip("done with this code; ARGS=--again runs it again")
+    cell = dict(cell=name, key=key, commit=git("rev-parse", "--short=12", "HEAD"))
+    cell.update(date=datetime.date.today().isoformat(), notes=[])
+    failures = []
+    try:
+        have = install_stack(session, file)
+        cell.update(python=session.run("python", "-c", VERSION, silent=True).strip())
+        pip = cell["pip"] = ask_pip(session, have)
+        if pip["unwanted"]:
+            failures.append("pip would change the environment")
+        install_ours(session, "[demo]", deps=deps)
+        cell["packages"] = {n: v for n, v in installed(session).items() if n.startswith(STACK)}
+        try:
+            cell["digits"] = distill_digits(session, name)
+        except nox.command.CommandFailed:
+            failures.append("digits were not distilled")
+        install_ours(session, EXTRAS, editable=True, deps=deps)
+        tests = cell["tests"] = run_tests(session, ["-m", "core"] if selection == "core" else [])
+        tests["selection"] = selection
+        if tests["failed"]:
+            failures.append(f"{len(tests['failed'])} tests failed")
+        if compiled(file) and "digits" in cell:
+            cell["notes"].append(without_compiled(session, name, file, cell["digits"]))
+    except nox.command.CommandFailed as error:
+        failures.append(f"stopped: {error.reason or 'a command failed'}")
+    finally:
+        cell["notes"] += failures
+        if "packages" in cell:
+            write(result, cell)
+        clean_up(session)
+    if failures:
+        session.error("; ".join(failures))
+
+
+VERSION = "import platform; print(platform.python_version())"
+STACK = (*_cells.STACK, "onedl")
+
+
+def state_of_code() -> str:
+    """Changes whenever the code or its tests do."""
+    parts = ("kd_det", "configs", "tests", "setup.py")
+    trees = [git("rev-parse", f"HEAD:{part}")[:12] for part in parts]
+    changed = git("status", "--porcelain", "--", *parts)
+    return " ".join(trees) + (" and changes of " + str(datetime.datetime.now()) if changed else "")
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def lines_of(file: Path) -> list[str]:
+    """Requirements, without comments; files that they name, from wherever they are read."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if line and not line.startswith("#")]
+    return [re.sub(r"^(-[cr]) ", rf"\1 {file.parent}/", line) for line in lines]
+
+
+def digest_of(file: Path) -> str:
+    """Changes with the requirements, and with those that they refer to."""
+    lines = lines_of(file)
+    lines += [text for line in lines if line[0] == "-" for text in lines_of(Path(line[3:]))]
+    lines = [line for line in lines if line[0] != "-"]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def compiled(file: Path) -> list[str]:
+    """The requirements of a cell that are built from source: mmcv, or a fork of it."""
+    return [line for line in lines_of(file) if re.match(r"(onedl-)?mmcv==", line)]
+
+
+def install_stack(session: nox.Session, file: Path) -> dict[str, str]:
+    """What the user has before; its versions by name."""
+    session.install("--upgrade", "pip")
+    source = compiled(file)
+    rest = WORK / f"{file.stem}.txt"
+    rest.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{line}\n" for line in lines_of(file) if line not in source]
+    rest.write_text("".join(lines), encoding="utf-8")
+    session.install("-r", str(rest))
+    for requirement in source:
+        session.install(str(compile_mmcv(session, requirement)))
+    return installed(session)
+
+
+def installed(session: nox.Session) -> dict[str, str]:
+    """Versions by name."""
+    listed = session.run("python", "-m", "pip", "list", "--format=json", silent=True)
+    start = listed.index("[")
+    found = json.JSONDecoder().raw_decode(listed[start:])[0]
+    return {_cells.canonical(item["name"]): item["version"] for item in found}
+
+
+def compile_mmcv(session: nox.Session, requirement: str) -> Path:
+    """The wheel of mmcv for this Python and torch, from the cache where it is there."""
+    python = session.run("python", "-c", VERSION, silent=True).strip().rpartition(".")[0]
+    folder = WHEELS / f"py{python}-torch{installed(session)['torch']}"
+    pattern = requirement.replace("-", "_").replace("==", "-") + "-*.whl"
+    if not list(folder.glob(pattern)):
+        session.install("ninja", "psutil", "wheel")
+        session.run(
+            "python", "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
+            "--no-cache-dir", "-w", str(folder), requirement,
+            env={"MMCV_WITH_OPS": "1", "MAX_JOBS": str(os.cpu_count())},
+        )  # fmt: skip
+    return next(folder.glob(pattern))
+
+
+def build_wheel(session: nox.Session) -> Path:
+    """kd_det as it is distributed."""
+    folder = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT))
+    return next(folder.glob("*.whl"))
+
+
+def ask_pip(session: nox.Session, have: dict[str, str]) -> dict[str, object]:
+    """What installing kd_det would do here."""
+    report = Path(session.create_tmp()) / "report.json"
+    command = ["python", "-m", "pip", "install", "-q", "--dry-run", "--report", str(report)]
+    session.run(*command, str(build_wheel(session)))
+    plan = _cells.planned(json.loads(report.read_text(encoding="utf-8")))
+    return dict(plan=plan, unwanted=_cells.unwanted(plan, have))
+
+
+def install_ours(
+    session: nox.Session, extras: str, editable: bool = False, deps: bool = True
+) -> None:
+    """kd_det and what its tests need, with all that is there left as it is."""
+    fixed = Path(session.create_tmp()) / "fixed.txt"
+    have = {n: v for n, v in installed(session).items() if n not in ("kd-det", "pip")}
+    fixed.write_text("".join(f"{name}=={version}\n" for name, version in have.items()))
+    what = ["-e", f"{ROOT}"] if editable else [str(build_wheel(session))]
+    if deps:
+        what[-1] += extras
+        pins = ["-c", str(ROOT / "requirements" / "oldest.txt")] if session.name in OLD else []
+        session.install("-c", str(fixed), *pins, *what)
+    else:
+        others = ["joblib", "ordered-set", "safetensors", "wrapt", "filelock", "scikit-learn"]
+        others += [
+            "jinja2",
+            "matplotlib",
+            "timm",
+            "hypothesis",
+            "packaging",
+            "pytest",
+            "pytest-xdist",
+        ]
+        session.install("-c", str(fixed), *others)
+        session.install("--no-deps", "mmrazor==1.0.0", "mmpretrain==1.2.0", *what)
+
+
+OLD = (OLDEST, "oldest")
+# What kd_det and mmrazor need, where they are installed without it.
+WITHOUT_DEPENDENCIES = [
+    *("filelock", "joblib", "ordered-set", "safetensors", "wrapt", "einops", "mat4py"),
+    *("modelindex", "scikit-learn", "jinja2", "matplotlib", "timm"),
+    *("hypothesis", "packaging", "pytest", "pytest-xdist"),
+]
+
+
+def distill_digits(session: nox.Session, name: str) -> dict[str, object]:
+    """Two epochs by the installed commands, in a folder outside the clone's."""
+    folder = WORK / "digits"
+    folder.mkdir(parents=True, exist_ok=True)
+    run = WORK / "runs" / name
+    shutil.rmtree(run, ignore_errors=True)
+    code = "from kd_det.pairing.methods import find_configs; print(find_configs() / 'digits')"
+    with session.chdir(folder):
+        configs = session.run("python", "-W", "ignore", "-c", code, silent=True).split()[-1]
+        session.run("kd-det", "digits")
+        teacher = folder / "teacher" / "student" / "model.pth"
+        if not teacher.is_file():  # one for all cells
+            session.run("kd-det", "train", f"{configs}/teacher.py", "--work-dir", "teacher")
+        session.run(
+            "kd-det", "train", f"{configs}/frcnn_r50_r18.py", "--method", METHOD,
+            "--work-dir", str(run), "--cfg-options", f"model.teacher_ckpt={teacher}",
+            f"train_cfg.max_epochs={EPOCHS}", f"param_scheduler.1.T_max={EPOCHS}",
+        )  # fmt: skip
+    scores = [
+        json.loads(line)["coco/bbox_mAP"]
+        for log in sorted(run.glob("*/vis_data/scalars.json"))
+        for line in log.read_text(encoding="utf-8").splitlines()
+        if "coco/bbox_mAP" in line
+    ]
+    digest = session.run("python", "-c", DIGEST, str(run / "student"), silent=True).split()[-1]
+    return dict(method=METHOD, epochs=EPOCHS, mAP=scores[-1], weights=digest)
+
+
+DIGEST = """
+import hashlib, pathlib, sys
+from safetensors.numpy import load_file
+state = load_file(pathlib.Path(sys.argv[1]) / "model.safetensors")
+digest = hashlib.sha256()
+for name in sorted(state):
+    digest.update(name.encode() + state[name].tobytes())
+print(digest.hexdigest())
+"""
+
+
+def without_compiled(session: nox.Session, name: str, file: Path, before: dict[str, object]) -> str:
+    """The same training with mmcv-lite instead of a compiled mmcv; how they differ."""
+    version = compiled(file)[0].partition("==")[2]
+    session.run("python", "-m", "pip", "uninstall", "-q", "-y", "mmcv")
+    session.install("--no-deps", f"mmcv-lite=={version}")
+    after = distill_digits(session, f"{name}-lite")
+    if after["weights"] == before["weights"]:
+        return f"with mmcv-lite {version} instead, the same training ends with the same bits"
+    return f"with mmcv-lite {version} instead, other weights: mAP {after['mAP']:.3f}"
+
+
+def run_tests(session: nox.Session, what: Iterable[str]) -> dict[str, object]:
+    """Tests of this clone; failed ones do not end the cell."""
+    report = Path(session.create_tmp()) / "tests.xml"
+    session.run(
+        "python", "-m", "pytest", "-q", "-n", "2", f"--junitxml={report}", *what,
+        env={"OMP_NUM_THREADS": "1"}, success_codes=[0, 1],
+    )  # fmt: skip
+    return _cells.read_tests(report)
+
+
+def write(result: Path, cell: dict[str, object]) -> None:
+    """Keep what a cell found, and the table of all."""
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
+    page = RESULTS.with_suffix(".md")
+    page.write_text(INTRODUCTION + _cells.table(RESULTS), encoding="utf-8")
+
+
+INTRODUCTION = f"""# Where it was run
+
+`make matrix` makes each environment from a file of `requirements/matrix`, asks pip what installing
+kd_det would add, distils digits for {EPOCHS} epochs with the installed `kd-det train` ({METHOD},
+one seed, the same teacher), and runs the tests marked `core`, or all. Linux, x86-64, CPU.
+
+"""
+
+
+def clean_up(session: nox.Session) -> None:
+    """Environments are large."""
+    if "--keep" not in session.posargs:
+        shutil.rmtree(session.virtualenv.location, ignore_errors=True)
