@@ -97,14 +97,10 @@ for _cell in CELLS:
 def oldest(session: nox.Session) -> None:
     """The oldest Python here with the oldest packages that it can install."""
     version = next(iter(PYTHONS))
-    # torch 2.0 has wheels up to Python 3.11. Newer ones take the first cell of theirs.
-    cells = (
-        [OLDEST]
-        if version <= (3, 11)
-        else sorted(c for c in CELLS if python_of(c) == session.python)
-    )
-    session.log(f"Python {version[0]}.{version[1]} is the oldest here: {session.python}")
-    session.log(f"Packages: {CELLS[cells[0]].relative_to(ROOT)}")
+    # torch 2.0 has wheels up to Python 3.11; newer ones take a cell of theirs.
+    same = [cell for cell in CELLS if python_of(cell) == session.python]
+    file = CELLS[OLDEST if version <= (3, 11) else same[0]]
+    session.log(f"the oldest Python here is {session.python}, with {file.relative_to(ROOT)}")
     try:
         have = install_stack(session, file)
         pip = ask_pip(session, have)
@@ -207,7 +203,7 @@ def install_stack(session: nox.Session, file: Path) -> dict[str, str]:
     rest.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{line}\n" for line in lines_of(file) if line not in source]
     rest.write_text("".join(lines), encoding="utf-8")
-    session.install("-r", str(rest))
+    session.install("--no-compile", "-r", str(rest))
     for requirement in source:
         session.install(str(compile_mmcv(session, requirement)))
     return installed(session)

@@ -83,7 +83,6 @@ def _in_order(folder: Path) -> list[Path]:
 def _row(cell: dict[str, Any]) -> Iterable[str]:
     have = cell["packages"]
     tests, pip = cell.get("tests"), cell.get("pip")
-    opencv = _first(have, "opencv")
     counts = ["", "", ""]
     if tests:
         skipped = sum(tests["skipped"].values())
@@ -99,9 +98,9 @@ def _row(cell: dict[str, Any]) -> Iterable[str]:
         cell["python"],
         have.get("torch", ""),
         have.get("numpy", ""),
-        opencv,
-        _first(have, "mmcv", "onedl-mmcv"),
-        ", ".join(_version(have, name) for name in ("mmengine", "mmdet", "mmrazor")),
+        _all(have, "opencv"),
+        _all(have, "mmcv", "onedl-mmcv"),
+        _all(have, "mmengine", "onedl-mmengine", "mmdet", "onedl-mmdet", "mmrazor"),
         added,
         *counts,
         f"{score['mAP']:.3f}" if score else "",
@@ -109,14 +108,9 @@ def _row(cell: dict[str, Any]) -> Iterable[str]:
     ]
 
 
-def _first(have: dict[str, str], *prefixes: str) -> str:
-    """The distribution of several that bring the same module, with its version."""
+def _all(have: dict[str, str], *prefixes: str) -> str:
+    """The distributions of these names that are there, with their versions."""
     return ", ".join(f"{n} {v}" for n, v in have.items() if n.startswith(prefixes))
-
-
-def _version(have: dict[str, str], name: str) -> str:
-    forks = {"mmengine": "onedl-mmengine", "mmdet": "onedl-mmdetection"}
-    return have.get(name) or (f"{forks[name]} {have[forks[name]]}" if name in forks else "none")
 
 
 def _notes(cell: dict[str, Any]) -> list[str]:
