@@ -17,10 +17,8 @@ An environment takes 3 to 6 GB and is removed after its cell; ARGS=--keep leaves
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -39,7 +37,7 @@ RESULTS = ROOT / "docs" / "results" / "matrix"
 WORK = ROOT / "work_dirs" / "matrix"  # data, the teacher, trainings
 # Wheels of mmcv that were compiled here; compiling takes 12 minutes on two cores.
 WHEELS = Path(os.environ.get("KD_DET_WHEELS", Path.home() / ".cache" / "kd_det" / "wheels"))
-CELLS = {path.stem: path for path in sorted(REQUIREMENTS.glob("*.txt"))}
+CELLS = {path.stem: path for path in sorted(REQUIREMENTS.glob("*.txt"), key=_cells.by_version)}
 OLDEST = "py3.9-torch2.0"
 EXTRAS = "[cls,demo,report,test]"
 # import, losses, a distillation with its pre-pass, resume, export, checkpoints with code in them
@@ -59,32 +57,13 @@ nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 
 
-def pythons() -> dict[tuple[int, int], str]:
-    """The interpreters of this machine that kd_det supports, oldest first."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found: dict[tuple[int, int], str] = {}
-    names = [f"python3.{minor}" for minor in range(9, 14)]
-    candidates = [sys.executable, shutil.which("python3"), *map(shutil.which, names)]
-    candidates += map(str, sorted(pyenv.glob("versions/3.*/bin/python")))
-    for path in filter(None, candidates):
-        code = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
-        done = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False)
-        if done.returncode == 0:  # a shim of pyenv may lead nowhere
-            found.setdefault(tuple(map(int, done.stdout.split())), path)
-    return {version: found[version] for version in sorted(found) if version >= (3, 9)}
-
-
-PYTHONS = pythons()
-
-
-def python_of(cell: str) -> str:
-    """The interpreter of a cell; its bare name where there is none, which nox reports."""
-    version = re.match(r"py(\d+)\.(\d+)", cell)
-    return PYTHONS.get((int(version[1]), int(version[2])), f"python{version[1]}.{version[2]}")
+PYTHONS = _cells.pythons()
 
 
 def make_session(cell: str) -> None:
-    @nox.session(name=cell, python=python_of(cell), tags=["matrix"])
+    python = PYTHONS.get(_cells.minor_of(cell), "python{}.{}".format(*_cells.minor_of(cell)))
+
+    @nox.session(name=cell, python=python, tags=["matrix"])
     def session(session: nox.Session) -> None:
         run_cell(session, cell)
 
@@ -98,8 +77,8 @@ def oldest(session: nox.Session) -> None:
     """The oldest Python here with the oldest packages that it can install."""
     version = next(iter(PYTHONS))
     # torch 2.0 has wheels up to Python 3.11; newer ones take a cell of theirs.
-    same = [cell for cell in CELLS if python_of(cell) == session.python]
-    file = CELLS[OLDEST if version <= (3, 11) else same[0]]
+    later = [cell for cell in CELLS if _cells.minor_of(cell) >= version] or list(CELLS)[-1:]
+    file = CELLS[OLDEST if version <= (3, 11) else later[0]]
     session.log(f"the oldest Python here is {session.python}, with {file.relative_to(ROOT)}")
     try:
         have = install_stack(session, file)
@@ -120,7 +99,7 @@ def run_cell(session: nox.Session, name: str) -> None:
     result = RESULTS / f"{name}.json"
     code = state_of_code()
     selection = "all" if "--full" in session.posargs else "core"
-    key = dict(code=code, requirements=digest_of(file), selection=selection)
+    key = dict(code=code, requirements=_cells.digest_of(file), selection=selection)
     deps = "--no-deps" not in file.read_text(encoding="utf-8")
     known = json.loads(result.read_text(encoding="utf-8"))["key"] if result.is_file() else None
     if known == key and "--again" not in session.posargs:
@@ -145,7 +124,7 @@ def run_cell(session: nox.Session, name: str) -> None:
         tests["selection"] = selection
         if tests["failed"]:
             failures.append(f"{len(tests['failed'])} tests failed")
-        if compiled(file) and "digits" in cell:
+        if _cells.compiled(file) and "digits" in cell:
             cell["notes"].append(without_compiled(session, name, file, cell["digits"]))
     except nox.command.CommandFailed as error:
         failures.append(f"stopped: {error.reason or 'a command failed'}")
@@ -175,38 +154,29 @@ def git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def lines_of(file: Path) -> list[str]:
-    """Requirements, without comments; files that they name, from wherever they are read."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    lines = [line for line in lines if line and not line.startswith("#")]
-    return [re.sub(r"^(-[cr]) ", rf"\1 {file.parent}/", line) for line in lines]
-
-
-def digest_of(file: Path) -> str:
-    """Changes with the requirements, and with those that they refer to."""
-    lines = lines_of(file)
-    lines += [text for line in lines if line[0] == "-" for text in lines_of(Path(line[3:]))]
-    lines = [line for line in lines if line[0] != "-"]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
-
-
-def compiled(file: Path) -> list[str]:
-    """The requirements of a cell that are built from source: mmcv, or a fork of it."""
-    return [line for line in lines_of(file) if re.match(r"(onedl-)?mmcv==", line)]
-
-
 def install_stack(session: nox.Session, file: Path) -> dict[str, str]:
     """What the user has before; its versions by name."""
     session.install("--upgrade", "pip")
-    source = compiled(file)
+    source = _cells.compiled(file)
     rest = WORK / f"{file.stem}.txt"
     rest.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{line}\n" for line in lines_of(file) if line not in source]
+    lines = [f"{line}\n" for line in _cells.lines_of(file) if line not in source]
     rest.write_text("".join(lines), encoding="utf-8")
     session.install("--no-compile", "-r", str(rest))
     for requirement in source:
         session.install(str(compile_mmcv(session, requirement)))
+    can_import_opencv(session)
     return installed(session)
+
+
+def can_import_opencv(session: nox.Session) -> None:
+    """Put the build without windows over the other, whose system libraries a bare machine lacks."""
+    code = "import cv2; print('imported')"
+    output = session.run("python", "-c", code, silent=True, success_codes=[0, 1])
+    if "imported" not in output:
+        version = installed(session)["opencv-python"]
+        headless = f"opencv-python-headless=={version}"
+        session.install("--force-reinstall", "--no-deps", headless)
 
 
 def installed(session: nox.Session) -> dict[str, str]:
@@ -303,30 +273,12 @@ def distill_digits(session: nox.Session, name: str) -> dict[str, object]:
             "--work-dir", str(run), "--cfg-options", f"model.teacher_ckpt={teacher}",
             f"train_cfg.max_epochs={EPOCHS}", f"param_scheduler.1.T_max={EPOCHS}",
         )  # fmt: skip
-    scores = [
-        json.loads(line)["coco/bbox_mAP"]
-        for log in sorted(run.glob("*/vis_data/scalars.json"))
-        for line in log.read_text(encoding="utf-8").splitlines()
-        if "coco/bbox_mAP" in line
-    ]
-    digest = session.run("python", "-c", DIGEST, str(run / "student"), silent=True).split()[-1]
-    return dict(method=METHOD, epochs=EPOCHS, mAP=scores[-1], weights=digest)
-
-
-DIGEST = """
-import hashlib, pathlib, sys
-from safetensors.numpy import load_file
-state = load_file(pathlib.Path(sys.argv[1]) / "model.safetensors")
-digest = hashlib.sha256()
-for name in sorted(state):
-    digest.update(name.encode() + state[name].tobytes())
-print(digest.hexdigest())
-"""
+    return dict(method=METHOD, epochs=EPOCHS, **_cells.read_student(run / "student"))
 
 
 def without_compiled(session: nox.Session, name: str, file: Path, before: dict[str, object]) -> str:
     """The same training with mmcv-lite instead of a compiled mmcv; how they differ."""
-    version = compiled(file)[0].partition("==")[2]
+    version = _cells.compiled(file)[0].partition("==")[2]
     session.run("python", "-m", "pip", "uninstall", "-q", "-y", "mmcv")
     session.install("--no-deps", f"mmcv-lite=={version}")
     after = distill_digits(session, f"{name}-lite")

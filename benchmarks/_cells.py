@@ -5,8 +5,13 @@ Needs the standard library alone: it runs beside nox, outside of the environment
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +25,48 @@ SMALL = {
     "kd-det", "filelock", "joblib", "safetensors", "wrapt",
     "rich", "markdown-it-py", "mdurl", "pygments", "typing-extensions",
 }  # fmt: skip
+
+
+def pythons() -> dict[tuple[int, int], str]:
+    """The interpreters of this machine that kd_det supports, oldest first."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found: dict[tuple[int, int], str] = {}
+    names = [f"python3.{minor}" for minor in range(9, 14)]
+    candidates = [shutil.which("python3"), *map(shutil.which, names)]
+    candidates += map(str, sorted(pyenv.glob("versions/3.*/bin/python")))
+    for path in filter(None, [*candidates, sys.executable]):
+        code = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
+        done = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False)
+        if done.returncode == 0:  # a shim of pyenv may lead nowhere
+            major, minor = map(int, done.stdout.split())
+            found.setdefault((major, minor), path)
+    return {version: found[version] for version in sorted(found) if version >= (3, 9)}
+
+
+def minor_of(cell: str) -> tuple[int, int]:
+    """The Python of a cell."""
+    major, minor = re.findall(r"\d+", cell)[:2]
+    return int(major), int(minor)
+
+
+def lines_of(file: Path) -> list[str]:
+    """Requirements, without comments; files that they name, from wherever they are read."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if line and not line.startswith("#")]
+    return [re.sub(r"^(-[cr]) ", rf"\1 {file.parent}/", line) for line in lines]
+
+
+def digest_of(file: Path) -> str:
+    """Changes with the requirements, and with those that they refer to."""
+    lines = lines_of(file)
+    lines += [text for line in lines if line[0] == "-" for text in lines_of(Path(line[3:]))]
+    lines = [line for line in lines if line[0] != "-"]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def compiled(file: Path) -> list[str]:
+    """The requirements of a cell that are built from source: mmcv, or a fork of it."""
+    return [line for line in lines_of(file) if re.match(r"(onedl-)?mmcv==", line)]
 
 
 def canonical(name: str) -> str:
@@ -44,7 +91,8 @@ def unwanted(plan: dict[str, str], installed: dict[str, str]) -> list[str]:
 
 def read_tests(report: Path) -> dict[str, Any]:
     """Passed, failed and skipped tests, with reasons, of a JUnit report by pytest."""
-    passed, failed, skipped = 0, [], Counter()
+    passed, failed = 0, []
+    skipped: Counter[str] = Counter()
     for case in ElementTree.parse(report).iter("testcase"):
         outcome = {child.tag: child for child in case}
         if "failure" in outcome or "error" in outcome:
@@ -56,9 +104,30 @@ def read_tests(report: Path) -> dict[str, Any]:
     return dict(passed=passed, failed=failed, skipped=dict(skipped))
 
 
+def read_student(folder: Path) -> dict[str, Any]:
+    """The metric that an exported student was logged with, and a digest of its weights."""
+    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    content = (folder / "model.safetensors").read_bytes()
+    # The header, whose length comes first, has metadata that differ: versions, file names.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header.pop("__metadata__", None)
+    tensors = json.dumps(header, sort_keys=True).encode() + content[end:]
+    score = metadata["metrics"]["coco/bbox_mAP"]
+    return dict(mAP=score, weights=hashlib.sha256(tensors).hexdigest())
+
+
+def by_version(path: Path) -> tuple[list[int], str]:
+    """The place of a cell's file: by the versions of Python and torch, read as numbers."""
+    return [int(number) for number in re.findall(r"\d+", path.stem)], path.stem
+
+
 def table(folder: Path) -> str:
     """A row for each cell, and below them what does not fit into one."""
-    cells = [json.loads(path.read_text(encoding="utf-8")) for path in _in_order(folder)]
+    cells = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"), key=by_version)
+    ]
     lines = [
         "| cell | Python | torch | numpy | opencv | mmcv | mmengine, mmdet, mmrazor "
         "| pip would add | passed | failed | skipped | mAP | commit, date |",
@@ -69,15 +138,6 @@ def table(folder: Path) -> str:
         lines.append("| " + " | ".join(_row(cell)) + " |")
         notes += _notes(cell)
     return "\n".join([*lines, *([""] + notes if notes else [])]) + "\n"
-
-
-def _in_order(folder: Path) -> list[Path]:
-    """By Python's and torch's versions, read as numbers."""
-
-    def key(path: Path) -> tuple[list[int], str]:
-        return [int(n) for n in re.findall(r"\d+", path.stem)], path.stem
-
-    return sorted(folder.glob("*.json"), key=key)
 
 
 def _row(cell: dict[str, Any]) -> Iterable[str]:

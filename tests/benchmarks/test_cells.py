@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from small import ROOT
 
 FOUND = dict(torch="2.1.2", numpy="1.26.4", mmdet="3.3.0", rich="13.4.2")
@@ -43,6 +45,21 @@ def test_errors_are_failures_and_skips_have_reasons(cells, tmp_path):
     assert cells.read_tests(tmp_path / "tests.xml") == dict(
         passed=1, failed=["tests.a::two", "tests.b::three"], skipped={"no GPU": 2}
     )
+
+
+def test_equal_weights_have_equal_digests(cells, tmp_path):
+    def student(name: str, value: float) -> dict:
+        folder = tmp_path / name
+        folder.mkdir()
+        save_file({"a": torch.tensor([value]), "b": torch.ones(2)}, folder / "model.safetensors",
+                  metadata=dict(versions=name))  # fmt: skip
+        metrics = {"coco/bbox_mAP": 0.25, "coco/bbox_mAP_50": 0.5}
+        (folder / "metadata.json").write_text(json.dumps(dict(metrics=metrics)))
+        return cells.read_student(folder)
+
+    one, same, other = student("one", 1.0), student("same", 1.0), student("other", 1.0 + 1e-7)
+    assert one == same and one["mAP"] == 0.25
+    assert other["weights"] != one["weights"]
 
 
 def test_a_row_for_each_cell_in_the_order_of_versions(cells, tmp_path):
