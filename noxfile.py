@@ -39,7 +39,7 @@ WORK = ROOT / "work_dirs" / "matrix"  # data, the teacher, trainings
 WHEELS = Path(os.environ.get("KD_DET_WHEELS", Path.home() / ".cache" / "kd_det" / "wheels"))
 CELLS = {path.stem: path for path in sorted(REQUIREMENTS.glob("*.txt"), key=_cells.by_version)}
 OLDEST = "py3.9-torch2.0"
-EXTRAS = "[cls,demo,report,test]"
+EDITABLE = "-e.[cls,demo,report,test]"
 # import, losses, a distillation with its pre-pass, resume, export, checkpoints with code in them
 SMOKE = [
     "tests/test_torch_alone.py",
@@ -82,8 +82,8 @@ def oldest(session: nox.Session) -> None:
     session.log(f"the oldest Python here is {session.python}, with {file.relative_to(ROOT)}")
     try:
         have = install_stack(session, file)
-        pip = ask_pip(session, have)
-        install_ours(session, EXTRAS, editable=True)
+        pip = ask_pip(session, build_wheel(session), have)
+        install_ours(session, EDITABLE)
         failed = run_tests(session, SMOKE)["failed"]
         if failed:
             session.error(f"{len(failed)} tests failed")
@@ -101,25 +101,27 @@ def run_cell(session: nox.Session, name: str) -> None:
     selection = "all" if "--full" in session.posargs else "core"
     key = dict(code=code, requirements=_cells.digest_of(file), selection=selection)
     deps = "--no-deps" not in file.read_text(encoding="utf-8")
-    known = json.loads(result.read_text(encoding="utf-8"))["key"] if result.is_file() else None
-    if known == key and "--again" not in session.posargs:
+    known = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
+    if known.get("key") == key and "tests" in known and "--again" not in session.posargs:
         session.skip("done with this code; ARGS=--again runs it again")
-    cell = dict(cell=name, key=key, commit=git("rev-parse", "--short=12", "HEAD"))
-    cell.update(date=datetime.date.today().isoformat(), notes=[])
+    cell = dict(cell=name, key=key, commit=git("rev-parse", "--short=12", "HEAD"), notes=[])
+    cell.update(date=datetime.date.today().isoformat(), python="", packages={})
     failures = []
     try:
         have = install_stack(session, file)
-        cell.update(python=session.run("python", "-c", VERSION, silent=True).strip())
-        pip = cell["pip"] = ask_pip(session, have)
-        if pip["unwanted"]:
+        cell["python"] = session.run("python", "-c", VERSION, silent=True).strip()
+        wheel = build_wheel(session)
+        cell["pip"] = ask_pip(session, wheel, have)
+        if cell["pip"]["unwanted"] and deps:
             failures.append("pip would change the environment")
-        install_ours(session, "[demo]", deps=deps)
-        cell["packages"] = {n: v for n, v in installed(session).items() if n.startswith(STACK)}
+        install_ours(session, f"{wheel}[demo]", deps)
+        packages = installed(session).items()
+        cell["packages"] = {n: version for n, version in packages if n.startswith(_cells.STACK)}
         try:
             cell["digits"] = distill_digits(session, name)
-        except nox.command.CommandFailed:
+        except (nox.command.CommandFailed, OSError):
             failures.append("digits were not distilled")
-        install_ours(session, EXTRAS, editable=True, deps=deps)
+        install_ours(session, EDITABLE, deps)
         tests = cell["tests"] = run_tests(session, ["-m", "core"] if selection == "core" else [])
         tests["selection"] = selection
         if tests["failed"]:
@@ -129,16 +131,14 @@ def run_cell(session: nox.Session, name: str) -> None:
     except nox.command.CommandFailed as error:
         failures.append(f"stopped: {error.reason or 'a command failed'}")
     finally:
-        cell["notes"] += failures
-        if "packages" in cell:
-            write(result, cell)
         clean_up(session)
+    cell["notes"] += failures
+    write(result, cell)
     if failures:
         session.error("; ".join(failures))
 
 
 VERSION = "import platform; print(platform.python_version())"
-STACK = (*_cells.STACK, "onedl")
 
 
 def state_of_code() -> str:
@@ -202,51 +202,47 @@ def compile_mmcv(session: nox.Session, requirement: str) -> Path:
     return next(folder.glob(pattern))
 
 
+def scratch(session: nox.Session) -> Path:
+    """A folder that goes with the environment. Not create_tmp(), which tests would use too."""
+    folder = Path(session.virtualenv.location) / "scratch"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def build_wheel(session: nox.Session) -> Path:
     """kd_det as it is distributed."""
-    folder = Path(session.create_tmp()) / "wheel"
-    shutil.rmtree(folder, ignore_errors=True)
-    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT))
+    folder = scratch(session) / "wheel"
+    for former in (folder, ROOT / "build"):  # setuptools would pack what lies there
+        shutil.rmtree(former, ignore_errors=True)
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".")
     return next(folder.glob("*.whl"))
 
 
-def ask_pip(session: nox.Session, have: dict[str, str]) -> dict[str, object]:
+def ask_pip(session: nox.Session, wheel: Path, have: dict[str, str]) -> dict[str, object]:
     """What installing kd_det would do here."""
-    report = Path(session.create_tmp()) / "report.json"
+    report = scratch(session) / "report.json"
     command = ["python", "-m", "pip", "install", "-q", "--dry-run", "--report", str(report)]
-    session.run(*command, str(build_wheel(session)))
+    session.run(*command, str(wheel))
     plan = _cells.planned(json.loads(report.read_text(encoding="utf-8")))
     return dict(plan=plan, unwanted=_cells.unwanted(plan, have))
 
 
-def install_ours(
-    session: nox.Session, extras: str, editable: bool = False, deps: bool = True
-) -> None:
-    """kd_det and what its tests need, with all that is there left as it is."""
-    fixed = Path(session.create_tmp()) / "fixed.txt"
+def install_ours(session: nox.Session, what: str, deps: bool = True) -> None:
+    """kd_det with extras, or without dependencies; all that is there is left as it is."""
+    fixed = scratch(session) / "fixed.txt"
     have = {n: v for n, v in installed(session).items() if n not in ("kd-det", "pip")}
-    fixed.write_text("".join(f"{name}=={version}\n" for name, version in have.items()))
-    what = ["-e", f"{ROOT}"] if editable else [str(build_wheel(session))]
+    lines = [f"{name}=={version}\n" for name, version in have.items()]
+    fixed.write_text("".join(lines), encoding="utf-8")
+    pins = ["-c", str(fixed)]
     if deps:
-        what[-1] += extras
-        pins = ["-c", str(ROOT / "requirements" / "oldest.txt")] if session.name in OLD else []
-        session.install("-c", str(fixed), *pins, *what)
+        if session.name in (OLDEST, "oldest"):
+            pins += ["-c", "requirements/oldest.txt"]
+        session.install(*pins, what)
     else:
-        others = ["joblib", "ordered-set", "safetensors", "wrapt", "filelock", "scikit-learn"]
-        others += [
-            "jinja2",
-            "matplotlib",
-            "timm",
-            "hypothesis",
-            "packaging",
-            "pytest",
-            "pytest-xdist",
-        ]
-        session.install("-c", str(fixed), *others)
-        session.install("--no-deps", "mmrazor==1.0.0", "mmpretrain==1.2.0", *what)
+        session.install(*pins, *WITHOUT_DEPENDENCIES)
+        session.install("--no-deps", "mmrazor==1.0.0", "mmpretrain==1.2.0", what.split("[")[0])
 
 
-OLD = (OLDEST, "oldest")
 # What kd_det and mmrazor need, where they are installed without it.
 WITHOUT_DEPENDENCIES = [
     *("filelock", "joblib", "ordered-set", "safetensors", "wrapt", "einops", "mat4py"),
@@ -289,7 +285,7 @@ def without_compiled(session: nox.Session, name: str, file: Path, before: dict[s
 
 def run_tests(session: nox.Session, what: Iterable[str]) -> dict[str, object]:
     """Tests of this clone; failed ones do not end the cell."""
-    report = Path(session.create_tmp()) / "tests.xml"
+    report = scratch(session) / "tests.xml"
     session.run(
         "python", "-m", "pytest", "-q", "-n", "2", f"--junitxml={report}", *what,
         env={"OMP_NUM_THREADS": "1"}, success_codes=[0, 1],

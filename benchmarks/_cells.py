@@ -19,7 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 # What users of mmdet have, and what nobody wants replaced.
-STACK = ("torch", "torchvision", "numpy", "opencv", "mmengine", "mmcv", "mmdet", "mmrazor")
+STACK = ("torch", "torchvision", "numpy", "opencv", "mmengine", "mmcv", "mmdet", "mmrazor", "onedl")
 # What kd_det may bring along: its own small needs, and what those need.
 SMALL = {
     "kd-det", "filelock", "joblib", "safetensors", "wrapt",
@@ -65,8 +65,8 @@ def digest_of(file: Path) -> str:
 
 
 def compiled(file: Path) -> list[str]:
-    """The requirements of a cell that are built from source: mmcv, or a fork of it."""
-    return [line for line in lines_of(file) if re.match(r"(onedl-)?mmcv==", line)]
+    """The requirements of a cell that are compiled from source: mmcv but for the lite one."""
+    return [line for line in lines_of(file) if line.startswith("mmcv==")]
 
 
 def canonical(name: str) -> str:
