@@ -258,12 +258,15 @@ def distill_digits(session: nox.Session, name: str) -> dict[str, object]:
     run = WORK / "runs" / name
     shutil.rmtree(run, ignore_errors=True)
     code = "from kd_det.pairing.methods import find_configs; print(find_configs() / 'digits')"
+    # One thread: cells share their machine, where threads would wait for each other.
+    session.env["OMP_NUM_THREADS"] = "1"
     with session.chdir(folder):
         configs = session.run("python", "-W", "ignore", "-c", code, silent=True).split()[-1]
         session.run("kd-det", "digits")
         teacher = folder / "teacher" / "student" / "model.pth"
         if not teacher.is_file():  # one for all cells
-            session.run("kd-det", "train", f"{configs}/teacher.py", "--work-dir", "teacher")
+            begun = ["--resume"] if (folder / "teacher" / "last_checkpoint").is_file() else []
+            session.run("kd-det", "train", f"{configs}/teacher.py", "--work-dir", "teacher", *begun)
         session.run(
             "kd-det", "train", f"{configs}/frcnn_r50_r18.py", "--method", METHOD,
             "--work-dir", str(run), "--cfg-options", f"model.teacher_ckpt={teacher}",
