@@ -11,18 +11,17 @@ VERSION = (HERE / "kd_det" / "version.py").read_text(encoding="utf-8").split('"'
 
 
 class WithConfigs(build_py):
-    """Puts configs/ where mim looks in an installed package; an editable one finds the clone's."""
+    """Puts configs and tools where mim looks in a package; an editable one has the clone's."""
 
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:
+        if not getattr(self, "editable_mode", False):  # setuptools before 64 has no such mode
             mim = Path(self.build_lib) / "kd_det" / ".mim"
-            shutil.copytree(
-                HERE / "configs",
-                mim / "configs",
-                ignore=shutil.ignore_patterns("__pycache__", ".*"),
-                dirs_exist_ok=True,
-            )
+            shutil.rmtree(mim, ignore_errors=True)  # of an earlier build
+            for folder in ("configs", "tools"):
+                shutil.copytree(
+                    HERE / folder, mim / folder, ignore=shutil.ignore_patterns("__pycache__", ".*")
+                )
             shutil.copy(HERE / "model-index.yml", mim)
 
 
@@ -45,7 +44,7 @@ setup(
     install_requires=[
         "torch>=2.0",
         "torchvision>=0.15",
-        "mmengine>=0.10,<0.11",
+        "mmengine>=0.8,<0.11",
         "mmdet>=3.0,<3.4",
         "mmrazor>=1.0,<1.1",
         "filelock>=3.12",

@@ -26,7 +26,7 @@ LOWEST, NEWEST = (ROOT / "requirements" / name for name in ("oldest.txt", "torch
 ENVIRONMENTS = {
     "3.9, torch 2.0, mmcv 2.0": (
         "3.9.18",
-        "torch 2.0.1, torchvision 0.15.2, mmengine 0.10.0, mmcv 2.0.1, mmdet 3.0.0, numpy 1.23.5, "
+        "torch 2.0.1, torchvision 0.15.2, mmengine 0.8.5, mmcv 2.0.1, mmdet 3.0.0, numpy 1.23.5, "
         "pillow 9.5.0, rich 12.6.0, filelock 3.12.4, opencv-python 4.7.0.72",
     ),
     "3.10, torch 2.1, mmcv 2.1": (

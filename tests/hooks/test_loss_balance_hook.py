@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,16 +12,6 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from kd_det import LossBalanceHook
-
-
-def test_wrong_arguments():
-    with pytest.raises(ValueError, match="a share above 0 for 'loss_kd', found 0"):
-        LossBalanceHook(share=dict(loss_kd=0))
-    with pytest.raises(ValueError, match=r"expected momentum in \(0, 1\], found 0"):
-        LossBalanceHook(share=1, momentum=0)
-    with pytest.raises(ValueError, match="expected interval >= 1, found 0"):
-        LossBalanceHook(share=1, interval=0)
-
 
 # In a real run
 
@@ -144,7 +133,7 @@ def test_measures_at_first_and_then_at_intervals(make, monkeypatch):
     assert changed == [0, 1, 4]
 
 
-def test_resumed_run_equals_one_that_was_not_stopped(make, kill, monkeypatch):
+def test_resumed_run_equals_one_that_was_not_stopped(make, train_until, monkeypatch):
     monkeypatch.setattr("kd_det.hooks.loss_balance_hook.FIRST_ITERATIONS", 2)
     # Measured in iterations 0, 1 and 5, stopped after 4: nothing is measured on resuming.
     hook = balanced(0.3, interval=5)
@@ -152,9 +141,7 @@ def test_resumed_run_equals_one_that_was_not_stopped(make, kill, monkeypatch):
     whole = make("whole", hook, **epochs)
     whole.train()
     killed = make("killed", hook, **epochs)
-    killed.register_hook(kill(epoch=2))
-    with pytest.raises(KeyboardInterrupt):
-        killed.train()
+    train_until(killed, 4)
     resumed = make("killed", hook, resume=True, **epochs)
     resumed.train()
     assert resumed.iter == 6 and len(resumed.watch.losses) == 2
@@ -180,14 +167,14 @@ def test_names_that_do_not_exist_are_errors(make):
     assert run.train_loop.iter == 0  # builds it: the hook asks for the iteration
     with pytest.raises(ValueError, match=r"'loss_dk' is no distillation loss.*'loss_kd'"):
         LossBalanceHook(share=dict(loss_dk=0.1)).before_train(run)
-    with pytest.raises(ValueError, match=r"no module 'nekc'.*'backbone', .*'neck'"):
+    with pytest.raises(
+        ValueError, match=r"'nekc', but the student .* no such module; .*backbone, .*neck"
+    ):
         LossBalanceHook(share=0.1, source="nekc").before_train(run)
     run.register_hook(LossBalanceHook(share=0.1))
     run.register_hook(LossBalanceHook(share=0.1))
     with pytest.raises(ValueError, match="one LossBalanceHook"):
         run.call_hook("before_train")
-    with pytest.raises(ValueError, match=r"needs a distillation model.*found Linear"):
-        LossBalanceHook(share=0.1).before_train(SimpleNamespace(model=nn.Linear(1, 1), hooks=[]))
 
 
 def test_steps_without_rois_leave_scales_as_they_are(make):

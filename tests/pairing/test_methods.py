@@ -13,13 +13,9 @@ def test_the_table_has_every_method():
     assert METHODS.keys() == files and DEFAULT in METHODS
 
 
-def test_each_has_one_line_with_gain_and_source():
-    lines = describe_methods().splitlines()
-    assert len(lines) == 1 + len(METHODS)
-    for line, (name, method) in zip(lines[1:], METHODS.items()):
-        assert line.startswith(f"{name} ")
-        for part in (method.does, method.gain, method.source):
-            assert part and part in line
+def test_each_has_one_line():
+    lines = describe_methods().splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(METHODS)
 
 
 def test_configs_are_those_of_the_repository():
@@ -29,7 +25,7 @@ def test_configs_are_those_of_the_repository():
 
 def test_configs_that_were_installed_are_found_first(tmp_path, monkeypatch):
     package = tmp_path / "kd_det"
-    monkeypatch.setattr("kd_det.__file__", str(package / "__init__.py"))
+    monkeypatch.setattr("kd_det.shipped.__file__", str(package / "shipped.py"))
     with pytest.raises(FileNotFoundError, match=f"neither in {package}/.mim/configs nor in "):
         find_configs()
     for folder in (tmp_path / "configs", package / ".mim" / "configs"):
