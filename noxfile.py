@@ -257,18 +257,17 @@ def distill_digits(session: nox.Session, name: str) -> dict[str, object]:
     folder.mkdir(parents=True, exist_ok=True)
     run = WORK / "runs" / name
     shutil.rmtree(run, ignore_errors=True)
-    code = "from kd_det.pairing.methods import find_configs; print(find_configs() / 'digits')"
     # One thread: cells share their machine, where threads would wait for each other.
     session.env["OMP_NUM_THREADS"] = "1"
     with session.chdir(folder):
-        configs = session.run("python", "-W", "ignore", "-c", code, silent=True).split()[-1]
         session.run("kd-det", "digits")
         teacher = folder / "teacher" / "student" / "model.pth"
         if not teacher.is_file():  # one for all cells
             begun = ["--resume"] if (folder / "teacher" / "last_checkpoint").is_file() else []
-            session.run("kd-det", "train", f"{configs}/teacher.py", "--work-dir", "teacher", *begun)
+            config = "kd_det::digits/teacher.py"
+            session.run("kd-det", "train", config, "--work-dir", "teacher", *begun)
         session.run(
-            "kd-det", "train", f"{configs}/frcnn_r50_r18.py", "--method", METHOD,
+            "kd-det", "train", "kd_det::digits/frcnn_r50_r18.py", "--method", METHOD,
             "--work-dir", str(run), "--cfg-options", f"model.teacher_ckpt={teacher}",
             f"train_cfg.max_epochs={EPOCHS}", f"param_scheduler.1.T_max={EPOCHS}",
         )  # fmt: skip
@@ -300,17 +299,29 @@ def write(result: Path, cell: dict[str, object]) -> None:
     """Keep what a cell found, and the table of all."""
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
-    page = RESULTS.with_suffix(".md")
-    page.write_text(INTRODUCTION + _cells.table(RESULTS), encoding="utf-8")
+    write_table()
+
+
+def write_table() -> None:
+    text = INTRODUCTION + _cells.table(RESULTS, list(CELLS))
+    RESULTS.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 INTRODUCTION = f"""# Where it was run
 
-`make matrix` makes each environment from a file of `requirements/matrix`, asks pip what installing
-kd_det would add, distils digits for {EPOCHS} epochs with the installed `kd-det train` ({METHOD},
-one seed, the same teacher), and runs the tests marked `core`, or all. Linux, x86-64, CPU.
+`make matrix` makes each environment from a file of
+`requirements/matrix`, asks pip
+what installing kd_det would add, distils digits for {EPOCHS} epochs with the installed
+`kd-det train` ({METHOD}, one seed, the same teacher), and runs the tests marked `core`, or all.
+Linux, x86-64, CPU.
 
 """
+
+
+@nox.session(default=False, python=False)
+def table(session: nox.Session) -> None:
+    """Write docs/results/matrix.md anew from what is beside it."""
+    write_table()
 
 
 def clean_up(session: nox.Session) -> None:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -122,21 +122,22 @@ def by_version(path: Path) -> tuple[list[int], str]:
     return [int(number) for number in re.findall(r"\d+", path.stem)], path.stem
 
 
-def table(folder: Path) -> str:
-    """A row for each cell, and below them what does not fit into one."""
-    cells = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*.json"), key=by_version)
-    ]
+def table(folder: Path, names: Sequence[str]) -> str:
+    """A row for each cell, run or not, and below them what does not fit into one."""
     lines = [
         "| cell | Python | torch | numpy | opencv | mmcv | mmengine, mmdet, mmrazor "
         "| pip would add | passed | failed | skipped | mAP | commit, date |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     notes = []
-    for cell in cells:
-        lines.append("| " + " | ".join(_row(cell)) + " |")
-        notes += _notes(cell)
+    for name in names:
+        file = folder / f"{name}.json"
+        if file.is_file():
+            cell = json.loads(file.read_text(encoding="utf-8"))
+            lines.append("| " + " | ".join(_row(cell)) + " |")
+            notes += _notes(cell)
+        else:
+            lines.append(f"| {name} | not run |" + " |" * 11)
     return "\n".join([*lines, *([""] + notes if notes else [])]) + "\n"
 
 
