@@ -100,6 +100,7 @@ def call_boxes(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor
 
 FAMILY = {
     "nd": Member(with_centers(NDLoss), [(DIM,)], call_labelled),
+    "nd_dense": Member(with_centers(NDLoss), [(DIM, 4, 5), (DIM, 2, 3)], call_maps),
     "center_cosine": Member(with_centers(CenterCosineLoss), [(DIM,)], call_labelled),
     "center_contrast": Member(with_centers(CenterContrastLoss), [(DIM,)], call_labelled),
     "feature_l2": Member(partial(FeatureNormLoss, "l2", 1.0), [(DIM,)], call_pair),
