@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 import small_heads
 import torch
-from mmengine.config import Config
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from small import build
-from mmdet.structures import DetDataSample
 from small_heads import BACKBONE, shrink
 from torch import Tensor, nn
 
@@ -49,9 +51,14 @@ CONVS = {
 LEVELS = {"rtmdet": 3, "yolox": 3}
 
 
-def config(name: str, width: int = 8, convs: int = 2) -> Config:
+@cache
+def _of_mmdet(name: str) -> ConfigDict:
+    return Config.fromstring(f'_base_ = "mmdet::{CONFIGS[name]}"', ".py").model
+
+
+def config(name: str, width: int = 8, convs: int = 2) -> ConfigDict:
     """The shrunk config of a detector."""
-    model = Config.fromstring(f'_base_ = "mmdet::{CONFIGS[name]}"', ".py").model
+    model = copy.deepcopy(_of_mmdet(name))
     shrink(model)
     model.data_preprocessor.pop("batch_augments", None)
     model.backbone = dict(BACKBONE)
@@ -88,13 +95,12 @@ def config(name: str, width: int = 8, convs: int = 2) -> Config:
 def detector(name: str, seed: int = 0, **options: Any) -> nn.Module:
     """A shrunk detector whose heads predict something."""
     torch.manual_seed(seed)
-    model = build(config(name, **options))
-    model.init_weights()
-    if name == "tood":
-        model.bbox_head.epoch = 0  # a hook of mmdet sets it
+    model = build(config(name, **options))  # as torch initialises it, which is quicker
     for layer in model.bbox_head.modules():
         if isinstance(layer, nn.Conv2d):  # mmdet starts them near zero
-            nn.init.normal_(layer.weight, std=(layer.in_channels * layer.weight[0, 0].numel()) ** -0.5)
+            nn.init.normal_(
+                layer.weight, std=(layer.in_channels * layer.weight[0, 0].numel()) ** -0.5
+            )
             if layer.bias is not None:
                 nn.init.normal_(layer.bias, std=0.1)
     return model

@@ -77,8 +77,8 @@ def box_kd_loss(
     images = []
     for s, t, weight in zip(s_boxes, t_boxes, weights):
         # [N, A, 4, H, W] -> [N, A, H, W, 4]
-        pair = (x.unflatten(1, (-1, 4)).permute(0, 1, 3, 4, 2) for x in (s, t))
-        images.append((weight * overlap_loss(*pair, giou)).flatten(1).sum(dim=1))
+        s_rows, t_rows = (x.unflatten(1, (-1, 4)).permute(0, 1, 3, 4, 2) for x in (s, t))
+        images.append((weight * overlap_loss(s_rows, t_rows, giou)).flatten(1).sum(dim=1))
     return torch.stack(images).sum(dim=0)
 
 

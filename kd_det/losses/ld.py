@@ -177,21 +177,21 @@ class LDLoss(nn.Module):
         sums, totals = [], []
         for s, t, logits in zip(s_dists, t_dists, t_logits):
             images = len(s)
-            rows = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in (s, t))
+            s_rows, t_rows = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in (s, t))
             weight = best_score(logits, 1).flatten(1)
-            losses = ld_loss(*rows, self.tau)
+            losses = ld_loss(s_rows, t_rows, self.tau)
             if losses.numel() != weight.numel():
                 raise InvalidInputError(
                     "LD needs distributions and class maps of the same grids, got "
                     f"{list(s.shape)} and {list(logits.shape)}"
                 )
-            sums.append((weight * losses.unflatten(0, (images, -1))).sum(dim=1) if images else losses)
+            sums.append(
+                (weight * losses.unflatten(0, (images, -1))).sum(dim=1) if images else losses
+            )
             totals.append(weight.sum(dim=1))
         total = torch.stack(totals).sum(dim=0).clamp(min=torch.finfo(totals[0].dtype).tiny)
         losses = torch.stack(sums).sum(dim=0) / total
         return losses.sum() / max(len(losses), 1)
 
     def extra_repr(self) -> str:
-        return (
-            f"loss_weight={self.loss_weight}, tau={self.tau}, region_weight={self.region_weight}"
-        )
+        return f"loss_weight={self.loss_weight}, tau={self.tau}, region_weight={self.region_weight}"

@@ -78,7 +78,8 @@ def test_maps_equal_a_slow_form(weight):
     s_maps, t_maps = ([as_map(x) for x in side] for side in (s, t))
     positives = [torch.zeros(3, 4, dtype=torch.int64), torch.zeros(4, 4, dtype=torch.int64)]
     found = BoxKDLoss(3.0, weight)(s_maps, t_maps, logits[1], logits[0], positives)
-    expected = sum(total) / 7 if weight == "difference" else sum(map(lambda a, b: a / b, total, weights)) / 2  # fmt: skip
+    means = [a / b for a, b in zip(total, weights)]
+    expected = sum(total) / 7 if weight == "difference" else sum(means) / 2
     assert found.item() == pytest.approx(3 * expected)
 
 
@@ -92,7 +93,9 @@ def test_moving_and_scaling_both_changes_nothing():
 def test_wrong_input_is_named():
     s = [as_map(boxes(0, 2, 3, 4, 2))]
     logits = [torch.zeros(2, 6, 3, 4)]
-    with pytest.raises(ValueError, match=r"of the same grids, got boxes .*class maps \[\[2, 6, 3, 5"):
+    with pytest.raises(
+        ValueError, match=r"of the same grids, got boxes .*class maps \[\[2, 6, 3, 5"
+    ):
         BoxKDLoss()(s, s, [torch.zeros(2, 6, 3, 5)], logits)
     with pytest.raises(ValueError, match="needs s_logits"):
         BoxKDLoss()(s, s, logits)

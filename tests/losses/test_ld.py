@@ -146,7 +146,9 @@ def test_the_region_equals_a_slow_form(gamma):
 
 def test_positions_that_do_not_fit_are_named():
     feats = [torch.zeros(2, 3, 4, 5)]
-    with pytest.raises(ValueError, match=r"level 0: .*\[2, 3, 4, 5\] and positions up to \[1, 4, 0"):
+    with pytest.raises(
+        ValueError, match=r"level 0: .*\[2, 3, 4, 5\] and positions up to \[1, 4, 0"
+    ):
         rows_at(feats, [torch.tensor([[0, 1, 0, 0], [1, 4, 0, 0]])])
     with pytest.raises(ValueError, match=r"for each of 1 levels, found \[\[2, 3\]\]"):
         rows_at(feats, [torch.zeros(2, 3, dtype=torch.int64)])

@@ -170,7 +170,8 @@ class _RestOfHead:
 
     def _cut(self, depth: int) -> Any:
         """Copy the head, with :class:`_Given` in place of the first layers of its branches."""
-        rest = type(self.head).__new__(type(self.head))
+        kind: Any = type(self.head)
+        rest = kind.__new__(kind)
         rest.__dict__.update(self.head.__dict__)
         rest._modules = dict(self.head._modules)
         for branch, (names, _) in BRANCHES.items():

@@ -49,6 +49,7 @@ class PositivesRecorder(BaseRecorder):
         super().__init__(source)
         self.region = region
         self._head: Any = None
+        self._before: Callable | None = None
         self._calls: list[tuple[Tensor, Any]] | None = None
         self._seen_any = False
 
@@ -79,17 +80,21 @@ class PositivesRecorder(BaseRecorder):
 
     def __enter__(self) -> None:
         super().__enter__()
-        # An attribute of the head, not of its class, which teacher and student may share.
+        # An attribute of the head, not of its class, which teacher and student may share. Another
+        # recorder may have put its own there.
+        self._before = vars(self._head).get("loss_by_feat")
         self._head.loss_by_feat = self._watched(self._head.loss_by_feat)
 
     def __exit__(self, *exception: Any) -> None:
         del self._head.loss_by_feat
+        if self._before is not None:
+            self._head.loss_by_feat = self._before
 
     def _watched(self, loss_by_feat: Callable) -> Callable:
         def call(maps: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
             if isinstance(maps, Tensor) or any(x.dim() != 4 for x in maps):
                 raise UnsupportedTypeError(
-                    f"kd_det.Positives needs a head with class maps [N, A * C, H, W] of each level; "
+                    "kd_det.Positives needs a head with class maps [N, A * C, H, W] of each level; "
                     f"'{self.source}' is a {type(self._head).__name__}"
                 )
             self._calls = []
@@ -178,7 +183,7 @@ def _send_back(pred: Tensor, labels: Tensor, maps: Sequence[Tensor]) -> Iterator
         if level[0] is None:
             yield None
             continue
-        image, channel, row, column = place = level[0].nonzero(as_tuple=True)
+        image, _, row, column = place = level[0].nonzero(as_tuple=True)
         values = [digit[place] for digit in level]
         label = values[0] - 1 + (DIGIT * values[1].float() if len(values) > 1 else 0)
         if not torch.equal(label, label.round()):

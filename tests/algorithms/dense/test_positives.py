@@ -74,8 +74,12 @@ def test_equal_the_targets_of_yolox():
     for n, (is_positive, qualities, *_) in enumerate(targets):
         labels = iter(qualities.argmax(dim=1).tolist())
         for prior in is_positive.nonzero().flatten().tolist():
-            level, start, width = (0, 0, 8) if prior < 64 else (1, 64, 4) if prior < 80 else (2, 80, 2)
-            expected.add((level, n, (prior - start) // width, (prior - start) % width, next(labels)))
+            level, start, width = (
+                (0, 0, 8) if prior < 64 else (1, 64, 4) if prior < 80 else (2, 80, 2)
+            )
+            expected.add(
+                (level, n, (prior - start) // width, (prior - start) % width, next(labels))
+            )
     assert len(expected) >= 3
     assert rows(found) == expected
 
@@ -169,11 +173,11 @@ def test_the_region_lies_around_the_positives():
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # mmdet's own
 def test_heads_that_are_not_supported_are_named():
-    with pytest.raises(TypeError, match="FreeAnchorRetinaHead .* did not call its loss_cls"):
+    with pytest.raises(TypeError, match=r"FreeAnchorRetinaHead .* did not call its loss_cls"):
         record(detector("free_anchor"))
-    with pytest.raises(TypeError, match="one anchor for each position.* found a RetinaHead"):
+    with pytest.raises(TypeError, match=r"one anchor for each position.* found a RetinaHead"):
         record(detector("retinanet"), region=0.25)
-    with pytest.raises(WiringError, match="'head'.* GFL has no such module; it has .*bbox_head"):
+    with pytest.raises(WiringError, match=r"'head'.* GFL has no such module; it has .*bbox_head"):
         PositivesRecorder("head").initialize(detector("gfl"))
     with pytest.raises(TypeError, match="'neck' is a FPN"):
         PositivesRecorder("neck").initialize(detector("gfl"))
