@@ -14,7 +14,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 import kd_det  # noqa: F401  (patches the stack before mmdet is imported)
+from kd_det import caches
 from kd_det.recipes import load_named, methods_of
+
+caches.install()
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
@@ -35,7 +38,8 @@ def digits_config(name: str, data: Path, work_dir: Path, **options: object) -> C
     for part in ("train", "val", "test"):
         loader = cfg[f"{part}_dataloader"]
         loader.update(batch_size=4, num_workers=0, persistent_workers=False)
-        loader.dataset.data_root = str(data)
+        # MMEngine collects garbage where it serialises, which takes a second.
+        loader.dataset.update(data_root=str(data), serialize_data=False)
         for transform in loader.dataset.pipeline:
             if transform["type"] == "Resize":
                 transform["scale"] = (IMAGE_SIZE, IMAGE_SIZE)

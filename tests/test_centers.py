@@ -75,13 +75,6 @@ def test_means_are_those_of_a_loop(samples, dtype, device):
     )
 
 
-def test_a_class_never_seen_has_count_and_mean_zero(samples):
-    centers = gathered(*samples)
-    assert centers.counts[3] == 0
-    assert torch.equal(centers.means[3], torch.zeros(DIM))
-    assert (centers.counts > 0).sum() == CLASSES - 1
-
-
 def test_sums_do_not_lose_small_embeddings_beside_large_ones():
     # In float32, 1e8 + 1 = 1e8: the mean of 1e8 and 255 ones would be 1e8 / 256.
     emb = torch.ones(256, 1)
@@ -92,35 +85,6 @@ def test_sums_do_not_lose_small_embeddings_beside_large_ones():
     assert centers.means == torch.tensor((1e8 + 255) / 256)
 
 
-def test_order_does_not_matter(samples):
-    emb, labels = samples
-    order = torch.randperm(200, generator=torch.Generator().manual_seed(1))
-    moved, straight = gathered(emb[order], labels[order]), gathered(emb, labels)
-    assert torch.equal(moved.counts, straight.counts)
-    torch.testing.assert_close(moved.means, straight.means, rtol=2e-7, atol=0)
-
-
-def test_order_does_not_matter_at_all_where_sums_are_exact(samples):
-    # Multiples of 1/8 below 2^10: every sum fits into float64.
-    emb, labels = (samples[0] * 8).round() / 8, samples[1]
-    order = torch.randperm(200, generator=torch.Generator().manual_seed(1))
-    assert_equal(gathered(emb[order], labels[order]), gathered(emb, labels))
-
-
-@pytest.mark.parametrize("chunk", [1, 7, 199])
-def test_chunks_and_merged_parts_equal_one_pass(samples, chunk):
-    emb, labels = samples
-    whole = gathered(emb, labels)
-    chunks, merged = ClassCenters(CLASSES, DIM), ClassCenters(CLASSES, DIM)
-    for start in range(0, 200, chunk):
-        some = emb[start : start + chunk], labels[start : start + chunk]
-        chunks.update(*some)
-        merged.merge(gathered(*some))
-    for found in (chunks, merged):
-        assert torch.equal(found.counts, whole.counts)
-        torch.testing.assert_close(found.means, whole.means, rtol=2e-7, atol=0)
-
-
 def test_merging_leaves_the_other_alone(samples):
     emb, labels = samples
     other, total = gathered(emb, labels), ClassCenters(CLASSES, DIM)
@@ -129,12 +93,6 @@ def test_merging_leaves_the_other_alone(samples):
     assert_equal(other, gathered(emb, labels))
     assert torch.equal(total.counts, 2 * other.counts)
     assert torch.equal(total.means, other.means)
-
-
-def test_an_empty_batch_changes_nothing(samples):
-    centers = gathered(*samples)
-    centers.update(torch.zeros(0, DIM), torch.zeros(0, dtype=torch.int64))
-    assert_equal(centers, gathered(*samples))
 
 
 def test_embeddings_keep_no_graph():
@@ -222,26 +180,16 @@ def test_sizes_are_positive(sizes):
 # The file
 
 
-def test_file_brings_back_everything(samples, tmp_path):
-    centers = gathered(*samples)
-    centers.save(tmp_path / "new" / "centers.safetensors")  # makes the folder
-    loaded = ClassCenters.load(
-        tmp_path / "new" / "centers.safetensors",
-        num_classes=CLASSES,
-        embed_dim=DIM,
-        metadata=METADATA,
-    )
+def test_file_of_the_documented_layout_brings_back_everything(samples, tmp_path):
+    from safetensors import safe_open
+
+    centers, path = gathered(*samples), tmp_path / "new" / "centers.safetensors"
+    centers.save(path)  # makes the folder
+    loaded = ClassCenters.load(path, num_classes=CLASSES, embed_dim=DIM, metadata=METADATA)
     assert_equal(loaded, centers)
     assert loaded.metadata == {**METADATA, "format_version": "1"}
     assert (loaded.num_classes, loaded.embed_dim) == (CLASSES, DIM)
-
-
-def test_file_has_the_documented_layout(samples, tmp_path):
-    from safetensors import safe_open
-
-    centers = gathered(*samples)
-    centers.save(tmp_path / "centers.safetensors")
-    with safe_open(tmp_path / "centers.safetensors", framework="pt") as file:
+    with safe_open(path, framework="pt") as file:
         assert set(file.keys()) == {"centers", "counts"}
         assert torch.equal(file.get_tensor("centers"), centers.means)
         assert torch.equal(file.get_tensor("counts"), centers.counts)
@@ -323,15 +271,6 @@ def test_a_file_from_before_checksums_is_read(samples, tmp_path):
     assert torch.equal(ClassCenters.load(path).means, centers.means)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
-def test_random_bytes_are_refused(tmp_path, suffix):
-    path = tmp_path / f"centers{suffix}"
-    for seed in range(20):
-        path.write_bytes(random.Random(seed).randbytes(500))
-        with pytest.raises(ClassCentersError, match=str(path)):
-            ClassCenters.load(path)
-
-
 @pytest.mark.parametrize(
     "wanted, message",
     [
@@ -398,26 +337,6 @@ def test_means_that_are_not_finite_are_not_saved(samples, tmp_path, bad):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("failing", ["replace", "fsync"])
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["disk", "stop"])
-def test_a_crash_while_writing_leaves_the_old_file_alone(
-    samples, tmp_path, monkeypatch, failing, error
-):
-    path = tmp_path / "centers.safetensors"
-    gathered(*samples).save(path)
-    before = path.read_bytes()
-
-    def crash(*args):
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, failing, crash)
-        with pytest.raises(type(error)):
-            ClassCenters(CLASSES, DIM).save(path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["centers.safetensors"]
-
-
 # The published JSON form
 
 
@@ -438,19 +357,6 @@ def test_json_is_read_by_class_index(tmp_path):
     mixed = dict(random.Random(0).sample(list(rows.items()), 11))
     assert list(mixed) != list(rows)
     assert_equal(ClassCenters.load(json_file(tmp_path, json.dumps(mixed))), straight)
-
-
-@pytest.mark.parametrize(
-    "wanted, message",
-    [
-        (dict(num_classes=3), "expected classes 3, found 2"),
-        (dict(embed_dim=3), "expected embedding size 3, found 1"),
-    ],
-)
-def test_json_of_other_sizes_is_refused(tmp_path, wanted, message):
-    path = json_file(tmp_path, '{"0": [1], "1": [2]}')
-    with pytest.raises(ClassCentersError, match=message):
-        ClassCenters.load(path, **wanted)
 
 
 @pytest.mark.parametrize(

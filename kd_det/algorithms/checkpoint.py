@@ -24,6 +24,14 @@ STUDENT_PREFIX = "architecture."
 SEMI_PREFIXES = ("teacher.", "student.")
 # Where a checkpoint keeps the weights: MMEngine, detectron2 and DETR, torch's tutorials, averages.
 STATES = ("state_dict", "model", "model_state_dict", "ema_state_dict", "model_ema")
+# What a file that is no checkpoint begins with, and how it came there.
+NO_CHECKPOINT = {
+    rb"\Z": "it is empty, as a full disk or an interrupted download leaves it; get the file again",
+    rb"version https://git-lfs": "it is a git-lfs pointer, not the file itself; run 'git lfs pull' "
+    "in its repository",
+    rb"\s*<(!doctype|html|\?xml)": "it is a web page, as a download leaves it that needs a log-in "
+    "or another link; download the file itself",
+}
 # Of a path in a config: the file is read by `read_weights` where MMEngine reads a checkpoint.
 SCHEME = "kd_det:"
 
@@ -111,30 +119,17 @@ def _of_one_model(state: Mapping[str, Any]) -> dict[str, Any]:
 def _require_checkpoint(path: Path, who: str) -> None:
     """Refuse a local path that is no checkpoint by its first bytes."""
     if path.is_dir():
-        inside = sorted(file.name for file in path.glob("*.pth"))
-        hint = f"one of {', '.join(inside[:SHOWN_KEYS])}" if inside else "there is no .pth in it"
-        raise CheckpointError(
-            f"the {who}'s checkpoint {path} cannot be read: it is a folder; give the file ({hint})"
-        )
-    if not path.is_file():
+        inside = sorted(file.name for file in path.glob("*.pth"))[:SHOWN_KEYS]
+        hint = f"one of {', '.join(inside)}" if inside else "there is no .pth in it"
+        reasons = [f"it is a folder; give the file ({hint})"]
+    elif not path.is_file():
         raise FileNotFoundError(f"the {who}'s checkpoint {path} does not exist")
-    with path.open("rb") as file:
-        head = file.read(256).lstrip().lower()
-    if not path.stat().st_size:
-        raise CheckpointError(
-            f"the {who}'s checkpoint {path} cannot be read: it is empty, as a full disk or an "
-            "interrupted download leaves it; get the file again"
-        )
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"the {who}'s checkpoint {path} cannot be read: it is a git-lfs pointer, not the file "
-            "itself; run 'git lfs pull' in its repository"
-        )
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointError(
-            f"the {who}'s checkpoint {path} cannot be read: it is a web page, as a download leaves "
-            "it that needs a log-in or another link; download the file itself"
-        )
+    else:
+        with path.open("rb") as file:
+            head = file.read(256)
+        reasons = [why for start, why in NO_CHECKPOINT.items() if re.match(start, head, re.I)]
+    if reasons:
+        raise CheckpointError(f"the {who}'s checkpoint {path} cannot be read: {reasons[0]}")
 
 
 def load_weights(model: nn.Module, path: str, who: str) -> list[str] | None:

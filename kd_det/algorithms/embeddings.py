@@ -15,7 +15,7 @@ from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor
 
 from kd_det.algorithms import heads, roi
-from kd_det.algorithms.probes import ImageProbe
+from kd_det.algorithms.probes import Probe
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.recorders import recording
 
@@ -59,13 +59,18 @@ def describe_embeddings(model: Any, rois: str) -> dict[str, str]:
 def teacher_embeddings(
     model: Any, batch: Mapping[str, Any], rois: str = "sampled"
 ) -> list[tuple[str, Tensor, Tensor]]:
-    """Compute what :meth:`kd_det.TeacherDistill.teacher_embeddings` returns.
+    """Compute the teacher's embeddings that losses with class centers compare, of one batch.
 
     Args:
         model: An algorithm with a teacher and a distiller; ``teacher_input``, ``teacher_stage``
             and ``probe`` are used where it has them.
         batch: What a dataloader yields.
-        rois: ``'sampled'`` or ``'gt'``.
+        rois: Of a detector with an RoI head: ``'sampled'``, its own proposals as its assigner and
+            sampler choose them in training, or ``'gt'``, the annotated boxes.
+
+    Returns:
+        For each source, the module that is recorded, and each set of RoIs: the source, embeddings
+        ``[n, D]`` and labels ``[n]``; background has the label behind the last.
 
     Raises:
         ValueError: As :func:`embedding_sources`, or if no loss uses class centers.
@@ -147,7 +152,7 @@ def _passes(
             f"class centers need one label for each image, found {len(labels)} labels of "
             f"{len(inputs)} images"
         )
-    getattr(model, "probe", ImageProbe()).run(teacher, inputs, samples)
+    getattr(model, "probe", Probe()).run(teacher, inputs, samples)
     yield labels
 
 

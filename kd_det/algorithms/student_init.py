@@ -41,12 +41,7 @@ def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list
     rows: dict[str, Row] = {}
     for module in modules:
         for who, model in (("student", student), ("teacher", teacher)):
-            if not module or module not in dict(model.named_modules()):
-                raise wiring.WiringError(
-                    f"init_student_from_teacher names '{module}', but the {who} "
-                    f"{type(model).__name__} has no such module; it has "
-                    f"{wiring.modules_near(model, module)}"
-                )
+            wiring.require_module(model, module, who, "init_student_from_teacher names")
         own, other = (_shapes(model, module) for model in (student, teacher))
         found = [Row(name, own.get(name), other.get(name)) for name in own | other]
         if not any(row.agrees for row in found):

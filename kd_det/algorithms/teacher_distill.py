@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS as RAZOR_MODELS
 from torch import Tensor, nn
 
-from kd_det.algorithms import embeddings, heads, probes, student_init, wiring
+from kd_det.algorithms import heads, probes, student_init, wiring
 from kd_det.algorithms.describe import describe
 from kd_det.algorithms.dry_run import dry_run
 from kd_det.algorithms.speed import Speed
@@ -239,31 +239,6 @@ class TeacherDistill(SingleTeacherDistill):
             recorder.reset_data_buffer()
         for delivery in self.distiller.deliveries.deliveries.values():
             delivery.data_queue.clear()
-
-    def teacher_embeddings(
-        self, batch: Mapping[str, Any], rois: str = "sampled"
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """The teacher's embeddings that losses with class centers compare, of one batch.
-
-        Args:
-            batch: What a dataloader yields.
-            rois: Of a detector with an RoI head: ``'sampled'``, its own proposals as its assigner
-                and sampler choose them in training, or ``'gt'``, the annotated boxes.
-
-        Returns:
-            For each source, the module that is recorded, and each set of RoIs: the source,
-            embeddings ``[n, D]`` and labels ``[n]``; background has the label behind the last.
-
-        Raises:
-            ValueError: If no loss asks for class centers, or ``t_emb`` is no record of the teacher.
-            TypeError: If the teacher is neither a classifier nor a detector with an RoI head.
-        """
-        return iter(embeddings.teacher_embeddings(self, batch, rois))
-
-    @property
-    def embedding_sources(self) -> dict[str, str]:
-        """Source of :meth:`teacher_embeddings` for each loss that asks for class centers."""
-        return embeddings.embedding_sources(self)
 
 
 @MODELS.register_module()

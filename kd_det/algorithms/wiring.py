@@ -28,15 +28,9 @@ def check_names(distiller: Mapping[str, Any], student: nn.Module, teacher: nn.Mo
 
 def check_sources(recorders: Mapping[str, Any], model: nn.Module, who: str) -> None:
     """Raise :class:`WiringError` if a module recorder names a module that ``model`` lacks."""
-    names = {name for name, _ in model.named_modules()}
     for recorder, cfg in recorders.items():
         for source in _module_sources(cfg):
-            if source not in names:
-                raise WiringError(
-                    f"{who} recorder '{recorder}' has source '{source}', but the {who} "
-                    f"{type(model).__name__} has no such module; it has "
-                    f"{modules_near(model, source)}"
-                )
+            require_module(model, source, who, f"{who} recorder '{recorder}' has source")
 
 
 def _module_sources(recorder: Mapping[str, Any]) -> Iterator[str]:
@@ -47,8 +41,10 @@ def _module_sources(recorder: Mapping[str, Any]) -> Iterator[str]:
         yield recorder.get("source", "")
 
 
-def modules_near(model: nn.Module, name: str) -> str:
-    """List modules of ``model`` that may have been meant by ``name``, as text."""
+def require_module(model: nn.Module, name: str, who: str, named_by: str) -> None:
+    """Raise :class:`WiringError` if ``model`` lacks a module; says which may have been meant."""
+    if name and name in dict(model.named_modules()):
+        return
     # The siblings of `name` and of the modules that it would be in, and all at the top.
     parents = name.split(".")[:-1]
     starts = [".".join(parents[: i + 1]) for i in range(len(parents))]
@@ -59,7 +55,10 @@ def modules_near(model: nn.Module, name: str) -> str:
         and found.count(".") <= len(parents)
         and ("." not in found or found.startswith(tuple(starts)))
     )
-    return ", ".join(near[:12])
+    raise WiringError(
+        f"{named_by} '{name}', but the {who} {type(model).__name__} has no such module; it has "
+        f"{', '.join(near[:12])}"
+    )
 
 
 def _check_losses(distiller: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,18 +33,11 @@ class WideBlock(nn.Module):
         return self.conv2(x) + shortcut
 
 
-class WideStage(nn.Module):
-    """Blocks of one width."""
-
-    def __init__(self, blocks: int, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.layer = nn.Sequential(
-            WideBlock(in_channels, out_channels, stride),
-            *(WideBlock(out_channels, out_channels, 1) for _ in range(blocks - 1)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
+def stage(blocks: int, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """Blocks of one width, under mdistiller's name for them."""
+    layer = [WideBlock(in_channels, out_channels, stride)]
+    layer += [WideBlock(out_channels, out_channels, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(OrderedDict(layer=nn.Sequential(*layer)))
 
 
 @MODELS.register_module()
@@ -77,9 +72,9 @@ class CifarWideResNet(BaseModule):
         blocks = (depth - 4) // 6
         widths = [width * widen_factor for width in (16, 32, 64)]
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.block1 = WideStage(blocks, 16, widths[0], stride=1)
-        self.block2 = WideStage(blocks, widths[0], widths[1], stride=2)
-        self.block3 = WideStage(blocks, widths[1], widths[2], stride=2)
+        self.block1 = stage(blocks, 16, widths[0], stride=1)
+        self.block2 = stage(blocks, widths[0], widths[1], stride=2)
+        self.block3 = stage(blocks, widths[1], widths[2], stride=2)
         self.bn1 = nn.BatchNorm2d(widths[2])
 
     def forward(self, x: Tensor) -> tuple[Tensor]:

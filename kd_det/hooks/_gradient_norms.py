@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
+from kd_det.algorithms.wiring import require_module
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import DISTILL_PREFIX
 
@@ -19,12 +21,12 @@ class GradientNorms:
     Where ``recording`` is set, it keeps the features.
 
     Args:
-        model: An MMRazor algorithm with a student and a distiller.
+        model: An MMRazor algorithm with a student.
         names: The distillation losses to measure.
         source: The module of the student whose outputs are the features.
 
     Raises:
-        ValueError: If the student has no such module.
+        kd_det.algorithms.WiringError: If the student has no such module.
     """
 
     def __init__(self, model: Any, names: Iterable[str], source: str) -> None:
@@ -33,14 +35,9 @@ class GradientNorms:
         self._features: list[Tensor] = []
         self._names = list(names)
         self._told: set[str] = set()
-        modules = dict(model.student.named_modules())
-        if source not in modules:
-            parts = sorted(name for name in modules if name and "." not in name)
-            raise InvalidInputError(
-                f"the student {type(model.student).__name__} has no module '{source}' whose "
-                f"outputs could be the shared features; its parts are {parts}"
-            )
-        self._handle = modules[source].register_forward_hook(self._keep_features)
+        require_module(model.student, source, "student", "the shared features are outputs of")
+        features_of = model.student.get_submodule(source)
+        self._handle = features_of.register_forward_hook(self._keep_features)
 
     def remove(self) -> None:
         """Take the hook off the model."""
@@ -68,7 +65,7 @@ class GradientNorms:
             if "loss" in name and not name.startswith(DISTILL_PREFIX)
         ]
         terms = [losses.get(DISTILL_PREFIX + name) for name in self._names]
-        device = next(t for loss in losses.values() for t in _tensors(loss)).device
+        device = _tensors(losses)[0].device
         # As in the step's own backward pass, which does not run in autocast.
         with torch.autocast(device.type, enabled=False):
             norm = _norm(torch.stack(task).sum() if task else None, features, loss_scale)
@@ -116,10 +113,5 @@ def _norm(loss: Tensor | None, features: list[Tensor], loss_scale: float) -> Ten
     return torch.linalg.vector_norm(torch.stack(norms)) / loss_scale if norms else None
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    """All tensors in nested sequences and dicts."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = value.values()
-    return [t for v in value for t in _tensors(v)] if isinstance(value, Iterable) else []
+def _tensors(nested: Any) -> list[Tensor]:
+    return [value for value in tree_flatten(nested)[0] if isinstance(value, Tensor)]

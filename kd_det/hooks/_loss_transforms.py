@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,22 +21,21 @@ class Stage(IntEnum):
     CHECK = 2  # of what the optimizer is given
 
 
-class Handle:
+class Handle(NamedTuple):
     """Removes a transform, and with the last one the hook on the model."""
 
-    def __init__(self, model: nn.Module, entry: tuple[Stage, Transform]) -> None:
-        self._model = model
-        self._entry = entry
+    model: nn.Module
+    entry: tuple[Stage, Transform]
 
     def remove(self) -> None:
         """Remove the transform; a second call does nothing."""
-        transforms: _LossTransforms | None = getattr(self._model, ATTRIBUTE, None)
-        if transforms is None or self._entry not in transforms.entries:
+        transforms: _LossTransforms | None = getattr(self.model, ATTRIBUTE, None)
+        if transforms is None or self.entry not in transforms.entries:
             return
-        transforms.entries.remove(self._entry)
+        transforms.entries.remove(self.entry)
         if not transforms.entries:
             transforms.handle.remove()
-            delattr(self._model, ATTRIBUTE)
+            delattr(self.model, ATTRIBUTE)
 
 
 def transform_losses(model: nn.Module, stage: Stage, transform: Transform) -> Handle:

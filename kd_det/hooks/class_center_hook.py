@@ -89,7 +89,7 @@ class ClassCenterHook(Hook):
         found = self._read_files(runner, prepass)
         # Machines may not share the work directory.
         everywhere = all(all_gather_object(found is not None))
-        centers = found if found is not None and everywhere else self.collect(runner)
+        centers = found if found is not None and everywhere else self._gather(runner, prepass)
         for name, loss in prepass.losses.items():
             loss.set_centers(centers[prepass.source_of[name]])
         self._origins = {source: gathered.metadata for source, gathered in centers.items()}
@@ -111,8 +111,13 @@ class ClassCenterHook(Hook):
             The centers of each embedding, by its source. Where there are several, the source is
             put into the name of each file, before its ending.
         """
+        return self._gather(runner, PrePass(runner, self.rois, self.max_images), out)
+
+    def _gather(
+        self, runner: Runner, prepass: PrePass, out: str | Path | None = None
+    ) -> dict[str, ClassCenters]:
         out = Path(out or Path(runner.work_dir) / FILE_NAME)
-        centers = PrePass(runner, self.rois, self.max_images).run()
+        centers = prepass.run()
         for source, path in _paths(out, centers).items():
             centers[source].require_finite()  # on all ranks, so that none goes on alone
             if is_main_process():

@@ -63,7 +63,7 @@ class FiniteLossHook(Hook):
         self.policy = policy
         self.limit = limit
         self.skipped = 0
-        self._batch: Any = None
+        self._batch: dict[str, Any] = {}
         self._since_step: list[_Iteration] = []  # several where gradients are accumulated
         self._handles: list[Any] = []
 
@@ -103,7 +103,7 @@ class FiniteLossHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the batch for a report."""
-        self._batch = data_batch
+        self._batch = data_batch if isinstance(data_batch, dict) else {}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -150,7 +150,7 @@ class _Iteration(NamedTuple):
     """An iteration to report if its losses are not finite."""
 
     number: int
-    batch: Any
+    batch: dict[str, Any]
     terms: dict[str, Tensor]
     finite: _Answer
 
@@ -223,21 +223,17 @@ def _norm(tensors: Iterable[Tensor]) -> float:
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
 
-def _images(batch: Any) -> list[Tensor]:
-    found = batch.get("inputs", []) if isinstance(batch, dict) else []
+def _images(batch: dict[str, Any]) -> list[Tensor]:
+    found = batch.get("inputs", [])
     return [found] if isinstance(found, Tensor) else list(found)
 
 
-def _samples(batch: Any) -> list[Any]:
-    return list(batch.get("data_samples") or []) if isinstance(batch, dict) else []
-
-
-def _names(batch: Any) -> list[str]:
-    metas = (sample.metainfo for sample in _samples(batch))
+def _names(batch: dict[str, Any]) -> list[str]:
+    metas = (sample.metainfo for sample in batch.get("data_samples") or [])
     return [str(meta.get("img_path") or meta.get("img_id", "?")) for meta in metas]
 
 
-def _save_batch(path: Path, batch: Any, text: str) -> str:
+def _save_batch(path: Path, batch: dict[str, Any], text: str) -> str:
     """Save images, boxes and labels of a batch, with the report as metadata.
 
     Returns:
@@ -247,7 +243,7 @@ def _save_batch(path: Path, batch: Any, text: str) -> str:
     from safetensors.torch import save
 
     tensors: dict[str, Any] = {f"inputs.{i}": x for i, x in enumerate(_images(batch))}
-    for i, sample in enumerate(_samples(batch)):
+    for i, sample in enumerate(batch.get("data_samples") or []):
         objects = getattr(sample, "gt_instances", None)
         for name in ("bboxes", "labels"):
             value = getattr(objects, name, None)

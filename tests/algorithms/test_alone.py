@@ -45,9 +45,8 @@ def test_with_weights_of_zero_the_student_trains_as_it_does_alone(
 
 
 @pytest.mark.parametrize(
-    ("kind", "buffers"), [("ExponentialMovingAverage", False), ("ExpMomentumEMA", True),
-                          ("ExpMomentumEMA", False)],
-)  # fmt: skip
+    ("kind", "buffers"), [("ExponentialMovingAverage", False), ("ExpMomentumEMA", True)]
+)
 def test_an_average_of_weights_shares_the_teacher(
     digits: Path, teacher_ckpt: Path, tmp_path: Path, kind: str, buffers: bool
 ):

@@ -8,44 +8,31 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import build
+from torch import nn
 
 from kd_det.algorithms import CheckpointError
 from kd_det.algorithms.checkpoint import (
     load_any_weights,
+    load_weights,
     read_weights,
     weights_sha256,
 )
 
 
-def test_missing_teacher_file_is_named(cfg):
-    cfg.model.teacher_ckpt = "nowhere/teacher.pth"
-    with pytest.raises(FileNotFoundError, match=r"nowhere/teacher.pth does not exist"):
-        build(cfg.model)
-
-
-def test_checkpoint_of_another_teacher_lists_what_is_missing(cfg, tmp_path: Path):
-    state = torch.load(cfg.model.teacher_ckpt, weights_only=True)["state_dict"]
-    del state["neck.fpn_convs.0.conv.weight"]
-    state["rpn_head.rpn_cls.weight"] = torch.zeros(1)
-    torch.save(state, tmp_path / "other.pth")
-    cfg.model.teacher_ckpt = str(tmp_path / "other.pth")
-    message = (
-        r"1 missing: neck.fpn_convs.0.conv.weight.*1 of another shape: rpn_head.rpn_cls.weight"
-    )
+def test_weights_that_do_not_fit_are_listed_and_others_left_out(tmp_path: Path):
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    path = tmp_path / "teacher.pth"
+    with pytest.raises(FileNotFoundError, match=r"teacher.pth does not exist"):
+        load_weights(model, str(path), "teacher")
+    state = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    torch.save({**state, "mask_head.x": torch.zeros(1)}, path)
+    assert load_weights(model, str(path), "teacher") is None
+    assert all(parameter.eq(1).all() for parameter in model.parameters())
+    del state["0.bias"]
+    torch.save({**state, "1.bias": torch.zeros(2)}, path)
+    message = r"of 4 weights. 1 missing: 0.bias. 1 of another shape: 1.bias .expected \[1\], found"
     with pytest.raises(CheckpointError, match=message):
-        build(cfg.model)
-
-
-def test_extra_weights_in_the_checkpoint_are_left_out(cfg, tmp_path: Path):
-    state = torch.load(cfg.model.teacher_ckpt, weights_only=True)["state_dict"]
-    state["roi_head.mask_head.x"] = torch.zeros(1)
-    torch.save(state, tmp_path / "more.pth")
-    cfg.model.teacher_ckpt = str(tmp_path / "more.pth")
-    model = build(cfg.model)
-    assert torch.equal(
-        model.teacher.neck.fpn_convs[0].conv.weight, state["neck.fpn_convs.0.conv.weight"]
-    )
+        load_weights(model, str(path), "teacher")
 
 
 GIT_LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n"

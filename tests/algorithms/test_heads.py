@@ -129,55 +129,37 @@ def test_hard_example_mining_leaves_no_record(name):
 # Pairs of different heads
 
 
-@pytest.mark.parametrize("option", ["last", "mean", None])
-def test_cascade_mask_teacher_for_a_faster_student(option):
-    student, teacher = detector("faster", seed=0), detector("cascade_mask", seed=1)
+@pytest.mark.parametrize(
+    ("name", "teacher_name", "option"),
+    [
+        ("faster", "cascade_mask", "last"),
+        ("faster", "cascade_mask", "mean"),
+        ("cascade", "faster", None),
+        ("cascade", "htc", "last"),
+        ("cascade", "htc", "mean"),
+    ],
+)
+def test_teacher_of_other_stages_scores_each_stage_of_the_student(name, teacher_name, option):
+    student, teacher = detector(name, seed=0), detector(teacher_name, seed=1)
     keys = list(teacher.state_dict())
-    answers = "mean" if option == "mean" else 2
-    model = make(student, teacher, distiller([None], [answers]), teacher_stage=option)
-    assert list(teacher.state_dict()) == keys
-    assert model.teacher_stage == (option or "last")
-    if option == "mean":
-        teacher_calls = watch(teacher.roi_head.stage_mean)
-    else:
-        teacher_calls = watch(teacher.roi_head.bbox_head[2].fc_cls)
-    (student_calls,) = [watch(m) for m in extractors(student)]
-    inputs, samples = batch()
-    losses = model(inputs, fresh(samples), mode="loss")
-    (call,) = teacher_calls
-    with torch.no_grad():
-        stages = STAGES if option == "mean" else [2]
-        found = [by_hand(teacher, inputs, student_calls[0].inputs[1], stage) for stage in stages]
-    embedding, logits = (sum(values) / len(values) for values in zip(*found))
-    got = call.output if option == "mean" else (call.inputs[0], call.output)
-    torch.testing.assert_close(got, (embedding, logits))
-    assert losses["distill.loss_nd0"] > 0 and losses["distill.loss_kd0"] > 0
-
-
-@pytest.mark.parametrize(("name", "option"), [("faster", None), ("htc", "last"), ("htc", "mean")])
-def test_one_set_of_records_for_each_stage_of_a_cascade_student(name, option):
-    student, teacher = detector("cascade", seed=0), detector(name, seed=1)
-    answers: Any = {None: None, "last": 2, "mean": "mean"}[option]
-    model = make(student, teacher, distiller(STAGES, [answers] * 3), teacher_stage=option)
-    assert model.teacher_stage == option
-    module = {None: "bbox_head.fc_cls", "last": "bbox_head.2.fc_cls", "mean": "stage_mean"}[option]
-    teacher_calls = watch(teacher.get_submodule(f"roi_head.{module}"))
+    answer: Any = {None: None, "last": 2, "mean": "mean"}[option]
+    own: list = STAGES if name == "cascade" else [None]
+    model = make(student, teacher, distiller(own, [answer] * len(own)), teacher_stage=option)
+    assert model.teacher_stage == option and list(teacher.state_dict()) == keys
     student_calls = [watch(m) for m in extractors(student)]
     given: list[Tensor] = []
-    for i in STAGES:
+    for i in range(len(own)):
         model.distiller.distill_losses[f"loss_kd{i}"].register_forward_hook(
             lambda _, __, kwargs, ___: given.append(kwargs["preds_T"]), with_kwargs=True
         )
     inputs, samples = batch()
     losses = model(inputs, fresh(samples), mode="loss")
-    assert len(teacher_calls) == 3
-    for stage in STAGES:
-        assert losses[f"distill.loss_nd{stage}"] > 0 and losses[f"distill.loss_kd{stage}"] > 0
-        rois = student_calls[stage][0].inputs[1]
-        asked = STAGES if option == "mean" else [2]
+    asked = STAGES if option == "mean" else [2]
+    for i, (calls, logits) in enumerate(zip(student_calls, given, strict=True)):
+        assert losses[f"distill.loss_nd{i}"] > 0 and losses[f"distill.loss_kd{i}"] > 0
         with torch.no_grad():
-            expected = [by_hand(teacher, inputs, rois, each)[1] for each in asked]
-        torch.testing.assert_close(given[stage], sum(expected) / len(expected))
+            expected = [by_hand(teacher, inputs, calls[0].inputs[1], each)[1] for each in asked]
+        torch.testing.assert_close(logits, sum(expected) / len(expected))
 
 
 # A student without RoIs: zeros that reach all parameters

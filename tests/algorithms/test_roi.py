@@ -76,33 +76,15 @@ def test_stages_that_score_one_set_of_proposals(stage, stages):
     assert calls == stages
 
 
-def test_mean_is_that_of_all_stages():
-    model = detector("htc").eval()
-    keys = list(model.state_dict())
-    heads.add_stage_mean(model)
-    assert list(model.state_dict()) == keys
-    outputs: list[tuple] = []
-    model.roi_head.stage_mean.register_forward_hook(lambda _, __, output: outputs.append(output))
-    inputs, _ = batch()
-    rois = torch.tensor([[0, 4.0, 4, 30, 28], [1, 10, 8, 50, 40], [0, 1, 1, 9, 60]])
-    logits: list[Tensor] = []
-    for head in model.roi_head.bbox_head:
-        head.fc_cls.register_forward_hook(lambda _, __, output: logits.append(output))
-    with torch.no_grad():
-        emb = [
-            embeddings_of(head, lambda: roi.BoxBranch(model, inputs, "mean").score(rois, 0))[0]
-            for head in model.roi_head.bbox_head
-        ]
-    assert len(outputs) == 3
-    torch.testing.assert_close(outputs[0][0], sum(emb) / 3)
-    torch.testing.assert_close(outputs[0][1], sum(logits[:3]) / 3)
-
-
 @pytest.mark.parametrize(("name", "passes"), [("faster", 1), ("cascade", 3)])
-def test_ground_truth_is_scored_by_each_stage(name, passes):
+@pytest.mark.parametrize("objects", [1, 0])
+def test_ground_truth_is_scored_by_each_stage(name, passes, objects):
+    """Also of an image without objects."""
     model = detector(name).eval()
     inputs, samples = batch()
+    samples[1].gt_instances = samples[1].gt_instances[:objects]
     rois = torch.tensor([[0, 4.0, 4, 30, 28], [0, 20, 30, 60, 62], [1, 10, 8, 50, 40]])
+    rois = rois[: 2 + objects]
     calls: list[Tensor] = []
     for extractor in heads.roi_extractors(model):
         model.get_submodule(extractor).register_forward_hook(lambda _, x, __: calls.append(x[1]))
@@ -111,7 +93,7 @@ def test_ground_truth_is_scored_by_each_stage(name, passes):
             roi.score_ground_truth(model, inputs, samples, "same" if passes == 3 else None)
         )
     assert len(labels) == len(calls) == passes
-    assert all(own.tolist() == [1, 3, 0] for own in labels)
+    assert all(own.tolist() == [1, 3, 0][: 2 + objects] for own in labels)
     assert all(torch.equal(own, rois) for own in calls)
 
 

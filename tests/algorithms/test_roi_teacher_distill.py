@@ -54,35 +54,12 @@ def test_student_box_head_runs_once_and_teacher_rpn_and_losses_never(model, batc
     assert {"distill.loss_review", "distill.loss_nd", "distill.loss_kd"} <= losses.keys()
 
 
-def test_student_losses_are_those_of_training_alone(model, batch):
-    torch.manual_seed(3)
-    together = step(model, batch)
-    torch.manual_seed(3)
-    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
-    alone = model.student(**data, mode="loss")
-    for name, value in alone.items():
-        values = value if isinstance(value, list) else [value]
-        others = together[f"student.{name}"]
-        others = others if isinstance(others, list) else [others]
-        assert [v.item() for v in values] == pytest.approx([o.item() for o in others])
-
-
 def test_teacher_stays_in_eval_mode_whatever_is_called(model):
     model.teacher.backbone.add_module("dropout", nn.Dropout(0.5))
     for call in (model.train, model.eval, lambda: model.train(True), model.requires_grad_):
         call()
         assert not any(module.training for module in model.teacher.modules())
     assert model.train().student.backbone.training
-
-
-def test_every_loss_reaches_the_student_and_none_the_teacher(model, batch):
-    losses = step(model, batch)
-    for name in ("loss_review", "loss_nd", "loss_kd"):
-        model.zero_grad()
-        losses[f"distill.{name}"].backward(retain_graph=True)
-        grads = [p.grad for p in model.student.backbone.parameters() if p.grad is not None]
-        assert sum(g.abs().sum() for g in grads) > 0, name
-        assert all(p.grad is None for p in model.teacher.parameters()), name
 
 
 def test_all_trainable_parameters_get_a_gradient(model, batch):
@@ -167,7 +144,7 @@ def test_dry_run_leaves_no_trace(model):
 
 
 def test_mmrazor_config_path_builds_both_sides(digits: Path, tmp_path: Path):
-    side = dict(cfg_path="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", pretrained=False)
+    side = dict(cfg_path="mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py", pretrained=False)
     teacher = build_razor(side)
     torch.save(teacher.state_dict(), tmp_path / "teacher.pth")
     model = build(

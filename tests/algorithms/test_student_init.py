@@ -103,15 +103,6 @@ def test_resumed_checkpoint_wins(cfg):
     assert all(torch.equal(student[key], trained[key]) for key in trained)
 
 
-def test_a_model_without_a_runner_copies_in_init_weights(cfg):
-    model = build(cfg.model)
-    name = "neck.fpn_convs.0.conv.weight"
-    weights = [side.get_parameter(name) for side in (model.student, model.teacher)]
-    assert not torch.equal(*weights)
-    model.init_weights()
-    assert torch.equal(*weights)
-
-
 def test_buffers_are_copied(cfg):
     cfg.model.architecture.backbone.base_channels = 16
     cfg.model.architecture.backbone.stem_channels = 16

@@ -110,16 +110,6 @@ def test_a_stopped_distillation_needs_no_teacher(model, monkeypatch):
     assert losses_of(model, batch(10, 8)).keys() == {"student.loss"}
 
 
-def test_an_error_of_the_student_is_not_explained_by_the_losses(model, monkeypatch):
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(model.architecture, "forward", fail)
-    with pytest.raises(RuntimeError, match="out of memory") as raised:
-        losses_of(model, batch(10, 8))
-    assert not hasattr(raised.value, "__notes__")
-
-
 LOGITS = dict(
     type="mmrazor.ConfigurableDistiller",
     student_recorders=dict(logits=dict(type="ModuleOutputs", source="head.fc")),
@@ -155,18 +145,6 @@ def test_what_the_teacher_computes_first_is_delivered_to_the_student(cfg):
     for _ in range(2):  # the queue, of one entry, is emptied when a step fails
         with pytest.raises(TypeError):
             losses_of(model, batch(10, 8))
-
-
-def test_embeddings_of_a_batch_for_class_centers(model):
-    data = batch(10, 8, number=3)
-    hooks = [len(m._forward_hooks) for m in model.teacher.modules()]
-    ((source, embeddings, labels),) = model.teacher_embeddings(data)
-    assert [source] == list(model.embedding_sources.values()) == ["head.fc"]
-    assert hooks == [len(m._forward_hooks) for m in model.teacher.modules()]
-    inputs = model.data_preprocessor(data, training=False)["inputs"]
-    torch.testing.assert_close(embeddings, model.teacher.extract_feat(inputs)[-1])
-    assert labels.tolist() == [0, 1, 2]
-    assert model.distiller.teacher_recorders.recorders["embedding"].data_buffer == []
 
 
 @pytest.mark.filterwarnings("default::DeprecationWarning")

@@ -119,45 +119,6 @@ def test_gradient_equals_finite_differences():
 # In a distiller
 
 
-def test_teaches_a_smaller_embedding_in_mmrazors_distiller():
-    from mmrazor.models.distillers import ConfigurableDistiller
-
-    torch.manual_seed(0)
-    student, teacher = (nn.Sequential(nn.Linear(3, size), nn.ReLU()) for size in (IN, OUT))
-    recorders = dict(embedding=dict(type="mmrazor.ModuleOutputs", source="1"))
-    distiller = ConfigurableDistiller(
-        student_recorders=recorders,
-        teacher_recorders=recorders,
-        connectors=dict(
-            to_teacher=dict(type="kd_det.EmbeddingConnector", in_features=IN, out_features=OUT)
-        ),
-        distill_losses=dict(loss_l2=dict(type="kd_det.FeatureNormLoss")),
-        loss_forward_mappings=dict(
-            loss_l2=dict(
-                s_emb=dict(recorder="embedding", from_student=True, connector="to_teacher"),
-                t_emb=dict(recorder="embedding", from_student=False),
-            )
-        ),
-    )
-    distiller.prepare_from_student(student)
-    distiller.prepare_from_teacher(teacher)
-    optimizer = torch.optim.Adam([*student.parameters(), *distiller.parameters()], lr=0.02)
-    losses = []
-    for _ in range(60):
-        x = torch.randn(64, 3)
-        with distiller.teacher_recorders, torch.no_grad():
-            teacher(x)
-        with distiller.student_recorders:
-            student(x)
-        loss = distiller.compute_distill_losses()["loss_l2"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert student[0].weight.grad.abs().sum() > 0
-    assert losses[-1] < losses[0] / 2
-
-
 # Errors
 
 
@@ -177,14 +138,6 @@ def test_rejects_other_shapes(shape, training):
 def test_options_out_of_range_are_an_error(option, value):
     with pytest.raises(ValueError, match=f"{option}={value}"):
         EmbeddingConnector(**{"in_features": IN, "out_features": OUT, option: value})
-
-
-def test_is_in_the_registry():
-    from kd_det.registry import MODELS
-
-    module = MODELS.build(dict(type="kd_det.EmbeddingConnector", in_features=2, out_features=3))
-    assert isinstance(module, EmbeddingConnector)
-    assert module.dropout.p == 0.5
 
 
 def test_of_several_tokens_it_takes_the_mean():

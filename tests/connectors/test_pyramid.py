@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from kd_det.connectors import PyramidConnector
-from kd_det.registry import MODELS
 
 
 def pyramid(*channels: int) -> list[torch.Tensor]:
@@ -49,8 +48,3 @@ def test_lists_must_fit(ours, theirs):
 def test_other_maps_are_refused(maps):
     with pytest.raises(ValueError, match=r"maps of \[3, 5\] channels, got \[3"):
         PyramidConnector([3, 5], [7, 2])(maps)
-
-
-def test_it_is_registered():
-    cfg = dict(type="kd_det.PyramidConnector", in_channels=[1], out_channels=[2])
-    assert isinstance(MODELS.build(cfg), PyramidConnector)

@@ -36,13 +36,13 @@ class Watch(Hook):
 
 
 class Kill(Hook):
-    """Stops a training as Ctrl-C would, before the given epoch."""
+    """Stops a training as Ctrl-C would, before the given iteration."""
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        if runner.epoch == self.epoch:
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == self.iteration:
             raise KeyboardInterrupt
 
 
@@ -69,5 +69,12 @@ def make(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Callable[..., Runn
 
 
 @pytest.fixture
-def kill() -> type[Kill]:
-    return Kill
+def train_until() -> Callable[[Runner, int], None]:
+    """Trains until a kill before the given iteration."""
+
+    def train_until(run: Runner, iteration: int) -> None:
+        run.register_hook(Kill(iteration), priority="VERY_HIGH")
+        with pytest.raises(KeyboardInterrupt):
+            run.train()
+
+    return train_until

@@ -42,6 +42,8 @@ def run_of(work_dir: Path, hook: dict | None, broken: set[int], **options: objec
     torch.save(build_classifier(cfg.model.teacher).state_dict(), work_dir / "teacher.pth")
     cfg.model.teacher_ckpt = str(work_dir / "teacher.pth")
     cfg.train_cfg.update(max_epochs=1, val_interval=9)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.serialize_data = False  # see digits_config
     cfg.work_dir = str(work_dir)
     cfg.custom_hooks = []
     cfg.default_hooks.pop("finite_loss")
@@ -117,8 +119,14 @@ OPTIMIZERS = {
 
 
 @ACCUMULATED
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("more", [{}, {"clip_grad": dict(max_norm=1)}, {"accumulative_counts": 2}])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("momentum", {}),
+        ("adamw", {"clip_grad": dict(max_norm=1)}),
+        ("adamw", {"accumulative_counts": 2}),
+    ],
+)
 def test_a_skipped_step_changes_no_weight(tmp_path, name, more):
     wrapper = dict(_delete_=True, type="OptimWrapper", optimizer=OPTIMIZERS[name], **more)
     hook = dict(FINITE, policy="skip", limit=7)
@@ -175,23 +183,6 @@ def test_steps_that_the_scaler_of_mixed_precision_leaves_out_are_reported(tmp_pa
     assert run.optim_wrapper.loss_scaler.get_scale() == 1.0  # halved twice
 
 
-def test_a_plain_detector_is_protected(digits, tmp_path):
-    cfg = digits_config("plain", digits, tmp_path)
-    cfg.train_dataloader.dataset.indices = 8
-    run = runner(cfg)
-    loss = run.model.roi_head.bbox_head.loss_cls.forward
-    run.model.roi_head.bbox_head.loss_cls.forward = lambda *a, **k: loss(*a, **k) * float("inf")
-    with pytest.raises(NonFiniteLossError, match=r"^loss_cls not finite in iteration 1 "):
-        assert_no_weight_changes(run)
-
-
-def test_no_method_of_anything_else_is_replaced(tmp_path, recwarn):
-    run = run_of(tmp_path, FINITE, set())
-    run.train()
-    assert not {"parse_losses", "step"} & vars(run.model).keys()
-    assert not [w for w in recwarn if "overridden" in str(w.message)]
-
-
 def test_optimizers_without_step_hooks_can_be_stopped_alone(tmp_path, monkeypatch):
     monkeypatch.delattr(torch.optim.Optimizer, "register_step_pre_hook")
     with pytest.raises(TypeError, match=r"needs optimizers .* found \['SGD'\]; use policy='stop'"):
@@ -246,14 +237,15 @@ def test_finite_training_is_the_same_with_and_without(tmp_path):
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_a_detectors_images_and_boxes_are_kept(digits, teacher_ckpt, tmp_path):
-    cfg = digits_config("kd", digits, tmp_path, **{"model.teacher_ckpt": str(teacher_ckpt)})
-    cfg.train_dataloader.dataset.indices = 4
+def test_a_plain_detector_is_protected_and_its_images_and_boxes_are_kept(digits, tmp_path):
+    cfg = digits_config("plain", digits, tmp_path)
+    cfg.train_dataloader.dataset.indices = 8
     run = runner(cfg)
-    losses = run.model.distiller.distill_losses
-    losses["loss_kd"] = Broken(losses["loss_kd"], {0})
-    with pytest.raises(NonFiniteLossError, match=r"distill\.loss_kd .*train/.*\.jpg"):
-        run.train()
+    loss = run.model.roi_head.bbox_head.loss_cls.forward
+    run.model.roi_head.bbox_head.loss_cls.forward = lambda *a, **k: loss(*a, **k) * float("inf")
+    message = r"^loss_cls not finite in iteration 1 .*train/.*\.jpg"
+    with pytest.raises(NonFiniteLossError, match=message):
+        assert_no_weight_changes(run)
     with safe_open(tmp_path / "nonfinite_iter_1_rank_0.safetensors", framework="pt") as file:
         assert file.get_tensor("gt_bboxes.0").shape[1] == 4
         assert len(file.get_tensor("gt_labels.0")) == len(file.get_tensor("gt_bboxes.0"))

@@ -27,14 +27,14 @@ from mmrazor.models.task_modules.recorder import ParameterRecorder
 from torch import nn
 
 from kd_det.algorithms import heads
-from kd_det.algorithms.probes.forward import DenseProbe, FeatureProbe, ImageProbe, Probe
+from kd_det.algorithms.probes.forward import DenseProbe, FeatureProbe, Probe
 from kd_det.algorithms.probes.roi import RoIProbe
 from kd_det.algorithms.teacher import FEATURES
 from kd_det.algorithms.wiring import WiringError
 from kd_det.errors import InvalidInputError
 from kd_det.recorders import flat
 
-__all__ = ["DenseProbe", "FeatureProbe", "ImageProbe", "Probe", "RoIProbe", "choose"]
+__all__ = ["DenseProbe", "FeatureProbe", "Probe", "RoIProbe", "choose"]
 
 PROBES = ("features", "dense", "roi", "image")
 # The part of a function or method, which may be called anywhere.
@@ -79,7 +79,7 @@ def choose(
         )
     if chosen == "roi":
         return RoIProbe(student, teacher, teacher_stage, read)
-    return {"features": FeatureProbe, "dense": DenseProbe, "image": ImageProbe}[chosen]()
+    return {"features": FeatureProbe, "dense": DenseProbe, "image": Probe}[chosen]()
 
 
 def _cheapest(read: set[str], teacher: nn.Module) -> str:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 
 class Probe:
-    """Runs a teacher on the student's batch as far as losses read it.
+    """Runs all of a teacher, a classifier; subclasses run a detector as far as losses read it.
 
     Attributes:
         name: Its name in a config.
         student_recorders: Recorders of the student that it needs.
     """
 
-    name: str
+    name = "image"
     student_recorders: tuple[BaseRecorder, ...] = ()
 
     def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
@@ -31,7 +31,7 @@ class Probe:
             inputs: The teacher's own input ``[N, C, H, W]``.
             data_samples: Those of the student's batch.
         """
-        raise NotImplementedError
+        return teacher(inputs, data_samples, mode="tensor")
 
     def student_context(
         self, student: Any, recorders: Iterable[BaseRecorder]
@@ -77,17 +77,7 @@ class DenseProbe(Probe):
         if isinstance(teacher, DetectionTransformer):
             feats = teacher.extract_feat(inputs)
             return teacher.bbox_head(**teacher.forward_transformer(feats, data_samples))
-        return teacher(inputs, data_samples, mode="tensor")
-
-
-class ImageProbe(Probe):
-    """A classifier as a whole."""
-
-    name = "image"
-
-    def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> Any:
-        """Run the classifier as ``mode='tensor'`` does."""
-        return teacher(inputs, data_samples, mode="tensor")
+        return super().run(teacher, inputs, data_samples)
 
 
 def _of_size(data_samples: list | None, inputs: Tensor) -> list | None:
