@@ -41,6 +41,7 @@ PREDICTORS = {
     "fcos": "conv_cls",
     "fcos_normed": "conv_cls",
     "atss": "atss_cls",
+    "vfnet": "vfnet_cls",
     "rtmdet": "rtm_cls.{}",
     "yolox": "multi_level_conv_cls.{}",
 }

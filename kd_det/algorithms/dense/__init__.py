@@ -12,5 +12,14 @@ in a config         what it is
 from kd_det.algorithms.dense.boxes import BoxesRecorder, decode_boxes
 from kd_det.algorithms.dense.cross_head import CrossHead
 from kd_det.algorithms.dense.positives import PositivesRecorder
+from kd_det.algorithms.dense.teacher import is_dense, rules, teacher_positives
 
-__all__ = ["BoxesRecorder", "CrossHead", "PositivesRecorder", "decode_boxes"]
+__all__ = [
+    "BoxesRecorder",
+    "CrossHead",
+    "PositivesRecorder",
+    "decode_boxes",
+    "is_dense",
+    "rules",
+    "teacher_positives",
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_det.algorithms.dense.boxes import decode_boxes
-from kd_det.algorithms.wiring import WiringError
+from kd_det.algorithms.wiring import WiringError, require_module
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.registry import MODELS
 
@@ -95,11 +95,8 @@ class CrossHead(nn.Module):
             kd_det.algorithms.WiringError: If there is no such head, or it has fewer convolutions.
             TypeError: If its forward pass is not one of branches that stand side by side.
         """
-        head = dict(teacher.named_modules()).get(self.source)
-        if head is None:
-            raise WiringError(
-                f"CrossHead: the teacher {type(teacher).__name__} has no head '{self.source}'"
-            )
+        require_module(teacher, self.source, "teacher", "CrossHead has source")
+        head = teacher.get_submodule(self.source)
         self._rest = _RestOfHead(head, self.branch, self.depth)
 
     def forward(self, s_feats: Sequence[Tensor] | Tensor) -> list[Tensor]:

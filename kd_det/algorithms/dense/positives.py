@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor, nn
 
-from kd_det.algorithms.wiring import WiringError, modules_near
+from kd_det.algorithms.wiring import require_module
 from kd_det.errors import UnsupportedTypeError
 from kd_det.losses.ld import valuable_region
 from kd_det.registry import TASK_UTILS
@@ -50,28 +50,20 @@ class PositivesRecorder(BaseRecorder):
         self.region = region
         self._head: Any = None
         self._before: Callable | None = None
+        self._handles: list[Any] = []
         self._calls: list[tuple[Tensor, Any]] | None = None
         self._seen_any = False
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
-        """Find the head and watch its ``loss_cls``."""
+        """Find the head."""
         assert model is not None
-        head = dict(model.named_modules()).get(self.source)
-        if head is None:
-            raise WiringError(
-                f"kd_det.Positives has source '{self.source}', but the {type(model).__name__} has "
-                f"no such module; it has {modules_near(model, self.source)}"
-            )
-        loss_cls = getattr(head, "loss_cls", None)
-        if not hasattr(head, "loss_by_feat") or not isinstance(loss_cls, nn.Module):
+        require_module(model, self.source, "detector", "kd_det.Positives has source")
+        head = model.get_submodule(self.source)
+        if not hasattr(head, "loss_by_feat") or not _losses(head):
             raise UnsupportedTypeError(
                 f"kd_det.Positives needs a dense head with loss_by_feat and a module loss_cls; "
                 f"'{self.source}' is a {type(head).__name__}"
             )
-        # TOOD has another one for its first epochs.
-        for module in (loss_cls, getattr(head, "initial_loss_cls", None)):
-            if isinstance(module, nn.Module):
-                module.register_forward_hook(self._keep)
         self._head = head
 
     def _keep(self, module: nn.Module, inputs: tuple, output: Any) -> None:
@@ -80,12 +72,15 @@ class PositivesRecorder(BaseRecorder):
 
     def __enter__(self) -> None:
         super().__enter__()
+        self._handles = [x.register_forward_hook(self._keep) for x in _losses(self._head)]
         # An attribute of the head, not of its class, which teacher and student may share. Another
         # recorder may have put its own there.
         self._before = vars(self._head).get("loss_by_feat")
         self._head.loss_by_feat = self._watched(self._head.loss_by_feat)
 
     def __exit__(self, *exception: Any) -> None:
+        while self._handles:
+            self._handles.pop().remove()
         del self._head.loss_by_feat
         if self._before is not None:
             self._head.loss_by_feat = self._before
@@ -135,6 +130,12 @@ class PositivesRecorder(BaseRecorder):
         if self.region is not None:
             region = _region(self._head, maps, objects, positives, self.region)
         return positives, region
+
+
+def _losses(head: Any) -> list[nn.Module]:
+    """List the losses of classes; TOOD has another one for its first epochs."""
+    found = [getattr(head, name, None) for name in ("loss_cls", "initial_loss_cls")]
+    return [loss for loss in found if isinstance(loss, nn.Module)]
 
 
 def _objects(given: Sequence[Any]) -> Sequence[InstanceData]:

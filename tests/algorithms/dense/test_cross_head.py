@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_named():
         cross(teacher, "cls", 1)([x[:, :4] for x in maps])
     with pytest.raises(WiringError, match=r"depth=3: .*GFLHead has 2 convolutions in cls_convs"):
         cross(teacher, "cls", 3)
-    with pytest.raises(WiringError, match="teacher FasterRCNN has no head 'bbox_head'"):
+    with pytest.raises(WiringError, match="'bbox_head', but the teacher FasterRCNN"):
         cross(two_stage("faster"), "cls", 1)
     with pytest.raises(WiringError, match="has no teacher"):
         CrossHead("cls", 1)(maps)

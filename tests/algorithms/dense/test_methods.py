@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from kd_det import TeacherDistill
 from kd_det.algorithms import PositivesRecorder
 from kd_det.algorithms.dense import decode_boxes
+from kd_det.algorithms.dry_run import dry_run
 from kd_det.centers import ClassCenters
 from kd_det.losses import overlap_loss
 
@@ -184,6 +185,16 @@ def test_nd(name):
             costs.append(1 - s @ e / max(s.norm(), t.norm()))
     assert len(costs) >= 3
     torch.testing.assert_close(found.losses["loss_nd"], torch.stack(costs).mean())
+
+
+@pytest.mark.parametrize("name", [*HEADS, "vfnet"])
+def test_the_dry_run_checks_them(name):
+    model = make(name, nd_parts(name))
+    shapes, _ = dry_run(model)
+    sides = (20, 10, 5) if levels_of(name) == 3 else (20, 10, 5, 3, 2)
+    levels = " ".join(f"[1, 8, {x}, {x}]" for x in sides)
+    assert shapes["loss_nd"]["s_emb"] == f"{levels_of(name)} x {levels}"
+    assert shapes["loss_nd"]["labels"].startswith(f"{levels_of(name)} x [")
 
 
 METHODS = {

@@ -177,7 +177,7 @@ def test_heads_that_are_not_supported_are_named():
         record(detector("free_anchor"))
     with pytest.raises(TypeError, match=r"one anchor for each position.* found a RetinaHead"):
         record(detector("retinanet"), region=0.25)
-    with pytest.raises(WiringError, match=r"'head'.* GFL has no such module; it has .*bbox_head"):
+    with pytest.raises(WiringError, match=r"'head', but the detector GFL has no .*bbox_head"):
         PositivesRecorder("head").initialize(detector("gfl"))
     with pytest.raises(TypeError, match="'neck' is a FPN"):
         PositivesRecorder("neck").initialize(detector("gfl"))
