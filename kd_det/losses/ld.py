@@ -26,8 +26,8 @@ def ld_loss(s_dists: Tensor, t_dists: Tensor, tau: float = 10.0) -> Tensor:
         tau: Temperature.
 
     Returns:
-        Loss of each box ``[N]``, float32 (float64 for float64 input). The published code takes
-        the mean over the K distances where a divergence is their sum: K times ours.
+        Loss of each box ``[N]``, float32 (float64 for float64 input). K times that of the published
+        code, which takes the mean over the K distances where a divergence is their sum.
 
     Raises:
         ValueError: If the shapes do not fit.

@@ -229,6 +229,19 @@ def test_a_student_that_is_its_teacher_costs_nothing(method, name):
         assert loss.item() == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_precision(method):
+    model = make("gfl", METHODS[method]("gfl"))
+    expected = step(model).losses
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = step(model).losses
+    sum(found.values()).backward()
+    for name, loss in found.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(expected[name].item(), rel=0.1)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_a_student_whose_embeddings_are_the_centers_costs_nothing():
     model = make("gfl", nd_parts("gfl"), teacher_seed=0).eval()
     found = step(model)
