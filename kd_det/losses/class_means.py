@@ -57,7 +57,7 @@ def as_rows(s_emb: Any, t_emb: Any, labels: Any) -> tuple[Tensor, Tensor, Tensor
     """Embeddings ``[N, D]`` of both sides and their labels; of dense heads, at the positives.
 
     Raises:
-        ValueError: If some are rows and others maps.
+        ValueError: If some are rows and others maps, or the maps' grids differ.
     """
     are_rows = {
         name: isinstance(x, Tensor)
@@ -70,6 +70,12 @@ def as_rows(s_emb: Any, t_emb: Any, labels: Any) -> tuple[Tensor, Tensor, Tensor
             "expected s_emb, t_emb and labels all as tensors, or all as sequences with the maps "
             "and positives of each level; found tensors for "
             f"{', '.join(name for name, is_row in are_rows.items() if is_row)} alone"
+        )
+    grids = [[[len(x), *x.shape[2:]] for x in side] for side in (s_emb, t_emb)]
+    if grids[0] != grids[1]:
+        raise InvalidInputError(
+            "expected embeddings of student and teacher on the same grids, found [N, H, W] "
+            f"{grids[0]} and {grids[1]}"
         )
     return rows_at(s_emb, labels), rows_at(t_emb, labels), labels_of(labels)
 

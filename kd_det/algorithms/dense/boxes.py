@@ -24,9 +24,17 @@ class BoxesRecorder(ModuleOutputsRecorder):
     each anchor, as the head decodes them for its predictions. Heads that predict distances, deltas
     or distributions are comparable by them.
 
+    Args:
+        source: Name of the head.
+        levels: Indices of the levels to keep, where the other side has others; None for all.
+
     Raises:
         TypeError: If the head is none whose boxes can be decoded map by map.
     """
+
+    def __init__(self, source: str, levels: Sequence[int] | None = None) -> None:
+        super().__init__(source)
+        self.levels = levels
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
         """Record the head's calls; refuse a head that is not supported."""
@@ -37,7 +45,9 @@ class BoxesRecorder(ModuleOutputsRecorder):
     def forward_hook(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         """Decode the boxes of one call."""
         if self.recording:
-            self.data_buffer.append(decode_boxes(module, outputs[1]))
+            boxes = decode_boxes(module, outputs[1])
+            levels = range(len(boxes)) if self.levels is None else self.levels
+            self.data_buffer.append([boxes[level] for level in levels])
 
 
 def decode_boxes(head: Any, preds: Sequence[Tensor]) -> list[Tensor]:

@@ -38,6 +38,7 @@ class PositivesRecorder(BaseRecorder):
     Args:
         source: Name of the head.
         region: ``gamma`` of :func:`kd_det.losses.valuable_region`.
+        levels: Indices of the levels to keep, where a teacher has others; None for all.
 
     Raises:
         kd_det.algorithms.WiringError: If there is no such head.
@@ -45,9 +46,12 @@ class PositivesRecorder(BaseRecorder):
             no anchors for the region.
     """
 
-    def __init__(self, source: str, region: float | None = None) -> None:
+    def __init__(
+        self, source: str, region: float | None = None, levels: Sequence[int] | None = None
+    ) -> None:
         super().__init__(source)
         self.region = region
+        self.levels = levels
         self._head: Any = None
         self._before: Callable | None = None
         self._handles: list[Any] = []
@@ -99,7 +103,11 @@ class PositivesRecorder(BaseRecorder):
                     maps = [x if x.requires_grad else x.detach().requires_grad_() for x in maps]
                     losses = loss_by_feat(maps, *args, **kwargs)
                 objects = _objects([*args, *kwargs.values()])
-                self.data_buffer.append(self._record(maps, objects))
+                record = self._record(maps, objects)
+                if self.levels is not None:
+                    positives, region = ([side[x] for x in self.levels] for side in record)
+                    record = positives, region
+                self.data_buffer.append(record)
             finally:
                 self._calls = None
             return losses

@@ -12,7 +12,7 @@ from small_dense import batch, detector
 from small_heads import fresh
 from torch import Tensor, nn
 
-from kd_det.algorithms import PositivesRecorder, WiringError
+from kd_det.algorithms import BoxesRecorder, PositivesRecorder, WiringError
 from kd_det.losses.ld import diou
 
 # The item of what get_targets returns that has the labels of each level.
@@ -128,6 +128,19 @@ def test_recording_changes_no_loss_and_no_gradient():
     found = gradients([PositivesRecorder("bbox_head", 0.25)])
     assert len(expected) == len(found) > 50
     assert all(map(torch.equal, expected, found))
+
+
+def test_some_levels():
+    model = detector("yolox")
+    inputs, samples = batch()
+    some, boxes = PositivesRecorder("bbox_head", levels=[0, 2]), BoxesRecorder("bbox_head", [0, 2])
+    for recorder in (some, boxes):
+        recorder.initialize(model)
+    with some, boxes:
+        model.loss(inputs, fresh(samples))
+    every = record(model)[0]
+    assert all(map(torch.equal, some.get_record_data(data_idx=0), [every[0], every[2]]))
+    assert [x.shape[-1] for x in boxes.get_record_data()] == [8, 2]
 
 
 def test_an_image_without_objects_has_none():
