@@ -159,7 +159,8 @@ class _RestOfHead:
         self._given = {name: _Given() for name in BRANCHES}
         self._before: dict[str, list[nn.Module]] = {}
         self._rest = self._cut(depth)
-        self.channels = self._check(depth)
+        self.channels: dict[str, int] = {}
+        self._check(depth)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _RestOfHead:
         """Share the teacher's head with copies of the connector."""
@@ -218,12 +219,21 @@ class _RestOfHead:
                 given.maps.clear()
 
     @torch.no_grad()
-    def _check(self, depth: int) -> dict[str, int]:
-        """Compare with the head itself on random maps; returns :attr:`channels`.
+    def _check(self, depth: int) -> None:
+        """Compare with the head itself on random maps.
 
         Raises:
             UnsupportedTypeError: If they differ: the branches of this head are not apart.
         """
+        try:
+            same = self._is_same()
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise UnsupportedTypeError(self._not_apart(depth)) from error
+        if not same:
+            raise UnsupportedTypeError(self._not_apart(depth))
+
+    def _is_same(self) -> bool:
+        """Compare with the head itself, and set :attr:`channels`."""
         device = next(self.head.parameters()).device
         with torch.random.fork_rng(devices=[]):
             sides = [max(SIDE >> level, 1) for level in range(self.num_levels)]
@@ -241,14 +251,8 @@ class _RestOfHead:
                 handle.remove()
         maps = {branch: found or feats for branch, found in seen.items()}
         self.channels = {branch: found[0].shape[1] for branch, found in maps.items()}
-        try:
-            found = self.run(dict(enumerate(maps[self.branch])))
-            same = all(map(_close, found, expected))
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            raise UnsupportedTypeError(self._not_apart(depth)) from error
-        if not same:
-            raise UnsupportedTypeError(self._not_apart(depth))
-        return self.channels
+        found = self.run(dict(enumerate(maps[self.branch])))
+        return all(map(_close, found, expected))
 
     def _not_apart(self, depth: int) -> str:
         return (
