@@ -11,15 +11,27 @@ in a config         what it is
 
 from kd_det.algorithms.dense.boxes import BoxesRecorder, decode_boxes
 from kd_det.algorithms.dense.cross_head import CrossHead
+from kd_det.algorithms.dense.layers import (
+    Layer,
+    branch_layers,
+    class_layers,
+    depth_of,
+    pyramid,
+)
 from kd_det.algorithms.dense.positives import PositivesRecorder
 from kd_det.algorithms.dense.teacher import is_dense, rules, teacher_positives
 
 __all__ = [
     "BoxesRecorder",
     "CrossHead",
+    "Layer",
     "PositivesRecorder",
+    "branch_layers",
+    "class_layers",
     "decode_boxes",
+    "depth_of",
     "is_dense",
+    "pyramid",
     "rules",
     "teacher_positives",
 ]

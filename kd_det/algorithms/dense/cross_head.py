@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from kd_det.algorithms.dense.boxes import decode_boxes
+from kd_det.algorithms.dense.layers import (
+    BRANCHES,
+    EXAMPLES,
+    check_depth,
+    num_levels,
+    random_maps,
+    stacks,
+)
 from kd_det.algorithms.wiring import WiringError, require_module
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.registry import MODELS
 
-# Names of the convolutions of each branch, and its place among a head's outputs.
-BRANCHES = {
-    "cls": (("cls_convs", "multi_level_cls_convs"), 0),
-    "box": (("reg_convs", "multi_level_reg_convs"), 1),
-}
-# Pixels of the finest level of the check.
-SIDE = 16
 # Norms refuse a single value.
 SMALL = (2, 2)
-EXAMPLES = "RetinaNet, FCOS, ATSS, GFL, RTMDet and YOLOX"
 
 
 @MODELS.register_module()
@@ -155,7 +155,7 @@ class _RestOfHead:
         self.head = head
         self.output = BRANCHES[branch][1]
         self.branch = branch
-        self.num_levels = len(_strides(head))
+        self.num_levels = num_levels(head)
         self._given = {name: _Given() for name in BRANCHES}
         self._before: dict[str, list[nn.Module]] = {}
         self._rest = self._cut(depth)
@@ -172,31 +172,15 @@ class _RestOfHead:
         rest = kind.__new__(kind)
         rest.__dict__.update(self.head.__dict__)
         rest._modules = dict(self.head._modules)
-        for branch, (names, _) in BRANCHES.items():
-            name = next((x for x in names if x in self.head._modules), None)
-            if name is None or not self.num_levels:
-                raise UnsupportedTypeError(
-                    "CrossHead needs a teacher whose head has branches cls_convs and reg_convs of "
-                    f"stacked convolutions, as {EXAMPLES} have; the teacher's is a "
-                    f"{type(self.head).__name__}"
-                )
-            convs = self.head._modules[name]
-            kinds = (nn.ModuleList, nn.Sequential)
-            per_level = len(convs) == self.num_levels and all(isinstance(x, kinds) for x in convs)
-            stacks = [list(x) for x in convs] if per_level else [list(convs)]
-            if depth > len(stacks[0]):
-                raise WiringError(
-                    f"CrossHead depth={depth}: the teacher's {type(self.head).__name__} has "
-                    f"{len(stacks[0])} convolutions in {name}"
-                )
-            self._before[branch] = [stack[depth - 1] for stack in stacks] if depth else []
-            kept = [[self._given[branch], *stack[depth:]] for stack in stacks]
-            if not per_level:
-                rest._modules[name] = nn.ModuleList(kept[0])
-            elif isinstance(convs[0], nn.Sequential):
-                rest._modules[name] = nn.ModuleList(nn.Sequential(*stack) for stack in kept)
-            else:
-                rest._modules[name] = nn.ModuleList(map(nn.ModuleList, kept))
+        for branch in BRANCHES:
+            name, found = stacks(self.head, branch)
+            check_depth(self.head, branch, depth)
+            self._before[branch] = [stack[depth - 1] for stack in found] if depth else []
+            kept = [[self._given[branch], *stack[depth:]] for stack in found]
+            # One stack for all levels, or one for each, which is called or whose layers are.
+            kind = nn.ModuleList if len(kept) == 1 else type(self.head._modules[name][0])
+            cut = [nn.Sequential(*x) if kind is nn.Sequential else nn.ModuleList(x) for x in kept]
+            rest._modules[name] = cut[0] if len(cut) == 1 else nn.ModuleList(cut)
         return rest
 
     def run(self, maps: Mapping[int, Tensor]) -> list[Tensor]:
@@ -234,10 +218,7 @@ class _RestOfHead:
 
     def _is_same(self) -> bool:
         """Compare with the head itself, and set :attr:`channels`."""
-        device = next(self.head.parameters()).device
-        with torch.random.fork_rng(devices=[]):
-            sides = [max(SIDE >> level, 1) for level in range(self.num_levels)]
-            feats = [torch.rand(1, self.head.in_channels, x, x).to(device) for x in sides]
+        feats = random_maps(self.head)
         seen: dict[str, list[Tensor]] = {branch: [] for branch in BRANCHES}
         handles = [
             layer.register_forward_hook(lambda _, __, out, to=seen[branch]: to.append(out))
@@ -260,10 +241,6 @@ class _RestOfHead:
             f"{self.branch!r} does not follow from the maps of that branch at depth {depth} alone; "
             f"heads like those of {EXAMPLES} are supported"
         )
-
-
-def _strides(head: Any) -> Sequence[Any]:
-    return getattr(getattr(head, "prior_generator", None), "strides", ())
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:
