@@ -183,9 +183,9 @@ class ClassCenters:
                 raise ClassCentersError(f"{path}: expected {what} {expected}, found {got}")
         if not means.isfinite().all():
             raise ClassCentersError(f"{path}: expected finite centers, found inf or NaN")
-        if read is _read_safetensors:
-            _compare(path, metadata or {}, found)
-
+        misfit = find_misfit(metadata or {}, found) if read is _read_safetensors else None
+        if misfit is not None:
+            raise ClassCentersError(f"{path}: made for another run, {misfit}")
         centers = cls(means.shape[0], means.shape[1], found)
         centers._counts = counts
         # Exact: a float32 mean times a count below 2**29 fits into float64.
@@ -196,6 +196,14 @@ class ClassCenters:
 def class_names_text(names: Sequence[str]) -> str:
     """Write class names as the metadata has them, as a JSON list."""
     return json.dumps(list(names), ensure_ascii=False)
+
+
+def find_misfit(expected: Mapping[str, str], found: Mapping[str, str]) -> str | None:
+    """Say which entry of ``found`` is another than expected; None if all are there."""
+    for key, value in expected.items():
+        if found.get(key) != value:
+            return f"expected {key} {value}, found {found.get(key)}"
+    return None
 
 
 def _checksum(means: Tensor, counts: Tensor) -> str:
@@ -250,11 +258,3 @@ def _read_json(path: Path) -> tuple[Tensor, Tensor, dict[str, str]]:
             f"{path}: expected a list of D numbers for each class, found shape {list(means.shape)}"
         )
     return means, torch.ones(len(means), dtype=torch.int64), {}
-
-
-def _compare(path: Path, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
-    for key, value in expected.items():
-        if found.get(key) != value:
-            raise ClassCentersError(
-                f"{path}: made for another run, expected {key} {value}, found {found.get(key)}"
-            )

@@ -60,3 +60,10 @@ def type_name(cfg: Any) -> str:
     kind = cfg.get("type") if isinstance(cfg, dict) else cfg
     name = getattr(kind, "__name__", None) or str(kind)
     return name.replace("::", ".").rpartition(".")[2]
+
+
+def as_list(value: Any) -> list[Any]:
+    """The items of a config's entry that may be absent, one item, or several."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [] if value is None else [value]

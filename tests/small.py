@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,9 +21,9 @@ from mmengine.runner import Runner
 
 import kd_det  # noqa: F401  (patches the stack before mmdet is imported)
 from kd_det import caches
-from kd_det.recipes import load_named, methods_of
+from kd_det.recipes import load_named, load_recipe, methods_of
 
-caches.install()
+caches.install()  # as commands do: each config of a package is looked up in a hundred files
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
@@ -28,6 +34,23 @@ ROIS_PER_IMAGE = 64
 def recipes_in(files: Iterable[Path]) -> list[tuple[Path, str | None]]:
     """All files, those of pairs once for every method."""
     return [(path, method) for path in files for method in methods_of(path) or [None]]
+
+
+@lru_cache
+def _load(path: Path, method: str | None) -> Config:
+    return load_recipe(path, method)
+
+
+def load(path: Path, method: str | None = None) -> Config:
+    """A recipe of one's own, read once in a process."""
+    return copy.deepcopy(_load(path, method))
+
+
+def recipe_id(value: Path | str | None) -> str:
+    """The name of a recipe's file or method as a test's parameter."""
+    if isinstance(value, Path):
+        return str(value.relative_to(ROOT / "configs").with_suffix(""))
+    return value or "-"
 
 
 def digits_config(name: str, data: Path, work_dir: Path, **options: object) -> Config:
@@ -91,6 +114,30 @@ def train_runs(data: Path, root: Path) -> dict[str, Path]:
             cfg.custom_hooks[1].interval = 1
         runner(cfg).train()
     return folders
+
+
+def start_two(config: Path, folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """``tools/dist_train.sh`` with two processes on the CPU, started in ``folder``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = [ROOT, ROOT / "tests", ROOT / "tests" / "hooks"]  # reports of ranks are imported
+    return subprocess.run(
+        ["bash", str(ROOT / "tools" / "dist_train.sh"), str(config), "2", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PORT": str(port),
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        },
+    )
 
 
 def edit_annotations(folder: Path, edit: Callable[[dict[str, Any]], object], *splits: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 from small import ROOT
 from torch import Tensor
 
@@ -49,6 +50,20 @@ def batch(classes: int, side: int, number: int = 2) -> dict[str, Any]:
 
     images = [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(number)]
     samples = [DataSample().set_gt_label(i % classes) for i in range(number)]
+    return dict(inputs=images, data_samples=samples)
+
+
+def detection_batch(side: int, number: int = 2) -> dict[str, Any]:
+    """Random images with two objects each, as a detector's data loader gives them."""
+    from mmdet.structures import DetDataSample
+
+    images = list(torch.randint(256, (number, 3, side, side), dtype=torch.uint8))
+    samples = []
+    for _ in images:
+        sample = DetDataSample(metainfo=dict(img_shape=(side, side), ori_shape=(side, side)))
+        boxes = torch.tensor([[4.0, 4, 40, 44], [20, 20, 60, 50]])
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
+        samples.append(sample)
     return dict(inputs=images, data_samples=samples)
 
 

@@ -57,16 +57,6 @@ def test_every_class_has_a_mean_also_where_training_mixes_images(tmp_path, mixed
     assert 0 <= logged(run, "val/accuracy/top1")[-1] <= 100
 
 
-def test_teacher_is_asked_for_its_accuracy_first(tmp_path):
-    from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError
-
-    hook = dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1", floor=70)
-    run = run_of("kd", tmp_path, **{"default_hooks.teacher_accuracy": hook})
-    with pytest.raises(TeacherAccuracyError, match="expected accuracy/top1 >= 70, found"):
-        run.train()
-    assert run.iter == 0
-
-
 def test_an_embedding_may_be_a_level_of_a_pyramid(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     mapping = "model.distiller.loss_forward_mappings.loss_nd.t_emb"

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from small import ROOT, digits_config, runner
+from small import digits_config, runner, start_two
 
 from kd_det.centers import ClassCenters
 
 # Odd: in the pre-pass, one process has an image more than the other.
 IMAGES, ROIS_PER_IMAGE = 7, 64
 DISTILL = ("distill.loss_review", "distill.loss_nd", "distill.loss_kd")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def configuration(digits: Path, teacher_ckpt: Path, work_dir: Path) -> Config:
@@ -45,22 +35,7 @@ def train(cfg: Config, folder: Path) -> list[dict]:
     """Train with two processes, started elsewhere than in the repository; what each reports."""
     cfg.custom_hooks.append(dict(type="RankReport"))
     cfg.dump(folder / "config.py")
-    done = subprocess.run(
-        ["bash", str(ROOT / "tools" / "dist_train.sh"), str(folder / "config.py"), "2"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHON": sys.executable,
-            "PORT": str(free_port()),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
-        },
-    )
+    done = start_two(folder / "config.py", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads((Path(cfg.work_dir) / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
 

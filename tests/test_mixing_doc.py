@@ -9,9 +9,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from small import ROOT
-from small_cls import batch, build_classifier, give_random_centers, losses_of
+from small_cls import (
+    batch,
+    build_classifier,
+    detection_batch,
+    give_random_centers,
+    losses_of,
+)
 from snippets import block
-from test_mixed_configs import detection_batch
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -30,7 +35,7 @@ def test_the_worked_example_trains(tmp_path: Path):
     cfg.model.teacher_ckpt = str(tmp_path / "t.pth")
     model = build_classifier(cfg.model, "mmdet")
     give_random_centers(model)
-    losses = losses_of(model, detection_batch())
+    losses = losses_of(model, detection_batch(128))
     distilled = {key for key in losses if key.startswith("distill.")}
     assert distilled == {"distill.loss_kd", "distill.loss_nd", "distill.loss_review"}
 
@@ -72,7 +77,7 @@ def test_every_entry_of_the_tables_is_recorded(row):
         cfg.model.data_preprocessor.pop("batch_augments", None)
         data = batch(1000, 224 if "swin" in config else 64)
     else:
-        data = with_masks(detection_batch()) if "mask" in config else detection_batch()
+        data = with_masks(detection_batch(128)) if "mask" in config else detection_batch(128)
     model = build_classifier(cfg.model, package)
     recorders = RecorderManager(
         {c: {"_scope_": "mmrazor", **recorder(cell, c)} for c, cell in cells.items()}

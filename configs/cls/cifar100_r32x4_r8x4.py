@@ -1,8 +1,6 @@
 # ResNet-32x4 teaches ResNet-8x4 on CIFAR-100, by KD++ or another method of _base_/methods.
 _base_ = ["./_base_/methods/{{$KD_DET_METHOD:kd_nd}}.py", "./_base_/cifar100_r32x4.py"]
 
-# KD++, DKD++, DIST++ and ReviewKD++: arXiv 2305.17007 and its code, T = 4. ReviewKD: the code of
-# arXiv 2104.09044. KD: as in KD++.
 nd = dict(num_classes=100, embed_dim=256)
 losses = dict(
     kd=dict(loss_kd=dict(loss_weight=3.5, tau=4)),

@@ -2,9 +2,7 @@
 # of _base_/methods.
 _base_ = ["./_base_/methods/{{$KD_DET_METHOD:kd_nd}}.py", "./_base_/cifar100.py"]
 
-# KD++, DKD++, DIST++ and ReviewKD++: arXiv 2305.17007 and its code, T = 4. ReviewKD: the code of
-# arXiv 2104.09044. KD: as in KD++. ReviewKD has none for this pair, and takes
-# ReviewKD++'s.
+# ReviewKD has none for this pair, and takes ReviewKD++'s.
 nd = dict(num_classes=100, embed_dim=2048)
 losses = dict(
     kd=dict(loss_kd=dict(loss_weight=3.0, tau=4)),

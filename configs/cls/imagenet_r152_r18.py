@@ -1,9 +1,7 @@
 # ResNet-152 teaches ResNet-18 on ImageNet, by KD++ or another method of _base_/methods.
 _base_ = ["./_base_/methods/{{$KD_DET_METHOD:kd_nd}}.py", "./_base_/imagenet_r18.py"]
 
-# KD++, DKD++ and ReviewKD++: arXiv 2305.17007 and its code, T = 1. DIST: arXiv 2205.10536's weight
-# for ImageNet, beside the ND weight of KD++ (none is published for DIST++). ReviewKD: mdistiller.
-# KD: as in KD++. ReviewKD has none for this pair, and takes ReviewKD++'s.
+# ReviewKD has none for this pair, and takes ReviewKD++'s.
 nd = dict(num_classes=1000, embed_dim=2048)
 losses = dict(
     kd=dict(loss_kd=dict(loss_weight=4.0, tau=1)),
@@ -18,13 +16,9 @@ parts = dict(distill_losses=losses, connectors=dict())
 if "loss_review" in losses:
     parts["student_recorders"] = _base_.stages_of.r18
     parts["teacher_recorders"] = _base_.stages_of.r152
-    parts["connectors"]["review"] = dict(
-        type="kd_det.ReviewFusion", **_base_.fusion, out_channels=[256, 512, 1024, 2048, 2048]
-    )
+    parts["connectors"]["review"] = _base_.review_fusion
 if "loss_nd" in losses:
-    parts["connectors"]["embedding"] = dict(
-        type="kd_det.EmbeddingConnector", in_features=512, out_features=2048
-    )
+    parts["connectors"]["embedding"] = _base_.embedding_connector
     parts["loss_forward_mappings"] = dict(loss_nd=dict(s_emb=dict(connector="embedding")))
 
 model = dict(

@@ -1,9 +1,6 @@
 # ResNet-34 teaches ResNet-18 on ImageNet, by KD++ or another method of _base_/methods.
 _base_ = ["./_base_/methods/{{$KD_DET_METHOD:kd_nd}}.py", "./_base_/imagenet_r18.py"]
 
-# KD++, DKD++ and ReviewKD++: arXiv 2305.17007 and its code, T = 1. DIST: arXiv 2205.10536's weight
-# for ImageNet, beside the ND weight of KD++ (none is published for DIST++). ReviewKD: mdistiller.
-# KD: as in KD++.
 nd = dict(num_classes=1000, embed_dim=512)
 losses = dict(
     kd=dict(loss_kd=dict(loss_weight=2.5, tau=1)),
@@ -19,7 +16,7 @@ if "loss_review" in losses:
     parts["student_recorders"] = _base_.stages_of.r18
     parts["teacher_recorders"] = _base_.stages_of.r34
     parts["connectors"]["review"] = dict(
-        type="kd_det.ReviewFusion", **_base_.fusion, out_channels=[64, 128, 256, 512, 512]
+        _base_.review_fusion, out_channels=_base_.review_fusion.in_channels
     )
 
 model = dict(

@@ -1,9 +1,6 @@
 # ResNet-50 teaches MobileNetV1 on ImageNet, by KD++ or another method of _base_/methods.
 _base_ = ["./_base_/methods/{{$KD_DET_METHOD:kd_nd}}.py", "./_base_/imagenet.py"]
 
-# KD++, DKD++ and ReviewKD++: arXiv 2305.17007 and its code, T = 1. DIST: arXiv 2205.10536's weight
-# for ImageNet, beside the ND weight of KD++ (none is published for DIST++). ReviewKD: mdistiller.
-# KD: as in KD++.
 nd = dict(num_classes=1000, embed_dim=2048)
 losses = dict(
     kd=dict(loss_kd=dict(loss_weight=4.0, tau=1)),

@@ -4,15 +4,5 @@ _base_ = [
     "./_base_/r34_r18.py",
 ]
 
-model = dict(
-    type="kd_det.TeacherDistill",  # the teacher stays in eval mode and out of checkpoints
-    distiller=dict(
-        **_base_.recorders,
-        connectors=dict(review=_base_.review_fusion),
-        distill_losses=dict(loss_nd=_base_.nd, loss_review=dict(type="kd_det.HCLLoss")),
-        loss_forward_mappings=dict(
-            loss_nd=_base_.nd_arguments, loss_review=_base_.review_arguments
-        ),
-    ),
-)
-custom_hooks = [dict(type="kd_det.ClassCenterHook")]
+# The teacher stays in eval mode and out of checkpoints.
+model = dict(type="kd_det.TeacherDistill", distiller=_base_.mixed)

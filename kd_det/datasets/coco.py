@@ -23,12 +23,7 @@ class DataError(InvalidInputError):
 
 @dataclass(frozen=True)
 class Repair:
-    """A value that was computed since the file lacks it, or has it in another form.
-
-    Args:
-        text: What was computed, in a clause.
-        required: Whether mmdet fails, or drops objects, without it.
-    """
+    """What was computed, in a clause, and whether mmdet fails or drops objects without it."""
 
     text: str
     required: bool = True

@@ -9,13 +9,15 @@ from typing import Any
 from mmengine.fileio import list_from_file
 from mmengine.registry import DefaultScope
 
+from kd_det.registry import as_list
+
 
 def unwrap(dataset: Any) -> Iterator[Any]:
     """The datasets inside wrappers (repeated, concatenated, class-balanced)."""
     inner = dataset.get("dataset") or dataset.get("datasets")
     if inner is None:
         yield dataset
-    for each in inner if isinstance(inner, (list, tuple)) else [inner] if inner else []:
+    for each in as_list(inner):
         yield from unwrap(each)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -24,47 +25,31 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Size:
-    """Size of an image in pixels, as mmcv reads it: with its EXIF orientation applied.
-
-    Args:
-        width: Its width.
-        height: Its height.
-        turned: Whether width and height are stored the other way round.
-    """
+    """Size of an image in pixels as mmcv reads it, and whether its EXIF orientation turned it."""
 
     width: int
     height: int
     turned: bool = False
 
 
-@dataclass
-class Listing:
-    """Tells which files exist by one listing of each folder, not by a question for each file."""
+def find_names(folder: Path, names: Iterable[str]) -> list[str | None]:
+    """The names as files under ``folder`` have them, with ``/`` for ``\\``; None without a file.
 
-    _folders: dict[str, set[str]] = field(default_factory=dict)
+    Each folder is listed once, instead of a question for each file.
+    """
 
-    def __contains__(self, path: str) -> bool:
-        folder, name = os.path.split(path)
-        if folder not in self._folders:
-            try:
-                self._folders[folder] = set(os.listdir(folder or "."))
-            except OSError:
-                self._folders[folder] = set()
-        return name in self._folders[folder]
+    @cache
+    def listed(path: str) -> set[str]:
+        try:
+            return set(os.listdir(path or "."))
+        except OSError:
+            return set()
 
-    def find(self, folder: Path | str, name: str) -> str | None:
-        """``name`` as it is found under ``folder``, with ``/`` for ``\\``; None if it is not."""
-        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
-            if os.path.join(folder, spelling) in self:
-                return spelling
-        return None
+    def exists(name: str) -> bool:
+        parent, last = os.path.split(os.path.join(folder, name))
+        return last in listed(parent)
 
-
-def read_sizes(paths: Iterable[str]) -> Mapping[str, Size | None]:
-    """Sizes by path; None for an image that cannot be read."""
-    paths = list(paths)
-    with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(paths, pool.map(read_size, paths)))
+    return [next(filter(exists, (name, name.replace("\\", "/"))), None) for name in names]
 
 
 def read_size(path: str) -> Size | None:
@@ -98,9 +83,9 @@ def check_images(found: Annotations, folders: Sequence[Path]) -> None:
     Raises:
         DataError: If an image is missing or cannot be read.
     """
-    images, listing = found.data["images"], Listing()
+    images = found.data["images"]
     names = [image["file_name"] for image in images]
-    spellings = {folder: [listing.find(folder, name) for name in names] for folder in folders}
+    spellings = {folder: find_names(folder, names) for folder in folders}
     found.images = max(folders, key=lambda folder: sum(n is not None for n in spellings[folder]))
     missing = [n for n, there in zip(names, spellings[found.images]) if there is None]
     if missing:
@@ -123,7 +108,8 @@ def check_images(found: Annotations, folders: Sequence[Path]) -> None:
 def _check_sizes(found: Annotations, folder: Path) -> None:
     images = found.data["images"]
     paths = {image["file_name"]: str(folder / image["file_name"]) for image in images}
-    sizes = read_sizes(paths.values())
+    with ThreadPoolExecutor(THREADS) as pool:
+        sizes = dict(zip(paths.values(), pool.map(read_size, paths.values())))
     unreadable = [path for path in paths.values() if sizes[path] is None]
     if unreadable:
         raise DataError(

@@ -13,7 +13,7 @@ from typing import Any
 from kd_det.datasets import dataset_config
 from kd_det.datasets.coco import Annotations, DataError
 from kd_det.datasets.coco_entries import check_annotations
-from kd_det.registry import type_name
+from kd_det.registry import as_list, type_name
 
 
 class LoaderCheck:
@@ -105,14 +105,13 @@ class LoaderCheck:
 
 def _coco_metrics(evaluators: Any) -> Iterator[dict[str, Any]]:
     """The evaluators that read an annotation file in COCO's format."""
-    for each in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+    for each in as_list(evaluators):
         if isinstance(each, dict) and type_name(each) == "CocoMetric" and each.get("ann_file"):
             yield each
 
 
 def _check_masks(evaluator: Mapping[str, Any], found: Annotations, part: str) -> None:
-    metrics = evaluator.get("metric") or "bbox"
-    if "segm" in ([metrics] if isinstance(metrics, str) else metrics) and not found.has_masks:
+    if "segm" in as_list(evaluator.get("metric")) and not found.has_masks:
         raise DataError(
             f"{part}_evaluator compares masks ('segm'), and not every annotation of {found.path} "
             "has a 'segmentation'; take a student without a mask head, or metric='bbox'"

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from kd_det.algorithms import embeddings
 from kd_det.algorithms.checkpoint import weights_sha256
-from kd_det.centers import ClassCenters, ClassCentersError, class_names_text
+from kd_det.centers import ClassCenters, ClassCentersError, class_names_text, find_misfit
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import teacher_preprocessor, unwrap_model
 from kd_det.hooks._origin import digest, digest_dataset
@@ -106,11 +106,8 @@ class PrePass:
         self, source: str, found: Mapping[str, str], keys: Iterable[str] | None = None
     ) -> str | None:
         """Return the first entry (of ``keys``) by which metadata ``found`` are another run's."""
-        expected = self.origins[source]
-        for key in expected if keys is None else keys:
-            if found.get(key) != expected[key]:
-                return f"expected {key} {expected[key]}, found {found.get(key)}"
-        return None
+        origin = self.origins[source]
+        return find_misfit({key: origin[key] for key in (origin if keys is None else keys)}, found)
 
     def read(self, source: str, path: Path, of_any_data: bool = False) -> ClassCenters:
         """Read a file of centers.

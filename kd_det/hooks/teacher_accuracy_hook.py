@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 from torch import nn
 
+from kd_det.algorithms.checkpoint import weights_sha256
+from kd_det.centers import find_misfit
 from kd_det.errors import InvalidInputError, UserError
 from kd_det.evaluation import fitting_evaluator
 from kd_det.files import write_atomically
@@ -28,6 +31,7 @@ from kd_det.progress import progress
 from kd_det.registry import HOOKS
 
 FILE_NAME = "teacher_metrics.json"
+NUMBERS = (Real, torch.Tensor)  # NumPy's are Real; COCO's metrics have a line of text among them
 
 
 class TeacherAccuracyError(UserError, RuntimeError):
@@ -133,8 +137,6 @@ def _likely_causes(runner: Runner) -> str:
 
 def _origin(runner: Runner, model: Any) -> dict[str, Any]:
     """Return all that the teacher's metrics depend on."""
-    from kd_det.algorithms.checkpoint import weights_sha256
-
     loop, teacher = runner.val_loop, model.teacher
     dataset = loop.dataloader.dataset
     return {
@@ -153,13 +155,12 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         metrics = dict(kept["metrics"])
-        misfits = [f"{key} {value}, found {kept.get(key)}" for key, value in origin.items()
-                   if kept.get(key) != value]  # fmt: skip
+        misfit = find_misfit(origin, kept)
     except (ValueError, KeyError, TypeError) as error:
-        misfits = [f"a file of metrics, found {error!r}"]
-    if misfits:
+        misfit = f"expected a file of metrics, found {error!r}"
+    if misfit is not None:
         runner.logger.warning(
-            f"The teacher is evaluated again, since {path} is of another run: expected {misfits[0]}"
+            f"The teacher is evaluated again, since {path} is of another run: {misfit}"
         )
         return None
     runner.logger.info(f"Teacher's metrics of an earlier run read from {path}")
@@ -192,15 +193,7 @@ def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str
     finally:
         teacher.train(was_training)
         teacher.data_preprocessor = own
-    return {key: float(value) for key, value in metrics.items() if _is_number(value)}
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return {key: float(value) for key, value in metrics.items() if isinstance(value, NUMBERS)}
 
 
 def _report(runner: Runner, metrics: dict[str, float]) -> None:

@@ -10,10 +10,11 @@ from kd_det.errors import InvalidInputError
 from kd_det.pairing.data import Data
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.schedule import list_hooks, set_length
-from kd_det.registry import type_name
+from kd_det.registry import as_list, type_name
 
 # Set by the pairing, or part of the model.
 NOT_TAKEN = ("model", "data_preprocessor", "load_from", "resume", "work_dir", "launcher")
+NEEDED = dict(default_scope="mmdet", val_cfg=dict(type="ValLoop"), test_cfg=dict(type="TestLoop"))
 SCHEDULE = ("train_cfg", "param_scheduler", "optim_wrapper", "auto_scale_lr")
 OUR_HOOKS = dict(
     exact_resume="kd_det.ExactResumeHook",
@@ -50,7 +51,7 @@ def make_alone(
         batch_size: Images of one process; None keeps the student's.
 
     Returns:
-        The config, and what was decided, in sentences.
+        The config, and what was decided.
 
     Raises:
         kd_det.errors.InvalidInputError: For a number below 1, or a length that cannot be set.
@@ -77,11 +78,8 @@ def make_alone(
 
 def _complete(cfg: dict[str, Any], coco: Mapping[str, Any], decisions: list[str]) -> str:
     """Add what a training needs and the config lacks; returns whose schedule it is."""
-    for key, value in dict(
-        default_scope="mmdet", val_cfg=dict(type="ValLoop"), test_cfg=dict(type="TestLoop")
-    ).items():
-        if not cfg.get(key):
-            cfg[key] = value
+    for key, value in NEEDED.items():
+        cfg[key] = cfg.get(key) or copy.deepcopy(value)
     lacking = [key for key in ("train_cfg", "optim_wrapper") if not cfg.get(key)]
     if not lacking:
         return "the student's own"
@@ -125,13 +123,10 @@ def _add_hooks(cfg: dict[str, Any], decisions: list[str]) -> None:
 
 
 def _main_metric(evaluator: Any) -> str:
-    every = evaluator if isinstance(evaluator, list) else [evaluator]
-    first = every[0] if every else None
-    if isinstance(first, dict) and type_name(first) == "CocoMetric":
-        metric = first.get("metric", "bbox")
-        if "bbox" in ([metric] if isinstance(metric, str) else metric):
-            return "coco/bbox_mAP"
-    return "auto"
+    first = next(iter(as_list(evaluator)), None)
+    if not isinstance(first, dict) or type_name(first) != "CocoMetric":
+        return "auto"
+    return "coco/bbox_mAP" if "bbox" in as_list(first.get("metric", "bbox")) else "auto"
 
 
 def _set_seed(cfg: dict[str, Any], decisions: list[str]) -> None:
@@ -144,8 +139,7 @@ def _set_seed(cfg: dict[str, Any], decisions: list[str]) -> None:
 def add_imports(cfg: dict[str, Any], names: list[str]) -> None:
     """Let a config import modules too."""
     own = cfg.get("custom_imports") or {}
-    there = own.get("imports") or []
-    there = [there] if isinstance(there, str) else list(there)
+    there = as_list(own.get("imports"))
     if names:
         merged = list(dict.fromkeys([*there, *names]))
         cfg["custom_imports"] = dict(dict(allow_failed_imports=False), **own) | dict(imports=merged)

@@ -23,13 +23,7 @@ IMAGES = ("{}", "images/{}", "images", "")
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a data set.
-
-    Args:
-        annotations: The file, relative to the root.
-        images: The folder in which its images lie, relative to the root; ``''`` for the root.
-        found: The content of the file, checked.
-    """
+    """One part of a data set: annotation file and image folder in the root, and what was found."""
 
     annotations: str
     images: str
@@ -43,14 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class CocoFolder:
-    """A folder with training and validation data.
-
-    Args:
-        root: The folder.
-        train: What students learn from.
-        val: What they are evaluated on.
-        groups: Categories that name a group of classes and are none.
-    """
+    """A folder with training and validation data, and categories that only group classes."""
 
     root: Path
     train: Part

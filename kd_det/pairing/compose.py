@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,10 @@ from kd_det.errors import UnsupportedTypeError
 from kd_det.pairing import PairingError, methods, report, text
 from kd_det.pairing.alone import add_imports, make_alone
 from kd_det.pairing.data import Data, read_data
-from kd_det.pairing.detectors import (
-    Detector,
-    detector_config,
-    read_detector,
-    short_name,
-)
+from kd_det.pairing.detectors import Detector, detector_config, read_detector, short_name
 from kd_det.pairing.distiller import fit_distiller
 from kd_det.pairing.teacher_classes import check_teacher
+from kd_det.registry import as_list
 
 INSTEAD = (
     "For one-stage detectors derive from configs/retinanet_r101_r50_review.py; docs/mixing.md says "
@@ -124,9 +120,15 @@ def pair(
         Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
     )
     cfgs = [text.read_config(name) for name in (student, teacher)]
-    _require_detectors(cfgs, student, teacher)
+    with _name_both(student, teacher):  # before data are read
+        detector_config(cfgs[0], student, "student")
+        detector_config(cfgs[1], teacher, "teacher")
     found = read_data(data, cfgs[0], coco, work_dir)
-    sides = _read_pair(cfgs, student, teacher, len(found.classes))
+    with _name_both(student, teacher):
+        sides = (
+            read_detector(student, "student", len(found.classes), cfgs[0]),
+            read_detector(teacher, "teacher", len(found.classes), cfgs[1]),
+        )
     decisions = [*found.decisions, *_compare_classes(*sides, found, teacher_ckpt)]
     decisions += _unify_padding(*sides)
     alone, kept = make_alone(sides[0], found, coco, data is None, epochs, batch_size)
@@ -171,11 +173,9 @@ def _add_teacher(
         optimizer["constructor"] = "kd_det.DistillOptimWrapperConstructor"
     # Names of the student's modules, which MMEngine looks for in the model.
     for key in ("activation_checkpointing", "efficient_conv_bn_eval"):
-        if names := cfg.get(key):
-            names = [names] if isinstance(names, str) else names
-            cfg[key] = [f"architecture.{name}" for name in names]
-    imports = (teacher.cfg.get("custom_imports") or {}).get("imports") or []
-    add_imports(cfg, [imports] if isinstance(imports, str) else imports)
+        if cfg.get(key):
+            cfg[key] = [f"architecture.{name}" for name in as_list(cfg[key])]
+    add_imports(cfg, as_list((teacher.cfg.get("custom_imports") or {}).get("imports")))
     return cfg, decisions
 
 
@@ -209,23 +209,6 @@ def distill_config(
     Arguments and errors are those of :func:`pair`, which also says what it found.
     """
     return pair(student, teacher, method, **options).cfg
-
-
-def _require_detectors(cfgs: Sequence[dict[str, Any]], student: str, teacher: str) -> None:
-    """Refuse unsupported detectors before data are read."""
-    with _name_both(student, teacher):
-        for cfg, name, who in zip(cfgs, (student, teacher), ("student", "teacher")):
-            detector_config(cfg, name, who)
-
-
-def _read_pair(
-    cfgs: Sequence[dict[str, Any]], student: str, teacher: str, num_classes: int
-) -> tuple[Detector, Detector]:
-    with _name_both(student, teacher):
-        return (
-            read_detector(student, "student", num_classes, cfgs[0]),
-            read_detector(teacher, "teacher", num_classes, cfgs[1]),
-        )
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from kd_det.datasets import dataset_config
 from kd_det.datasets.coco import DataError
 from kd_det.datasets.loader_check import LoaderCheck
 from kd_det.pairing.coco_folder import CocoFolder, Part, find_coco_folder
+from kd_det.pairing.start_weights import nested_dicts
 from kd_det.pairing.text import read_config
 from kd_det.registry import type_name
 
@@ -22,7 +22,7 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a pair: classes, size, loaders and evaluators.
+    """The data of a pair.
 
     Args:
         settings: Top-level keys of the config: data loaders and evaluators.
@@ -77,7 +77,12 @@ def _read_folder_data(folder: CocoFolder, student: Settings, base: Settings, cop
         settings[key] = loader
         if name != "train":
             settings[f"{name}_evaluator"] = _evaluator(student, base, name, folder, part)
-    _require_no_scene_map(settings["train_dataloader"], folder)
+    learnt = settings["train_dataloader"]["dataset"]
+    if any(part.get("with_seg") for part in nested_dicts(learnt)):
+        raise DataError(
+            f"the student learns a map of the scene, which a COCO folder as {folder.root} does "
+            "not have; take a student without semantic head, as HTC without semantic"
+        )
     decisions = [
         f"data: {part.count} images of {folder.root / part.annotations} in "
         f"{folder.root / part.images}, to {what}"
@@ -87,8 +92,7 @@ def _read_folder_data(folder: CocoFolder, student: Settings, base: Settings, cop
         decisions.append(f"data: {', '.join(folder.groups)} groups classes and is none")
     known = dict(train=folder.train.found, val=folder.val.found)
     decisions += _check(LoaderCheck(copies, known), settings, classes)
-    images = folder.train.count * _repetitions(settings["train_dataloader"]["dataset"])
-    return Data(settings, classes, images, decisions)
+    return Data(settings, classes, folder.train.count * _repetitions(learnt), decisions)
 
 
 def _point(dataset: Settings, folder: CocoFolder, part: Part, classes: tuple[str, ...]) -> None:
@@ -123,26 +127,10 @@ def _evaluator(
     return evaluator
 
 
-def _require_no_scene_map(loader: Settings, folder: CocoFolder) -> None:
-    """Raise ``DataError`` if the student learns a map of the scene, which such data has not."""
-    if any(transform.get("with_seg") for transform in _transforms(loader["dataset"])):
-        raise DataError(
-            f"the student learns a map of the scene, which a COCO folder as {folder.root} does "
-            "not have; take a student without semantic head, as HTC without semantic"
-        )
-
-
 def _repetitions(dataset: Settings) -> int:
     """Number of times that an epoch sees each image (RepeatDataset)."""
     inner = dataset.get("dataset")
     return dataset.get("times", 1) * (_repetitions(inner) if isinstance(inner, dict) else 1)
-
-
-def _transforms(dataset: Settings) -> Iterator[Settings]:
-    """Transforms of a data set and its wrappers."""
-    yield from dataset.get("pipeline") or ()
-    if isinstance(dataset.get("dataset"), dict):
-        yield from _transforms(dataset["dataset"])
 
 
 def _read_config_data(cfg: Settings, name: str, copies: Path) -> Data:

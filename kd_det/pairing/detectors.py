@@ -34,13 +34,7 @@ SMALL_SIDE = 128
 
 @dataclass(frozen=True)
 class Level:
-    """A map of a pyramid.
-
-    Args:
-        index: Its place among the outputs.
-        channels: Their number.
-        stride: Pixels of the image for one of the map.
-    """
+    """A map of a pyramid: place among the outputs, channels, pixels of the image for one of it."""
 
     index: int
     channels: int
@@ -102,15 +96,8 @@ def detector_config(cfg: dict[str, Any], name: str, who: str) -> dict[str, Any]:
         PairingError: If it is not the config of a detector.
         TypeError: Unless it is a two-stage detector.
     """
-    model_cfg = copy.deepcopy(cfg.get("model"))
-    if not isinstance(model_cfg, dict):
-        model_cfg = {}
-    _refuse_semi_supervised(model_cfg, name, who)
-    if "backbone" not in model_cfg:
-        raise PairingError(
-            f"expected the config of a detector as {who}, found no model with a backbone in "
-            f"{name}; give one like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
-        )
+    found = cfg.get("model")
+    model_cfg = copy.deepcopy(found) if isinstance(found, dict) else {}
     _require_two_stage(model_cfg, name, who)
     if cfg.get("data_preprocessor"):
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg["data_preprocessor"]))
@@ -147,7 +134,10 @@ def read_detector(
     heads.require_two_stage(model, who)
     own = heads.num_classes(model)
     if num_classes is not None and num_classes != own:
-        _set_classes(model_cfg["roi_head"], own, num_classes)
+        # The map of the scene that HTC learns has classes of its own.
+        for part in nested_dicts(model_cfg["roi_head"]):
+            if part.get("num_classes") == own:
+                part["num_classes"] = num_classes
         model = _build(model_cfg)
     start = ""
     if who == "student" and cfg.get("load_from"):
@@ -155,26 +145,22 @@ def read_detector(
     return Detector(name, who, cfg, model_cfg, model, _levels(model, model_cfg), own, start)
 
 
-def _read_class(model_cfg: dict[str, Any]) -> Any:
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.get(str(model_cfg.get("type")))
-
-
-def _refuse_semi_supervised(model_cfg: dict[str, Any], name: str, who: str) -> None:
-    kind = _read_class(model_cfg)
-    if not (isinstance(kind, type) and issubclass(kind, SemiBaseDetector)):
-        return
-    raise PairingError(
-        f"the {who} {name} is a {kind.__name__}, which trains a detector semi-supervised, from "
-        "images without labels too; kd_det pairs detectors alone: give a config whose model is "
-        "the detector inside it (its model.detector), with plain data loaders. A checkpoint of "
-        "semi-supervised training may be given as it is"
-    )
-
-
 def _require_two_stage(model_cfg: dict[str, Any], name: str, who: str) -> None:
-    """Refuse other detectors before they are built, which may ask for packages or downloads."""
-    kind = _read_class(model_cfg)
+    """Refuse other models before they are built, which may ask for packages or downloads."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        kind: Any = MODELS.get(str(model_cfg.get("type")))
+    if isinstance(kind, type) and issubclass(kind, SemiBaseDetector):
+        raise PairingError(
+            f"the {who} {name} is a {kind.__name__}, which trains a detector semi-supervised, from "
+            "images without labels too; kd_det pairs detectors alone: give a config whose model is "
+            "the detector inside it (its model.detector), with plain data loaders. A checkpoint of "
+            "semi-supervised training may be given as it is"
+        )
+    if "backbone" not in model_cfg:
+        raise PairingError(
+            f"expected the config of a detector as {who}, found no model with a backbone in "
+            f"{name}; give one like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+        )
     if kind is None:
         raise PairingError(
             f"{name} has a model of type {model_cfg.get('type')!r}, which is not registered; its "
@@ -227,16 +213,6 @@ def _levels(model: Any, model_cfg: dict[str, Any]) -> list[Level]:
 def _needs_values(error: RuntimeError) -> bool:
     """Whether the error is one of the meta device, which has no values."""
     return "meta" in str(error).lower()
-
-
-def _set_classes(roi_head: Any, own: int, wanted: int) -> None:
-    """Replace the number of classes in all heads that have that of the box heads.
-
-    The map of the scene that HTC learns has classes of its own.
-    """
-    for part in nested_dicts(roi_head):
-        if part.get("num_classes") == own:
-            part["num_classes"] = wanted
 
 
 def short_name(name: str) -> str:

@@ -20,15 +20,7 @@ Mapping = dict[str, dict[str, Any]]
 
 
 def fit_distiller(model: dict[str, Any], student: Detector, teacher: Detector) -> list[str]:
-    """Fit the ``model`` of a method's config to a pair.
-
-    Args:
-        model: Config of the algorithm; changed in place.
-        student: The student.
-        teacher: The teacher.
-
-    Returns:
-        What was decided, in sentences.
+    """Fit the ``model`` of a method's config to a pair, in place; returns what was decided.
 
     Raises:
         PairingError: If the method compares pyramids, and these have no stride in common.

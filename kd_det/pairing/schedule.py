@@ -41,7 +41,7 @@ def set_length(
         own_batch: The batch size for which it was made, where ``cfg`` has another.
 
     Returns:
-        What was decided, in sentences; the length and the optimizer first.
+        What was decided; the length and the optimizer first.
 
     Raises:
         kd_det.errors.InvalidInputError: If ``epochs`` is below 1, or if the loop counts

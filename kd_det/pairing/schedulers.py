@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kd_det.registry import type_name
+from kd_det.registry import as_list, type_name
 
 # Warm-up takes at most this part of training: mmdet's 500 iterations may be all of a small set's.
 WARM_UP = 0.1
@@ -62,8 +62,7 @@ def scale_schedulers(cfg: dict[str, Any], length: Length) -> list[str]:
 
 def list_schedulers(cfg: dict[str, Any]) -> list[dict[str, Any]]:
     """The config's parameter schedulers."""
-    found = cfg.get("param_scheduler") or []
-    return found if isinstance(found, list) else [found]
+    return as_list(cfg.get("param_scheduler"))
 
 
 def is_warm_up(scheduler: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 
 from kd_det.algorithms.checkpoint import SCHEME, read_weights
 from kd_det.pairing import PairingError
-from kd_det.registry import type_name
+from kd_det.registry import as_list, type_name
 
 
 def set_start(model_cfg: dict[str, Any], path: str, model: nn.Module) -> str:
@@ -57,11 +57,9 @@ def describe_start(model_cfg: Any) -> str:
 
 def pretrained_inits(part: dict[str, Any]) -> list[dict[str, Any]]:
     """The ``init_cfg`` entries of a module's config that load weights."""
-    found = part.get("init_cfg")
-    every = found if isinstance(found, (list, tuple)) else [found]
     return [
         each
-        for each in every
+        for each in as_list(part.get("init_cfg"))
         if isinstance(each, dict) and type_name(each) in ("Pretrained", "PretrainedInit")
     ]
 

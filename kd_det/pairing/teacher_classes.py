@@ -15,12 +15,7 @@ SHOWN = 6
 def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[str]:
     """Compare the teacher's classes with those of the data; returns a sentence on them.
 
-    Of a URL nothing is known before training, when it is downloaded.
-
-    Args:
-        path: The checkpoint.
-        teacher: The teacher, with as many classes as the data.
-        classes: Names of the data's.
+    ``teacher`` has as many classes as the data. Of a URL nothing is known before its download.
 
     Raises:
         PairingError: If the teacher was trained on another number of classes, or on the same in

@@ -65,11 +65,7 @@ def write_config(
 ) -> None:
     """Write ``wanted`` as a file that derives from ``bases``, and read it back.
 
-    Args:
-        path: The file.
-        bases: Absolute paths of configs.
-        wanted: The whole config.
-        comments: Lines for the head of the file.
+    Paths of bases are absolute; comments go to the head of the file.
 
     Raises:
         ValueError: If a key of the bases is missing, or the file reads back differently.
@@ -117,10 +113,7 @@ def _assignment(name: str, value: Any) -> str:
 def to_source(value: Any, indent: int = 0, taken: int = 0) -> str:
     """Python source of a config's value, in lines of up to ``WIDTH`` characters.
 
-    Args:
-        value: Dicts, lists, tuples and literals.
-        indent: Of the line on which it begins.
-        taken: Characters before it on that line.
+    ``indent`` is that of the line on which it begins, ``taken`` the characters before it there.
 
     Raises:
         TypeError: For a value that has no literal, as a function.

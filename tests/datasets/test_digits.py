@@ -13,11 +13,13 @@ def items(**options: object) -> list[dict]:
     return [dataset[i] for i in range(len(dataset))]
 
 
-def test_every_image_is_in_one_part():
+def test_every_image_is_in_one_part_and_a_smaller_part_in_a_larger():
     train, test = items(split="train"), items(split="test")
     ids = [item["source_idx"] for item in train + test]
     assert len(train) == 300 and sorted(ids) == list(range(1797))
     assert np.bincount([item["gt_label"] for item in train]).tolist() == [30] * 10
+    few = {item["source_idx"] for item in items(train_per_class=5)}
+    assert len(few) == 50 and few < {item["source_idx"] for item in train}
 
 
 def test_items_are_scikit_learns():
@@ -30,16 +32,6 @@ def test_items_are_scikit_learns():
         assert item["gt_label"] == labels[item["source_idx"]]
         grey = images[item["source_idx"]].reshape(8, 8, 1) * 255 / 16
         assert np.abs(image - grey).max() <= 0.5
-
-
-def test_a_smaller_part_is_one_of_a_larger():
-    few = {item["source_idx"] for item in items(train_per_class=5)}
-    many = {item["source_idx"] for item in items(train_per_class=20)}
-    assert len(few) == 50 and few < many
-
-
-def test_classes_are_in_the_metainfo():
-    assert Digits(pipeline=[]).metainfo["classes"] == tuple("0123456789")
 
 
 @pytest.mark.parametrize(

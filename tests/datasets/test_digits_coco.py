@@ -13,6 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from sklearn.datasets import load_digits
 
 from kd_det.datasets import (
@@ -24,7 +26,7 @@ from kd_det.datasets import (
     make_digits_coco,
 )
 
-SMALL: dict[str, Any] = {"image_size": 96, "train_images": 60, "val_images": 20, "seed": 7}
+SMALL: dict[str, Any] = {"image_size": 96, "train_images": 30, "val_images": 10, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -45,28 +47,14 @@ def contents(root: Path) -> dict:
 # What is in the pictures
 
 
-def test_same_arguments_give_same_bytes(made, tmp_path):
+def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(made, tmp_path):
     again = make_digits_coco(tmp_path / "again", **SMALL)
     assert contents(again.root) == contents(made.root)
-
-
-def test_another_seed_gives_other_pictures(made, tmp_path):
     other = make_digits_coco(tmp_path / "other", **{**SMALL, "seed": 8, "train_images": 3})
-    for name in ("000000.jpg", "000001.jpg", "000002.jpg"):
-        assert (other.train_dir / name).read_bytes() != (made.train_dir / name).read_bytes()
-
-
-def test_no_two_pictures_are_alike(made):
+    for path in other.train_dir.iterdir():
+        assert path.read_bytes() != (made.train_dir / path.name).read_bytes()
     pictures = [data for name, data in contents(made.root).items() if name.endswith(".jpg")]
-    assert len(set(pictures)) == len(pictures) == 80
-
-
-def test_splits_share_no_random_numbers():
-    """Even from the same handwriting, image 0 of val is not image 0 of train."""
-    handwriting = digits_drawing.load_handwriting(seed=0)
-    shared = handwriting._replace(rows=dict.fromkeys(("train", "val"), np.arange(1797)))
-    pictures = [digits_drawing.render_image(shared, 64, 0, s, 0)[0] for s in ("train", "val")]
-    assert np.mean(pictures[0] == pictures[1]) < 0.5
+    assert len(set(pictures)) == len(pictures) == 40
 
 
 def test_fewer_images_are_a_prefix_of_more(made, tmp_path):
@@ -79,45 +67,35 @@ def test_fewer_images_are_a_prefix_of_more(made, tmp_path):
     assert read(fewer.val_ann)["images"] == []
 
 
-def test_handwriting_is_split_by_class_without_overlap():
+def test_handwriting_is_split_by_class_without_overlap(made):
     digits = load_digits()
-    handwriting = digits_drawing.load_handwriting(seed=3)
+    handwriting = digits_drawing.load_handwriting(SMALL["seed"])
     train, val = handwriting.rows["train"], handwriting.rows["val"]
     assert sorted([*train, *val]) == list(range(len(digits.target)))
     in_all, in_val = Counter(digits.target), Counter(digits.target[val])
     assert all(in_val[label] == round(0.2 * in_all[label]) for label in range(10))
     assert set(digits_drawing.load_handwriting(seed=4).rows["val"]) != set(val)
-
-
-def test_annotations_name_their_drawing(made):
-    digits, rows = load_digits(), digits_drawing.load_handwriting(SMALL["seed"]).rows
-    for split, path in (("train", made.train_ann), ("val", made.val_ann)):
+    # Annotations name their drawing.
+    for rows, path in ((train, made.train_ann), (val, made.val_ann)):
         annotations = read(path)["annotations"]
-        assert {a["sample"] for a in annotations} <= set(rows[split].tolist())
+        assert {a["sample"] for a in annotations} <= set(rows.tolist())
         for a in annotations:
             assert a["category_id"] == digits.target[a["sample"]] + 1
 
 
 @pytest.mark.parametrize("image_size", [32, 96, 200])
-def test_boxes_are_tight_around_the_ink(image_size):
+def test_boxes_are_tight_around_the_ink_and_overlap_little(image_size):
     handwriting = digits_drawing.load_handwriting(seed=1)
     for index in range(40):
         picture, ink, digits = digits_drawing.render_image(handwriting, image_size, 1, "val", index)
         assert picture.shape == (image_size, image_size, 3) and picture.dtype == np.uint8
         assert 1 <= len(digits) <= 6 and ink.max() == len(digits)
-        for number, digit in enumerate(digits, start=1):
+        cover = np.zeros((len(digits), image_size, image_size), bool)
+        for number, (digit, box) in enumerate(zip(digits, cover), start=1):
             ys, xs = np.nonzero(ink == number)
-            box = (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
-            assert box == (digit.x, digit.y, digit.w, digit.h)
-
-
-def test_boxes_overlap_little():
-    handwriting = digits_drawing.load_handwriting(seed=1)
-    for index in range(40):
-        _, _, digits = digits_drawing.render_image(handwriting, 128, 1, "train", index)
-        cover = [np.zeros((128, 128), bool) for _ in digits]
-        for mask, d in zip(cover, digits):
-            mask[d.y : d.y + d.h, d.x : d.x + d.w] = True
+            tight = (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+            assert tight == (digit.x, digit.y, digit.w, digit.h)
+            box[digit.y : digit.y + digit.h, digit.x : digit.x + digit.w] = True
         for i, a in enumerate(cover):
             for b in cover[:i]:
                 assert (a & b).sum() <= 0.15 * min(a.sum(), b.sum())
@@ -140,30 +118,16 @@ def test_files_show_the_ink_that_boxes_claim(made):
     assert np.mean(np.array(contrasts) > 40) > 0.95
 
 
-def test_sizes_scale_with_the_image():
-    handwriting = digits_drawing.load_handwriting(seed=1)
-    for size in (96, 256):
-        sides = np.array(
-            [
-                max(digit.w, digit.h) / size
-                for index in range(60)
-                for digit in digits_drawing.render_image(handwriting, size, 1, "train", index)[2]
-            ]
-        )
-        # Rotation and shear move the drawn size a little past the 15% to 50% it is drawn from.
-        assert sides.min() > 0.11 and sides.max() < 0.6
-        assert np.mean(sides < 0.25) > 0.2 and np.mean(sides > 0.33) > 0.1
-
-
 # The annotation files
 
 
 def test_coco_layout(made):
     for path, folder, count in (
-        (made.train_ann, made.train_dir, 60),
-        (made.val_ann, made.val_dir, 20),
+        (made.train_ann, made.train_dir, 30),
+        (made.val_ann, made.val_dir, 10),
     ):
         data = read(path)
+        assert data["info"]["arguments"] == SMALL
         assert [(c["id"], c["name"]) for c in data["categories"]] == list(enumerate(CLASSES, 1))
         assert [image["id"] for image in data["images"]] == list(range(1, count + 1))
         assert {p.name for p in folder.iterdir()} == {i["file_name"] for i in data["images"]}
@@ -180,24 +144,9 @@ def test_coco_layout(made):
             assert a["area"] == w * h and a["iscrowd"] == 0
 
 
-def test_info_records_version_and_arguments(made):
-    info = read(made.val_ann)["info"]
-    assert info["generator"] == "kd_det.datasets.digits_coco"
-    assert (info["version"], info["split"]) == (digits_coco.VERSION, "val")
-    assert info["arguments"] == SMALL
-
-
-def test_palette_has_a_colour_for_each_class():
-    assert len(set(PALETTE)) == len(PALETTE) == len(CLASSES) == 10
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_ground_truth_as_detections_scores_one(made, split):
-    coco_module = pytest.importorskip("pycocotools.coco")
-    from pycocotools.cocoeval import COCOeval
-
+def test_ground_truth_as_detections_scores_one(made):
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = coco_module.COCO(str(getattr(made, f"{split}_ann")))
+        truth = COCO(str(made.val_ann))
         detections = [
             {key: a[key] for key in ("image_id", "category_id", "bbox")} | {"score": 1.0}
             for a in truth.dataset["annotations"]
@@ -210,7 +159,6 @@ def test_ground_truth_as_detections_scores_one(made, split):
 
 
 def test_mmdet_keeps_every_image_and_box(made):
-    pytest.importorskip("mmdet")
     from mmdet.datasets import CocoDataset
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -240,13 +188,10 @@ def interrupt(numbers, description):
         yield number
 
 
-def test_interrupted_run_leaves_nothing(tmp_path):
+def test_an_interrupted_call_leaves_what_was_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         make_digits_coco(tmp_path / "digits", **TINY, track=interrupt)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_interrupted_force_leaves_the_old_set(tmp_path):
     old = contents(make_digits_coco(tmp_path / "digits", **TINY).root)
     with pytest.raises(KeyboardInterrupt):
         make_digits_coco(tmp_path / "digits", **{**TINY, "seed": 1}, force=True, track=interrupt)
@@ -297,20 +242,16 @@ def test_empty_folder_and_link_are_filled(tmp_path):
     assert len(list((tmp_path / "link" / "train").iterdir())) == 4
 
 
-def test_other_arguments_are_an_error_unless_forced(tmp_path):
+def test_another_set_is_an_error_unless_forced(tmp_path, monkeypatch):
     make_digits_coco(tmp_path / "digits", **TINY)
     other = {**TINY, "image_size": 40}
     with pytest.raises(FileExistsError, match=r"expected .*image_size 40.*found .*image_size 32"):
         make_digits_coco(tmp_path / "digits", **other)
     assert make_digits_coco(tmp_path / "digits", **other, force=True).created
     assert read(tmp_path / "digits/annotations/instances_val.json")["info"]["arguments"] == other
-
-
-def test_another_version_is_an_error(tmp_path, monkeypatch):
-    make_digits_coco(tmp_path / "digits", **TINY)
     monkeypatch.setattr(digits_coco, "VERSION", 99)
     with pytest.raises(FileExistsError, match=r"expected .*version 99.*found .*version 1 "):
-        make_digits_coco(tmp_path / "digits", **TINY)
+        make_digits_coco(tmp_path / "digits", **other)
 
 
 @pytest.mark.parametrize(
@@ -331,22 +272,15 @@ def test_incomplete_set_is_an_error_unless_forced(tmp_path, lost, message):
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(
-    "name", ["photo.jpg", "train/000000.jpg", "annotations/instances_val.json"]
+    "name", ["photo.jpg", "train/000000.jpg", "annotations/instances_val.json", ""]
 )
-def test_foreign_folder_is_never_replaced(tmp_path, force, name):
+def test_what_is_foreign_is_never_replaced(tmp_path, force, name):
     path = tmp_path / "mine" / name
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('{"info": {"description": "my own"}}')
     with pytest.raises(FileExistsError, match=r"expected a digits-coco set.*never replaced"):
         make_digits_coco(tmp_path / "mine", **TINY, force=force)
     assert path.read_text() == '{"info": {"description": "my own"}}'
-
-
-def test_a_file_in_the_way_is_never_replaced(tmp_path):
-    (tmp_path / "mine").write_text("text")
-    with pytest.raises(FileExistsError, match="never replaced"):
-        make_digits_coco(tmp_path / "mine", **TINY, force=True)
-    assert (tmp_path / "mine").read_text() == "text"
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pth", "train/000000.png", "runs/log.txt"])
@@ -368,8 +302,6 @@ def test_force_spares_a_set_with_other_files_in_it(tmp_path, name):
         ("image_size", 31, 32),
         ("image_size", 64.0, 32),
         ("train_images", -1, 0),
-        ("val_images", -5, 0),
-        ("seed", -1, 0),
         ("seed", None, 0),
         ("val_images", True, 0),
     ],

@@ -185,12 +185,6 @@ def test_items_depend_on_their_place_alone():
     assert drawn(NumberedBatches(Batches(), seed=8), dataset) != first
 
 
-def test_indices_keep_their_place_on_the_way_to_a_worker():
-    (index, *_), *_ = NumberedBatches(Batches(), seed=7)
-    copied = pickle.loads(pickle.dumps(index))
-    assert copied == index and copied.where == index.where
-
-
 def test_a_dataset_is_pickled_and_changed_through_its_wrapper():
     dataset = pickle.loads(pickle.dumps(SeededDataset(Draws())))
     assert len(dataset) == 10 and dataset.metainfo == dict(classes=("a",))

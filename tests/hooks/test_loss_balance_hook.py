@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,16 +12,6 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from kd_det import LossBalanceHook
-
-
-def test_wrong_arguments():
-    with pytest.raises(ValueError, match="a share above 0 for 'loss_kd', found 0"):
-        LossBalanceHook(share=dict(loss_kd=0))
-    with pytest.raises(ValueError, match=r"expected momentum in \(0, 1\], found 0"):
-        LossBalanceHook(share=1, momentum=0)
-    with pytest.raises(ValueError, match="expected interval >= 1, found 0"):
-        LossBalanceHook(share=1, interval=0)
-
 
 # In a real run
 
@@ -186,8 +175,6 @@ def test_names_that_do_not_exist_are_errors(make):
     run.register_hook(LossBalanceHook(share=0.1))
     with pytest.raises(ValueError, match="one LossBalanceHook"):
         run.call_hook("before_train")
-    with pytest.raises(ValueError, match=r"needs a distillation model.*found Linear"):
-        LossBalanceHook(share=0.1).before_train(SimpleNamespace(model=nn.Linear(1, 1), hooks=[]))
 
 
 def test_steps_without_rois_leave_scales_as_they_are(make):

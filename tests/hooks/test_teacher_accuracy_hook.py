@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -235,9 +234,7 @@ def test_metric_that_does_not_exist_is_an_error(run):
         TeacherAccuracyHook(0.1, metric="bbox_mAP").before_train(run)
 
 
-def test_runs_without_teacher_or_validation_are_errors(run):
-    with pytest.raises(ValueError, match=r"a teacher, found Linear"):
-        TeacherAccuracyHook().before_train(SimpleNamespace(iter=0, model=nn.Linear(1, 1)))
+def test_a_run_without_validation_is_an_error(run):
     run._val_loop = None
     with pytest.raises(ValueError, match=r"val_dataloader, val_evaluator and val_cfg.* has none"):
         TeacherAccuracyHook().before_train(run)

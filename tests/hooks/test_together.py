@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from small import ROOT, digits_config, runner
+from small import digits_config, runner, start_two
 
 from kd_det import TeacherAccuracyHook
 
@@ -21,29 +17,6 @@ HOOKS = [
     dict(type="kd_det.LossWeightHook", schedules=dict(loss_review=dict(warmup=4, by_epoch=False))),
 ]
 BALANCED = ("loss_review", "loss_nd", "loss_kd")
-
-
-def start_two(config: Path, folder: Path, *options: str) -> subprocess.CompletedProcess:
-    """``tools/dist_train.sh`` with two processes on the CPU."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return subprocess.run(
-        ["bash", str(ROOT / "tools" / "dist_train.sh"), str(config), "2", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHON": sys.executable,
-            "PORT": str(port),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
-        },
-    )
 
 
 @pytest.fixture(scope="module")

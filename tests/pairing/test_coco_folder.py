@@ -102,21 +102,15 @@ def test_the_folder_is_that_with_most_images(tmp_path):
         find_coco_folder(tmp_path)
 
 
-def test_absent_annotations_list_what_was_looked_for_and_found(tmp_path):
+def test_absent_or_several_annotations_are_listed(tmp_path):
     write(tmp_path, "annotations/train.json", "train/a.jpg")
     write(tmp_path, "labels/check.json", "val/a.jpg")
-    with pytest.raises(DataError) as caught:
+    expected = (
+        r"no annotation file for val: looked for annotations/instances_val2017.json, .*"
+        "valid/_annotations.coco.json; found annotations/train.json, labels/check.json"
+    )
+    with pytest.raises(DataError, match=expected):
         find_coco_folder(tmp_path)
-    message = str(caught.value)
-    assert "no annotation file for val" in message
-    for part in ("looked for annotations/instances_val2017.json", "valid/_annotations.coco.json",
-                 "found annotations/train.json, labels/check.json"):  # fmt: skip
-        assert part in message
-
-
-def test_several_annotation_files_are_listed(tmp_path):
-    for name in ("train", "val"):
-        write(tmp_path, f"annotations/{name}.json", f"{name}/a.jpg")
     write(tmp_path, "annotations/instances_train.json", "train/a.jpg")
     expected = "several .* for train: annotations/instances_train.json, annotations/train.json; "
     with pytest.raises(DataError, match=expected):
@@ -126,13 +120,10 @@ def test_several_annotation_files_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(images=[]), "no images in it"),
         (
             dict(images=[dict(id=0, file_name="gone.jpg")]),
             r"1 of 1 images are missing in \S*/train, \S*/images/train, .*: gone.jpg",
         ),
-        (dict(categories=[*CLASSES, CLASSES[0]]), "different names, found several called pear"),
-        (dict(categories=[]), "no categories in it"),
         (dict(categories=CLASSES[::-1]), r"same order, found \['apple', 'pear'\] in .*train.json "),
     ],
 )

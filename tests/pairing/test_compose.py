@@ -58,10 +58,6 @@ def test_what_was_asked_for_is_in_it(made):
     )
 
 
-def test_it_fits(made):
-    made.check()
-
-
 def test_the_table_says_what_was_found(made, digits):
     lines = made.describe().splitlines()
     assert lines[0].split() == ["teacher", "student"]
@@ -78,19 +74,14 @@ def test_the_function_gives_the_same_config(made, options):
     assert cfg.to_dict() == made.cfg.to_dict()
 
 
-def test_imports_and_unused_parameters_are_taken_over(tmp_path):
-    path = write(tmp_path / "s.py", **STUDENTS["narrow"])
-    with open(path, "a") as file:
-        file.write("find_unused_parameters = True\ncustom_imports = dict(imports=['zoo'])\n")
-    cfg = pair(path, FASTER, "kd").cfg
-    assert cfg.find_unused_parameters is True and cfg.custom_imports.imports == ["zoo"]
-
-
-def test_images_are_padded_for_both(tmp_path):
+def test_imports_are_taken_over_and_images_padded_for_both(tmp_path):
     path = write(
         tmp_path / "s.py", data_preprocessor=dict(pad_size_divisor=48), **STUDENTS["narrow"]
     )
+    with open(path, "a") as file:
+        file.write("find_unused_parameters = True\ncustom_imports = dict(imports=['zoo'])\n")
     made = pair(path, FASTER, "kd")
+    assert made.cfg.find_unused_parameters is True and made.cfg.custom_imports.imports == ["zoo"]
     for side in (made.cfg.model.architecture, made.cfg.model.teacher):
         assert side.data_preprocessor.pad_size_divisor == 96
     assert any("multiples of 96, of the student's 48" in each for each in made.decisions)

@@ -112,11 +112,16 @@ def test_channels_and_embeddings_are_connected(narrow):
 
 
 def test_a_cascade_teaches_one_head_by_its_last_stage():
-    model, _ = fit("kd_nd", detector(FASTER, "student"), detector(CASCADE, "teacher"))
+    model, decisions = fit(
+        "robust_nd_kd", detector(FASTER, "student"), detector(CASCADE, "teacher")
+    )
     recorders = model["distiller"]["teacher_recorders"]
     assert model["teacher_stage"] == "last"
     assert recorders["logits"]["source"] == "roi_head.bbox_head.2.fc_cls"
-    assert set(model["distiller"]["distill_losses"]) == {"loss_kd", "loss_nd"}
+    assert set(model["distiller"]["distill_losses"]) == {"loss_cwd", "loss_kd", "loss_nd"}
+    # What cannot be copied is left out and told.
+    assert model["init_student_from_teacher"] == ["rpn_head"]
+    assert "roi_head: nothing of the teacher's fits the student" in decisions
 
 
 def test_cascades_teach_stage_by_stage():
@@ -156,12 +161,6 @@ def test_a_detector_without_neck_is_recorded_at_its_backbone():
     ]
     assert distiller["connectors"]["channels"]["out_channels"] == [1024]
     assert "rpn_head: nothing of the teacher's fits the student" in decisions
-
-
-def test_modules_that_cannot_be_copied_are_left_out_and_told():
-    model, decisions = fit("robust", detector(FASTER, "student"), detector(CASCADE, "teacher"))
-    assert model["init_student_from_teacher"] == ["rpn_head"]
-    assert "roi_head: nothing of the teacher's fits the student" in decisions
 
 
 def test_no_stride_in_common_names_both():

@@ -13,13 +13,9 @@ def test_the_table_has_every_method():
     assert METHODS.keys() == files and DEFAULT in METHODS
 
 
-def test_each_has_one_line_with_gain_and_source():
-    lines = describe_methods().splitlines()
-    assert len(lines) == 1 + len(METHODS)
-    for line, (name, method) in zip(lines[1:], METHODS.items()):
-        assert line.startswith(f"{name} ")
-        for part in (method.does, method.gain, method.source):
-            assert part and part in line
+def test_each_has_one_line():
+    lines = describe_methods().splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(METHODS)
 
 
 def test_configs_are_those_of_the_repository():

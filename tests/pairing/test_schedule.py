@@ -67,6 +67,9 @@ def test_warm_up_takes_a_tenth_of_training_at_most():
     cfg, decisions = made(ONE_X, images=99)
     assert cfg["param_scheduler"][0]["end"] == 60
     assert "warm-up of 500 iterations shortened to 60, a tenth of training" in decisions
+    in_the_new_style = [dict(ONE_X["param_scheduler"][0], type=LinearLR)]
+    cfg, _ = made(dict(ONE_X, param_scheduler=in_the_new_style), images=99)
+    assert cfg["param_scheduler"][0]["end"] == 60
     cfg, decisions = made(ONE_X, images=10000)
     assert cfg["param_scheduler"][0]["end"] == 500 and len(decisions) == 1
 
@@ -183,6 +186,8 @@ def test_a_loop_of_iterations_is_scaled_to_epochs():
     with pytest.raises(InvalidInputError, match=r"trains by iterations.*max_iters"):
         made(BY_ITERATION, epochs=9)
     assert {**made(BY_ITERATION)[0], **BY_ITERATION} == made(BY_ITERATION)[0]
+    with pytest.raises(InvalidInputError, match="expected epochs >= 1, found 0"):
+        made(ONE_X, 0)
 
 
 def test_schedulers_by_iteration_in_a_loop_of_epochs():
@@ -201,15 +206,3 @@ def test_schedulers_by_iteration_in_a_loop_of_epochs():
     cfg, decisions = made(dict(ONE_X, param_scheduler=[steps]), **other)
     assert cfg["param_scheduler"] == [steps]
     assert "MultiStepLR counts by iteration" in decisions[1] and "has 300" in decisions[1]
-
-
-def test_warm_up_is_known_by_whatever_its_type_is_written():
-    warm_up = ONE_X["param_scheduler"][0]
-    for kind in ("mmengine.optim.scheduler.LinearLR", LinearLR):
-        cfg, _ = made(dict(ONE_X, param_scheduler=[dict(warm_up, type=kind)]), images=99)
-        assert cfg["param_scheduler"][0]["end"] == 60
-
-
-def test_no_epochs():
-    with pytest.raises(InvalidInputError, match="expected epochs >= 1, found 0"):
-        made(ONE_X, 0)

@@ -5,12 +5,9 @@ cwd = dict(type="mmrazor.ChannelWiseDivergence", tau=1, loss_weight=10)
 model = dict(
     distiller=dict(
         distill_losses={f"loss_cwd_fpn{level}": cwd for level in range(5)},
-        loss_forward_mappings=dict(
-            loss_cwd_fpn0=_base_.level_arguments[0],
-            loss_cwd_fpn1=_base_.level_arguments[1],
-            loss_cwd_fpn2=_base_.level_arguments[2],
-            loss_cwd_fpn3=_base_.level_arguments[3],
-            loss_cwd_fpn4=_base_.level_arguments[4],
-        ),
+        loss_forward_mappings={
+            f"loss_cwd_fpn{level}": arguments
+            for level, arguments in enumerate(_base_.level_arguments)
+        },
     )
 )

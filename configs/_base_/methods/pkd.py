@@ -5,11 +5,9 @@ pkd = dict(type="mmrazor.PKDLoss", loss_weight=6)
 model = dict(
     distiller=dict(
         distill_losses={f"loss_pkd_fpn{level}": pkd for level in range(4)},
-        loss_forward_mappings=dict(
-            loss_pkd_fpn0=_base_.level_arguments[0],
-            loss_pkd_fpn1=_base_.level_arguments[1],
-            loss_pkd_fpn2=_base_.level_arguments[2],
-            loss_pkd_fpn3=_base_.level_arguments[3],
-        ),
+        loss_forward_mappings={
+            f"loss_pkd_fpn{level}": arguments
+            for level, arguments in enumerate(_base_.level_arguments[:4])
+        },
     )
 )

@@ -1,9 +1,4 @@
 # PKD, the ND loss and KD.
 _base_ = "./pkd_nd.py"
 
-model = dict(
-    distiller=dict(
-        distill_losses=dict(loss_kd=dict(type="mmrazor.KLDivergence", loss_weight=1.0)),
-        loss_forward_mappings=dict(loss_kd=_base_.kd_arguments),
-    )
-)
+model = dict(distiller=_base_.with_kd)

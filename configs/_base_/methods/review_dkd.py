@@ -1,9 +1,4 @@
 # ReviewKD and DKD.
 _base_ = "./review.py"
 
-model = dict(
-    distiller=dict(
-        distill_losses=dict(loss_dkd=dict(type="kd_det.DKDLoss", alpha=1.0, beta=0.25, tau=1.0)),
-        loss_forward_mappings=dict(loss_dkd=_base_.dkd_arguments),
-    )
-)
+model = dict(distiller=_base_.with_dkd)

@@ -1,10 +1,5 @@
 # ReviewKD++: ReviewKD and the ND loss, arXiv 2305.17007.
 _base_ = "./review.py"
 
-model = dict(
-    distiller=dict(
-        distill_losses=dict(loss_nd=_base_.nd),
-        loss_forward_mappings=dict(loss_nd=_base_.nd_arguments),
-    )
-)
+model = dict(distiller=_base_.with_nd)
 custom_hooks = _base_.center_hooks

@@ -32,6 +32,8 @@ default_hooks = dict(
     teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
 )
 
+# Pairs have their weights from arXiv 2305.17007 and its code (KD++, DKD++, DIST++ and ReviewKD++;
+# T = 4; KD as in KD++) and from the code of arXiv 2104.09044 (ReviewKD).
 classes = dict(num_classes=100, topk=(1,))
 # As published, the weights of all losses but ND grow over the first 20 epochs (there from 0, here
 # from 1/20).

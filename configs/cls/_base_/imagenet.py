@@ -18,6 +18,9 @@ default_hooks = dict(
     teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
 )
 
+# Pairs have their weights from arXiv 2305.17007 and its code (KD++, DKD++, ReviewKD++; T = 1; KD as
+# in KD++), arXiv 2205.10536 (DIST, beside the ND weight of KD++, as none is published for DIST++)
+# and mdistiller (ReviewKD).
 classes = dict(num_classes=1000, topk=(1, 5))
 # As published, the weights of all losses but ND grow over the first 5 epochs (there from 0, here
 # from 1/5).
