@@ -82,16 +82,23 @@ def box_kd_loss(
     return torch.stack(images).sum(dim=0)
 
 
-def best_difference(s_logits: Tensor, t_logits: Tensor, anchors: int) -> Tensor:
+def best_difference(
+    s_logits: Tensor, t_logits: Tensor, anchors: int, softmax: bool = False
+) -> Tensor:
     """``max_c |p_t - p_s|`` of each anchor, ``[N, A * C, H, W] -> [N, A, H, W]``, detached."""
-    s, t = (at_least_float32(x.detach()).sigmoid() for x in (s_logits, t_logits))
-    return (t - s).abs_().unflatten(1, (anchors, -1)).amax(dim=2)
+    s, t = (_probabilities(x, anchors, softmax) for x in (s_logits, t_logits))
+    return (t - s).abs_().amax(dim=2)
 
 
-def best_score(t_logits: Tensor, anchors: int) -> Tensor:
+def best_score(t_logits: Tensor, anchors: int, softmax: bool = False) -> Tensor:
     """``max_c p_t`` of each anchor, ``[N, A * C, H, W] -> [N, A, H, W]``, detached."""
-    logits = at_least_float32(t_logits.detach()).unflatten(1, (anchors, -1))
-    return logits.amax(dim=2).sigmoid()
+    return _probabilities(t_logits, anchors, softmax).amax(dim=2)
+
+
+def _probabilities(logits: Tensor, anchors: int, softmax: bool) -> Tensor:
+    """Of each class ``[N, A, C, H, W]``, without background, the last of a softmax."""
+    logits = at_least_float32(logits.detach()).unflatten(1, (anchors, -1))
+    return logits.softmax(dim=2)[:, :, :-1] if softmax else logits.sigmoid()
 
 
 class BoxKDLoss(nn.Module):
@@ -104,13 +111,18 @@ class BoxKDLoss(nn.Module):
             ``'teacher'``: a box counts ``max_c p_t``, the teacher's score, and the value is the
             weighted mean of each image, then the mean of images.
         giou: As in :func:`overlap_loss`.
+        softmax: Whether scores are a softmax over classes and background.
 
     Raises:
         ValueError: If ``loss_weight`` is negative, or for an unknown ``weight``.
     """
 
     def __init__(
-        self, loss_weight: float = 1.0, weight: str = "difference", giou: bool = False
+        self,
+        loss_weight: float = 1.0,
+        weight: str = "difference",
+        giou: bool = False,
+        softmax: bool = False,
     ) -> None:
         super().__init__()
         if loss_weight < 0 or weight not in WEIGHTS:
@@ -121,6 +133,7 @@ class BoxKDLoss(nn.Module):
         self.loss_weight = loss_weight
         self.weight = weight
         self.giou = giou
+        self.softmax = softmax
 
     def forward(
         self,
@@ -146,19 +159,24 @@ class BoxKDLoss(nn.Module):
         _check_grids(t_boxes, t_logits)
         anchors = [x.shape[1] // 4 for x in t_boxes]
         if self.weight == "teacher":
-            weights = list(map(best_score, t_logits, anchors))
+            weights = [best_score(t, n, self.softmax) for t, n in zip(t_logits, anchors)]
             losses = box_kd_loss(s_boxes, t_boxes, weights, self.giou)
             total = torch.stack([w.flatten(1).sum(dim=1) for w in weights]).sum(dim=0)
             return self.loss_weight * per_positive(losses / total.clamp(min=EPS), None)
         if s_logits is None:
             raise InvalidInputError("BoxKDLoss(weight='difference') needs s_logits, got None")
         check_pyramids("BoxKD", s_logits, t_logits)
-        weights = list(map(best_difference, s_logits, t_logits, anchors))
+        weights = [
+            best_difference(s, t, n, self.softmax) for s, t, n in zip(s_logits, t_logits, anchors)
+        ]
         losses = box_kd_loss(s_boxes, t_boxes, weights, self.giou)
         return self.loss_weight * per_positive(losses, positives)
 
     def extra_repr(self) -> str:
-        return f"loss_weight={self.loss_weight}, weight={self.weight!r}, giou={self.giou}"
+        return (
+            f"loss_weight={self.loss_weight}, weight={self.weight!r}, giou={self.giou}, "
+            f"softmax={self.softmax}"
+        )
 
 
 def _check_grids(boxes: Sequence[Tensor], logits: Sequence[Tensor]) -> None:

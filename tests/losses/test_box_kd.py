@@ -8,6 +8,7 @@ from torch import Tensor
 
 import kd_det  # noqa: F401
 from kd_det.losses import BoxKDLoss, box_kd_loss, overlap_loss
+from kd_det.losses.box_kd import best_score
 
 
 def boxes(seed: int, *shape: int) -> Tensor:
@@ -81,6 +82,16 @@ def test_maps_equal_a_slow_form(weight):
     means = [a / b for a, b in zip(total, weights)]
     expected = sum(total) / 7 if weight == "difference" else sum(means) / 2
     assert found.item() == pytest.approx(3 * expected)
+
+
+def test_scores_of_softmax_heads_leave_background_out():
+    # One box of 2 x 2 each, shifted by 1: 1 - IoU is 2/3. Teacher (3/8, 1/8, 1/2), the last
+    # background, student (1/8, 1/8, 3/4).
+    s = torch.tensor([0.0, 0, 2, 2]).view(1, 4, 1, 1)
+    logits = [torch.tensor(p).log().view(1, 3, 1, 1) for p in ([1.0, 1, 6], [3.0, 1, 4])]
+    inputs = [s], [s + torch.tensor([1.0, 0, 1, 0]).view(1, 4, 1, 1)], [logits[1]], [logits[0]]
+    assert BoxKDLoss(softmax=True)(*inputs).item() == pytest.approx(2 / 8 * 2 / 3)
+    assert best_score(logits[1], 1, softmax=True).item() == pytest.approx(3 / 8)
 
 
 def test_moving_and_scaling_both_changes_nothing():

@@ -12,6 +12,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmrazor.models.task_modules.recorder import ModuleOutputsRecorder
 from torch import Tensor, nn
 
+from kd_det.algorithms.wiring import require_module
 from kd_det.errors import UnsupportedTypeError
 from kd_det.registry import TASK_UTILS
 
@@ -29,6 +30,7 @@ class BoxesRecorder(ModuleOutputsRecorder):
         levels: Indices of the levels to keep, where the other side has others; None for all.
 
     Raises:
+        kd_det.algorithms.WiringError: If there is no such head.
         TypeError: If the head is none whose boxes can be decoded map by map.
     """
 
@@ -38,8 +40,9 @@ class BoxesRecorder(ModuleOutputsRecorder):
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
         """Record the head's calls; refuse a head that is not supported."""
-        super().prepare_from_model(model)
         assert model is not None
+        require_module(model, self.source, "detector", "kd_det.Boxes has source")
+        super().prepare_from_model(model)
         _require_supported(model.get_submodule(self.source))
 
     def forward_hook(self, module: nn.Module, inputs: Any, outputs: Any) -> None:

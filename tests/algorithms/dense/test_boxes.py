@@ -7,7 +7,7 @@ import torch
 from mmengine.config import ConfigDict
 from small_dense import batch, detector
 
-from kd_det.algorithms import BoxesRecorder
+from kd_det.algorithms import BoxesRecorder, WiringError
 from kd_det.algorithms.dense import decode_boxes
 
 HEADS = ["retinanet", "gfl", "fcos", "fcos_normed", "atss", "rtmdet", "yolox", "ddod"]
@@ -53,3 +53,8 @@ def test_heads_that_are_not_supported_are_named(name):
     head = type(model.bbox_head).__name__
     with pytest.raises(TypeError, match=f"how a {head} decodes .*RetinaNet, FCOS"):
         BoxesRecorder("bbox_head").initialize(model)
+
+
+def test_a_head_that_is_not_there_is_named():
+    with pytest.raises(WiringError, match="'head', but the detector GFL has no such module"):
+        BoxesRecorder("head").initialize(detector("gfl"))
