@@ -11,18 +11,17 @@ VERSION = (HERE / "kd_det" / "version.py").read_text(encoding="utf-8").split('"'
 
 
 class WithConfigs(build_py):
-    """Puts configs/ where mim looks in an installed package; an editable one finds the clone's."""
+    """Puts configs and tools where mim looks in a package; an editable one has the clone's."""
 
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:
+        if not getattr(self, "editable_mode", False):  # setuptools before 64 has no such mode
             mim = Path(self.build_lib) / "kd_det" / ".mim"
-            shutil.copytree(
-                HERE / "configs",
-                mim / "configs",
-                ignore=shutil.ignore_patterns("__pycache__", ".*"),
-                dirs_exist_ok=True,
-            )
+            shutil.rmtree(mim, ignore_errors=True)  # of an earlier build
+            for folder in ("configs", "tools"):
+                shutil.copytree(
+                    HERE / folder, mim / folder, ignore=shutil.ignore_patterns("__pycache__", ".*")
+                )
             shutil.copy(HERE / "model-index.yml", mim)
 
 
@@ -38,44 +37,38 @@ setup(
     packages=find_packages(include=["kd_det", "kd_det.*"]),
     package_data={"kd_det.report": ["*.j2"]},
     entry_points={"console_scripts": ["kd-det = kd_det.commands:main"]},
-    python_requires=">=3.11",
-    # Lower bounds are the oldest versions that the tests were run with.
+    python_requires=">=3.9",
+    # Wide, so that installing changes nothing where mmdet 3.x already runs. The lower bounds are
+    # the versions in requirements/oldest.txt, which the tests are run with. opencv comes with
+    # mmengine: naming one of its builds would put it beside another.
     install_requires=[
-        "torch>=2.15",
-        "torchvision>=0.29",
-        "mmengine>=0.10.7,<0.11",
-        "mmdet>=3.3.0,<3.4",
-        "mmrazor>=1.0.0,<1.1",
-        "filelock>=3.20",
-        "joblib>=1.6",  # mmrazor imports it without declaring it
-        "numpy>=2.4",
-        "opencv-python>=5.0",
-        "pillow>=13.0",
-        "pycocotools>=2.0.11",
-        "rich>=15.0",
-        "safetensors>=0.8",
-        "wrapt>=2.0",
+        "torch>=2.0",
+        "torchvision>=0.15",
+        "mmengine>=0.8,<0.11",
+        "mmdet>=3.0,<3.4",
+        "mmrazor>=1.0,<1.1",
+        "filelock>=3.12",
+        "joblib>=1.2",  # mmrazor imports it without declaring it
+        "numpy>=1.23",
+        "pillow>=9.5",
+        "rich>=12.6",
+        "safetensors>=0.4",
+        "wrapt>=1.14",
     ],
     extras_require={
-        # Either this or a compiled mmcv>=2.0.0rc4,<2.2.0, which is used when it is there.
-        "lite": ["mmcv-lite>=2.1.0,<2.2"],
+        # Either this or a compiled mmcv, which is used when it is there; mmdet says which fits.
+        "lite": ["mmcv-lite>=2.0,<2.2"],
         # timm has the teacher of mmrazor's config for DeiT.
-        "cls": ["mmpretrain>=1.2.0,<1.3", "timm>=1.0.31"],
-        "demo": ["scikit-learn>=1.9"],
-        "report": ["jinja2>=3.1.6", "matplotlib>=3.11"],
+        "cls": ["mmpretrain>=1.0,<1.3", "timm>=0.9"],
+        "demo": ["scikit-learn>=1.1"],
+        "report": ["jinja2>=3.0", "matplotlib>=3.6"],
         "docs": [
             "latex2mathml>=3.81.1",
             "mkdocs>=1.6.1",
             "mkdocstrings[python]>=1.0.8",
             "pymdown-extensions>=13.1",
         ],
-        "dev": [
-            "hypothesis>=6.170",
-            "import-linter>=2.17",
-            "mypy>=2.4",
-            "pytest>=9.2",
-            "pytest-xdist>=3.8",
-            "ruff>=0.17",
-        ],
+        "test": ["hypothesis>=6.100", "packaging>=23", "pytest>=8", "pytest-xdist>=3.5"],
+        "dev": ["import-linter>=2.17", "mypy>=2.4", "ruff>=0.17"],
     },
 )

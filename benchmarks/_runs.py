@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from _trainings import checkpoint, final, run_all, training, write_config
+from _trainings import checkpoint, run_all, training, write_config
 from mmengine.config import Config
 
 from kd_det.commands.steps import Step
@@ -15,6 +15,7 @@ from kd_det.datasets.coco import read_annotations
 from kd_det.recipes import load_named
 
 CONFIGS = Path("configs/digits")
+METRIC = "coco/bbox_mAP"
 Change = Callable[[Config], None]
 
 
@@ -152,8 +153,3 @@ class Study:
         command = ["-m", "kd_det", "centers", str(config), "--work-dir", str(folder)]
         result = folder / "class_centers.safetensors"
         return Step("centers", command, folder, str(config), [self.teacher], results=[result])
-
-
-def final_map(step: Step) -> float:
-    """COCO mAP that a training logged last."""
-    return final(step, "coco/bbox_mAP")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from mmengine.config import Config
 
 from kd_det.commands.steps import Step, StepError
 from kd_det.files import write_atomically
 from kd_det.report.scalars import read_scalars
+
+Key = TypeVar("Key")
 
 
 def training(root: Path, name: str, cfg: Config, inputs: list[Step]) -> Step:
@@ -37,27 +40,48 @@ def checkpoint(step: Step) -> Path:
     return step.results[0]
 
 
-def curve(step: Step, metric: str) -> dict[int, float]:
-    """The metric after each epoch that was evaluated, over all interruptions of a training."""
-    return read_scalars(step.folder).get(metric, {})
-
-
 def final(step: Step, metric: str) -> float:
     """The metric that a training logged last."""
-    found = curve(step, metric)
+    found = read_scalars(step.folder).get(metric)
     if not found:
         raise RuntimeError(f"no evaluation was logged in {step.folder}")
     return found[max(found)]
 
 
-def run_all(steps: Sequence[Step], jobs: int) -> None:
+def run_and_write(
+    run: Callable[[], None],
+    runs: Mapping[Key, Step],
+    metric: str,
+    table: Callable[[dict[Key, float]], str],
+    out: Path,
+) -> None:
+    """Run ``runs`` and write the table of what is done, also after a stop.
+
+    Args:
+        run: Runs them.
+        runs: By what they are called in the table.
+        metric: Of the table.
+        table: Writes the text about the results of the runs that are done.
+        out: File of the table.
+    """
+    try:
+        run()
+    finally:
+        done = {key: final(step, metric) for key, step in runs.items() if step.done}
+        if done:
+            text = table(done)
+            write_atomically(out, text.encode())
+            print(f"\n{text}\nTable written to {out}")
+
+
+def run_all(steps: Iterable[Step], jobs: int) -> None:
     """Run steps side by side, each with its share of the cores.
 
     Raises:
         StepError: If steps failed, after all others ran; names them.
     """
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    failed = []
+    steps, failed = list(steps), []
     pool = ThreadPoolExecutor(jobs)
     try:
         for step, future in [(step, pool.submit(step.run)) for step in steps]:

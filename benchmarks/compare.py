@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from _runs import Data, Study, adapted, final_map
+from _runs import METRIC, Data, Study, adapted
 from _tables import method_table, provenance
+from _trainings import final, run_and_write
 from mmengine.config import Config
 
 from kd_det.commands import common
-from kd_det.commands.demo import recipes
 from kd_det.commands.steps import Step
-from kd_det.files import write_atomically
+from kd_det.pairing.methods import METHODS
 
 DIGITS = Path("data/digits-coco")
+PROG = "python benchmarks/compare.py"
+EXAMPLE = """%(prog)s --jobs 2
+  %(prog)s --data data/bccd --scale 160 120 --epochs 4 --teacher-epochs 30 --jobs 2
+
+Stopped at any time, the same command goes on where it was; the table holds what is done."""
 
 
 def main() -> None:
@@ -26,30 +31,16 @@ def main() -> None:
         for seed in args.seeds
         for method in ("plain", *args.methods)
     }
-    try:
-        study.run(runs.values(), args.jobs)
-    finally:
-        done = {key: final_map(step) for key, step in runs.items() if step.done}
-        if done:
-            text = report(args, study.data, final_map(study.teacher), done, runs.values())
-            write_atomically(args.out, text.encode())
-            print(f"\n{text}\nTable written to {args.out}")
+
+    def table(results: dict[tuple[str, int], float]) -> str:
+        return report(args, study.data, final(study.teacher, METRIC), results, runs.values())
+
+    run_and_write(lambda: study.run(runs.values(), args.jobs), runs, METRIC, table, args.out)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="examples:\n  python benchmarks/compare.py --jobs 2\n"
-        "  python benchmarks/compare.py --data data/bccd --scale 160 120 --epochs 4 "
-        "--teacher-epochs 30 --jobs 2\n\n"
-        "Stopped at any time, the same command goes on where it was; the table holds what is done.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data_arguments(parser)
-    parser.add_argument(
-        "--methods", nargs="+", choices=recipes(), default=recipes(), metavar="METHOD",
-        help=f"of {', '.join(recipes())}; default: all",
-    )  # fmt: skip
+    parser = common.make_parser(PROG, __doc__, EXAMPLE)
+    add_arguments(parser, sorted(METHODS))
     parser.add_argument(
         "--judge", default="val", metavar="SPLIT", help="split that judges; default: %(default)s"
     )
@@ -71,15 +62,21 @@ def student(study: Study, method: str, seed: int, init_student: bool) -> Step:
         or adapted(method, study.data, seed, 1).model.get("init_student_from_teacher")
     ):
         return study.student(method, seed)
+
+    def start_from_heads(cfg: Config) -> None:
+        cfg.model.init_student_from_teacher = ["rpn_head", "roi_head"]
+
     return study.student(method, seed, change=start_from_heads, name=f"{method}_inherit")
 
 
-def start_from_heads(cfg: Config) -> None:
-    cfg.model.init_student_from_teacher = ["rpn_head", "roi_head"]
-
-
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, methods: Sequence[str] | None) -> None:
+    """Add what all studies of detectors have; ``methods`` are the default, or None is."""
     add = parser.add_argument
+    add(
+        "--methods", nargs="+", choices=sorted(METHODS), default=methods, metavar="METHOD",
+        required=methods is None,
+        help=f"of {', '.join(METHODS)}" + ("" if methods is None else "; default: all"),
+    )  # fmt: skip
     add("--data", type=Path, default=DIGITS, help="COCO folder; default: %(default)s")
     add(
         "--scale", type=int, nargs=2, default=[128, 128], metavar=("W", "H"),
@@ -125,26 +122,22 @@ def report(
     runs: Iterable[Step],
 ) -> str:
     """Mean, spread and share of the gap for each method, in Markdown."""
-    seeds = " ".join(map(str, args.seeds))
     start = (
         "the teacher's heads, plain from scratch"
         if args.init_student
         else "scratch, robust ones from the teacher's heads"
     )
-    return "\n".join(
-        [
-            f"COCO mAP on the {data.judge} images of `{data.root.name}` at {data.scale[0]} x "
-            f"{data.scale[1]} pixels, {data.epochs} epochs, seeds {seeds}. All students have "
-            f"the same architecture, schedule and batches; they start from {start}. What ND adds "
-            "is the mean difference to the same method and seeds without it.",
-            f"Teacher: {teacher:.3f} ({data.teacher_epochs} epochs, one seed).",
-            "",
-            method_table(args.methods, results, teacher, "mAP"),
-            "",
-            provenance(runs),
-            "",
-        ]
-    )
+    return f"""\
+COCO mAP on the {data.judge} images of `{data.root.name}` at {data.scale[0]} x {data.scale[1]} \
+pixels, {data.epochs} epochs, seeds {" ".join(map(str, args.seeds))}. All students have the same \
+architecture, schedule and batches; they start from {start}. What ND adds is the mean difference \
+to the same method and seeds without it.
+Teacher: {teacher:.3f} ({data.teacher_epochs} epochs, one seed).
+
+{method_table(args.methods, results, teacher, "mAP")}
+
+{provenance(runs)}
+"""
 
 
 if __name__ == "__main__":

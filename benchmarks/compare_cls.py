@@ -6,17 +6,19 @@ import argparse
 from pathlib import Path
 
 from _tables import method_table, provenance
-from _trainings import checkpoint, final, run_all, training
+from _trainings import checkpoint, final, run_all, run_and_write, training
 from mmengine.config import Config
 
 from kd_det.commands import common
 from kd_det.commands.steps import Step
-from kd_det.files import write_atomically
 from kd_det.recipes import load_named
 
 CONFIGS = Path("configs/cls/digits")
 METHODS = ("kd", "kd_nd", "review", "review_nd", "dkd_nd", "dist_nd")
 METRIC = "accuracy/top1"
+EXAMPLE = """%(prog)s --jobs 2
+
+Stopped at any time, the same command goes on where it was; the table holds what is done."""
 
 
 def main() -> None:
@@ -27,24 +29,16 @@ def main() -> None:
         for seed in args.seeds
         for method in ("plain", *args.methods)
     }
+
+    def table(results: dict[tuple[str, int], float]) -> str:
+        return report(args, final(teacher, METRIC), results, list(runs.values()))
+
     teacher.run()
-    try:
-        run_all(list(runs.values()), args.jobs)
-    finally:
-        done = {key: final(step, METRIC) for key, step in runs.items() if step.done}
-        if done:
-            text = report(args, final(teacher, METRIC), done, list(runs.values()))
-            write_atomically(args.out, text.encode())
-            print(f"\n{text}\nTable written to {args.out}")
+    run_and_write(lambda: run_all(runs.values(), args.jobs), runs, METRIC, table, args.out)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example:\n  python benchmarks/compare_cls.py --jobs 2\n\n"
-        "Stopped at any time, the same command goes on where it was; the table holds what is done.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = common.make_parser("python benchmarks/compare_cls.py", __doc__, EXAMPLE)
     add = parser.add_argument
     add(
         "--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD",
@@ -57,11 +51,7 @@ def parse_args() -> argparse.Namespace:
     add("--epochs", type=int, default=60, help="of teacher and students; default: %(default)s")
     add("--jobs", type=int, default=2, help="runs side by side; default: %(default)s")
     add("--root", type=Path, help="folder of the runs; default: one in work_dirs for --epochs")
-    add(
-        "--out",
-        type=Path,
-        help="table; default: in docs if all methods and seeds run, else in root",
-    )
+    add("--out", type=Path, help="table; default: in docs if all methods and seeds run, or in root")
     args = parser.parse_args()
     args.root = args.root or Path(f"work_dirs/cls_digits_e{args.epochs}")
     whole = set(args.methods) == set(METHODS) and len(args.seeds) >= 3
@@ -94,21 +84,17 @@ def report(
     results: dict[tuple[str, int], float],
     runs: list[Step],
 ) -> str:
-    seeds = " ".join(map(str, args.seeds))
-    return "\n".join(
-        [
-            "Top-1 accuracy on the test images of scikit-learn's digits, 20 images of each class "
-            f"for training, {args.epochs} epochs, seeds {seeds}. All students have the same "
-            "architecture, schedule and batches. What ND adds is the mean difference to the same "
-            "method and seeds without it.",
-            f"Teacher: {teacher:.2f} (one seed).",
-            "",
-            method_table(args.methods, results, teacher, "accuracy", decimals=2),
-            "",
-            provenance([*runs]),
-            "",
-        ]
-    )
+    return f"""\
+Top-1 accuracy on the test images of scikit-learn's digits, 20 images of each class for training, \
+{args.epochs} epochs, seeds {" ".join(map(str, args.seeds))}. All students have the same \
+architecture, schedule and batches. What ND adds is the mean difference to the same method and \
+seeds without it.
+Teacher: {teacher:.2f} (one seed).
+
+{method_table(args.methods, results, teacher, "accuracy", decimals=2)}
+
+{provenance(runs)}
+"""
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ exported student have to be the same bits.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -37,11 +36,8 @@ CENTERS = "class_centers.safetensors"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example:\n  python benchmarks/kill_and_resume.py --kills 30",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    example = "%(prog)s --kills 30"
+    parser = common.make_parser("python benchmarks/kill_and_resume.py", __doc__, example)
     add = parser.add_argument
     add("--kills", type=int, default=30, help="default: %(default)s")
     add("--seed", type=int, default=0, help="of the moments; default: %(default)s")

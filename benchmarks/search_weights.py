@@ -10,16 +10,21 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from _runs import Data, Study, adapted, final_map
+from _runs import METRIC, Data, Study, adapted
 from _tables import provenance
-from compare import add_data_arguments, data_of, with_places
+from _trainings import final
+from compare import add_arguments, data_of, with_places
 from mmengine.config import Config
 
 from kd_det.commands import common
-from kd_det.commands.demo import recipes
 from kd_det.files import write_atomically
 
 FACTORS = (0.25, 4.0)
+EXAMPLE = """%(prog)s --methods kd_nd cwd_nd_kd --jobs 2
+
+A fifth of the training images is held out and judges; the validation images are never looked at.
+One loss after the other, a quarter and four times its weight are tried, and kept where better.
+Stopped at any time, the same command goes on where it was."""
 
 
 def main() -> None:
@@ -42,21 +47,9 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example:\n"
-        "  python benchmarks/search_weights.py --methods kd_nd cwd_nd_kd --jobs 2\n\n"
-        "A fifth of the training images is held out and judges; the validation images are never "
-        "looked at. One loss after the other, a quarter and four times its weight are tried, and "
-        "kept where better. Stopped at any time, the same command goes on where it was.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data_arguments(parser)
+    parser = common.make_parser("python benchmarks/search_weights.py", __doc__, EXAMPLE)
+    add_arguments(parser, None)
     parser.set_defaults(judge="val", seeds=[100])
-    parser.add_argument(
-        "--methods", nargs="+", choices=recipes(), required=True, metavar="METHOD",
-        help=f"of {', '.join(recipes())}",
-    )  # fmt: skip
     return with_places(parser.parse_args(), "search_weights", part="_held_out")
 
 
@@ -104,7 +97,9 @@ def evaluate(
             study.student(method, seed, change=change, name=name) for seed in args.seeds
         ]
     study.run(chain(*steps.values()), args.jobs)
-    return {name: statistics.mean(map(final_map, runs)) for name, runs in steps.items()}
+    return {
+        name: statistics.mean(final(step, METRIC) for step in runs) for name, runs in steps.items()
+    }
 
 
 def set_weights(cfg: Config, weights: dict[str, float]) -> None:
@@ -113,22 +108,20 @@ def set_weights(cfg: Config, weights: dict[str, float]) -> None:
 
 
 def report(study: Study, args: argparse.Namespace, lines: list[str]) -> str:
-    return "\n".join(
-        [
-            "# Search for loss weights",
-            "",
-            f"COCO mAP on a fifth of the training images of `{args.data.name}`, held out; "
-            f"{study.data.epochs} epochs on the others, seeds {' '.join(map(str, args.seeds))}; "
-            f"teacher trained on the same part, {final_map(study.teacher):.3f}.",
-            "",
-            "| method | weights | mAP |",
-            "|---|---|---|",
-            *lines,
-            "",
-            provenance([study.teacher]),
-            "",
-        ]
-    )
+    rows = "\n".join(lines)
+    return f"""\
+# Search for loss weights
+
+COCO mAP on a fifth of the training images of `{args.data.name}`, held out; {study.data.epochs} \
+epochs on the others, seeds {" ".join(map(str, args.seeds))}; teacher trained on the same part, \
+{final(study.teacher, METRIC):.3f}.
+
+| method | weights | mAP |
+|---|---|---|
+{rows}
+
+{provenance([study.teacher])}
+"""
 
 
 if __name__ == "__main__":

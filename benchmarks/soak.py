@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import tempfile
@@ -45,10 +44,8 @@ class Watch(Hook):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example:\n  python benchmarks/soak.py --iterations 2000",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    example = "%(prog)s --iterations 2000"
+    parser = common.make_parser("python benchmarks/soak.py", __doc__, example)
     parser.add_argument("--iterations", type=int, default=2000, help="default: %(default)s")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def main() -> None:
     args = _parser().parse_args()
     if args.compare:
-        return report.show_comparison(*args.compare)
+        return print(report.comparison(*args.compare))
     if args.threads:
         torch.set_num_threads(args.threads)
     device, dtype = torch.device(args.device), DTYPES[args.dtype]
@@ -40,9 +40,9 @@ def main() -> None:
             rows += _measure(suite, shape, budget, dtype, args)
             if args.json:  # after each, so that a stop loses one
                 report.write(args.json, rows, about)
-    report.show(rows, about)
+    text = report.page(rows, about, _command())
+    print(text)
     if args.markdown:
-        text = report.markdown(rows, about, _command())
         write_atomically(args.markdown, text.encode())
     if args.json:
         print(f"written to {args.json}; two such files: python benchmarks/speed.py --compare A B")
@@ -72,13 +72,12 @@ def _measure(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="examples:\n"
-        "  python benchmarks/speed.py --suites step peer --json before.json\n"
-        "  python benchmarks/speed.py --shapes coco --speed channels_last=True\n"
-        "  python benchmarks/speed.py --compare before.json after.json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = common.make_parser(
+        "python benchmarks/speed.py",
+        __doc__,
+        "%(prog)s --suites step peer --json before.json\n"
+        "  %(prog)s --shapes coco --speed channels_last=True\n"
+        "  %(prog)s --compare before.json after.json",
     )
     add = parser.add_argument
     add("--suites", nargs="+", choices=SUITES, default=SUITES, metavar="SUITE",

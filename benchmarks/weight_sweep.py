@@ -9,18 +9,21 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from _runs import Study, final_map
+from _runs import METRIC, Study
 from _tables import provenance
-from compare import add_data_arguments, data_of, with_places
+from _trainings import run_and_write
+from compare import add_arguments, data_of, with_places
 from mmengine.config import Config
 
 from kd_det.commands import common
-from kd_det.commands.demo import recipes
 from kd_det.commands.steps import Step
 from kd_det.errors import InvalidInputError
-from kd_det.files import write_atomically
 
 Results = dict[str, dict[Fraction, list[float]]]
+EXAMPLE = """%(prog)s --methods review_nd_kd cwd_nd_kd --jobs 2
+
+Scales the weights of all losses that compare pyramids. Stopped at any time, the same command goes
+on where it was. Shares teacher and students with compare.py of the same --root."""
 
 
 def main() -> None:
@@ -32,36 +35,20 @@ def main() -> None:
         for method in args.methods
         for factor in args.factors
     }
-    try:
-        study.run(runs.values(), args.jobs)
-    finally:
+
+    def table(done: dict[tuple[str, Fraction, int], float]) -> str:
         results: Results = {}
-        for (method, factor, _), step in runs.items():
-            if step.done:
-                of_method = results.setdefault(method, {})
-                of_method.setdefault(factor, []).append(final_map(step))
-        if results:
-            text = report(args, study, results, runs.values())
-            write_atomically(args.out, text.encode())
-            plot(results, args.out.with_suffix(".png"))
-            print(f"\n{text}\nTable written to {args.out}, plot beside it")
+        for (method, factor, _), value in done.items():
+            results.setdefault(method, {}).setdefault(factor, []).append(value)
+        plot(results, args.out.with_suffix(".png"))
+        return report(args, study, results, runs.values())
+
+    run_and_write(lambda: study.run(runs.values(), args.jobs), runs, METRIC, table, args.out)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example:\n"
-        "  python benchmarks/weight_sweep.py --methods review_nd_kd cwd_nd_kd --jobs 2"
-        "\n\nScales the weights of all losses that compare pyramids. Stopped at any time, the same "
-        "command goes on where it was. Shares teacher and students with compare.py of the same "
-        "--root.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data_arguments(parser)
-    parser.add_argument(
-        "--methods", nargs="+", choices=recipes(), required=True, metavar="METHOD",
-        help=f"of {', '.join(recipes())}",
-    )  # fmt: skip
+    parser = common.make_parser("python benchmarks/weight_sweep.py", __doc__, EXAMPLE)
+    add_arguments(parser, None)
     parser.add_argument(
         "--factors",
         type=Fraction,
@@ -99,27 +86,31 @@ def scale_feature_losses(cfg: Config, factor: Fraction) -> None:
 
 def report(args: argparse.Namespace, study: Study, results: Results, runs: Iterable[Step]) -> str:
     data = study.data
+    headings = [f"x {factor}" for factor in args.factors]
     lines = [
-        f"Mean COCO mAP (and its standard deviation) on `{data.root.name}` at {data.scale[0]} x "
-        f"{data.scale[1]} pixels, {data.epochs} epochs, seeds {' '.join(map(str, args.seeds))}, "
-        "with the weight of all losses on the pyramid multiplied by a factor.",
-        "",
-        "| method | "
-        + " | ".join(f"x {factor}" for factor in args.factors)
-        + " | range | best over x 1 |",
-        "|---" * (len(args.factors) + 3) + "|",
+        f"| method | {' | '.join(headings)} | range | best over x 1 |",
+        "|---" * (len(headings) + 3) + "|",
     ]
     for method, by_factor in results.items():
-        cells = [_cell(by_factor.get(factor, [])) for factor in args.factors]
+        cells = [mean_and_spread(by_factor.get(factor, [])) for factor in args.factors]
         means = [statistics.mean(values) for values in by_factor.values()]
         cells.append(f"{max(means) - min(means):.3f}")
         start = by_factor.get(Fraction(1))
         cells.append(f"{max(means) - statistics.mean(start):.3f}" if start else "")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", provenance(runs), ""])
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    return f"""\
+Mean COCO mAP (and its standard deviation) on `{data.root.name}` at {data.scale[0]} x \
+{data.scale[1]} pixels, {data.epochs} epochs, seeds {" ".join(map(str, args.seeds))}, with the \
+weight of all losses on the pyramid multiplied by a factor.
+
+{table}
+
+{provenance(runs)}
+"""
 
 
-def _cell(values: list[float]) -> str:
+def mean_and_spread(values: list[float]) -> str:
     if not values:
         return "not run"
     spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
@@ -127,12 +118,10 @@ def _cell(values: list[float]) -> str:
 
 
 def plot(results: Results, path: Path) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3.6))
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
     for method, by_factor in results.items():
         factors = sorted(by_factor)
         means = [statistics.mean(by_factor[f]) for f in factors]
@@ -143,9 +132,7 @@ def plot(results: Results, path: Path) -> None:
     axes.set_xlabel("weight of the losses on the pyramid, times the recipe's")
     axes.set_ylabel("COCO mAP")
     axes.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

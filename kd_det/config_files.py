@@ -17,6 +17,7 @@ from kd_det import caches, recipes
 from kd_det.datasets import dataset_config
 from kd_det.errors import InvalidInputError
 from kd_det.registry import type_name
+from kd_det.shipped import find_configs
 
 # Variables in which launchers (torchrun, Slurm, MPI) give a process its number.
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
@@ -40,7 +41,7 @@ def read_config(name: str, method: str | None = None) -> Config:
     caches.install()
     if "::" in name:
         return recipes.load_recipe(package_config(name), method)
-    remedy = "recipes lie in configs/, those of a package are named like mmdet::path/name.py"
+    remedy = "recipes are named like kd_det::frcnn_r101_r18.py, mmdet's like mmdet::path/name.py"
     require(name, "the config file", recipes.moved_to(Path(name)) or remedy)
     return recipes.load_recipe(name, method)
 
@@ -57,7 +58,10 @@ def package_config(name: str) -> Path:
         raise FileNotFoundError(f"unknown config {name}: {error}") from error
     except FileNotFoundError as error:
         package, _, inside = name.partition("::")
-        folder = Path(get_installed_path(MODULE2PACKAGE[package]), ".mim", "configs")
+        if package == "kd_det":
+            folder = find_configs()
+        else:
+            folder = Path(get_installed_path(MODULE2PACKAGE[package]), ".mim", "configs")
         there = [file.relative_to(folder).as_posix() for file in folder.glob("**/*.py")]
         alike = ", ".join(f"{package}::{each}" for each in get_close_matches(inside, there))
         found = f"similar names: {alike}" if alike else f"available configs lie in {folder}"

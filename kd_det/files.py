@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
+
+# What file systems answer that cannot do a thing: network, FUSE and FAT mounts.
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def file_sha256(path: Path | str) -> str:
@@ -34,8 +39,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+            _flush(file.fileno())
+        with suppress(PermissionError):  # mounts where all files have the same permissions
+            os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException as error:
         os.unlink(temporary)
@@ -62,7 +68,7 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     folder = folder.resolve()  # behind a link, the folder is replaced and the link stays
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with _locked(folder.with_name(f".{folder.name}.lock")):
         old = folder.with_name(f".{folder.name}.old")
         _repair(folder, old)
         there = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -73,14 +79,15 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
             )
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
         try:
-            new.chmod(0o755)
+            with suppress(PermissionError):
+                os.chmod(new, 0o755)
             for name, data in files.items():
                 write_atomically(new / name, data)
-            _flush(new)
+            _flush_folder(new)
             if folder.exists():
                 os.rename(folder, old)
             os.rename(new, folder)
-            _flush(folder.parent)
+            _flush_folder(folder.parent)
         finally:
             shutil.rmtree(new, ignore_errors=True)
             _repair(folder, old)
@@ -101,12 +108,36 @@ def _repair(folder: Path, old: Path) -> None:
         shutil.rmtree(left)
 
 
-def _flush(folder: Path) -> None:
-    """Let the names in a folder reach the disk, where the system can be asked to."""
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the file's lock, or none where the file system has no locks."""
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()  # nothing, where it is not held
+
+
+def _flush(handle: int) -> None:
+    """Let what was written reach the disk, where the file system can be asked to."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Let the names in a folder reach the disk; Windows opens no folders."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _flush(handle)
     finally:
         os.close(handle)

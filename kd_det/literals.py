@@ -1,4 +1,4 @@
-"""Values of a config read from text without executing any of it."""
+"""Config source: values read without executing any of it, letters that every locale can read."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ def read_assignments(text: str) -> dict[str, Any]:
             raise ValueError(f"expected NAME = VALUE in line {node.lineno}")
         found[node.targets[0].id] = _value(node.value)
     return found
+
+
+def ascii_source(text: str) -> str:
+    """Python source with every letter beyond ASCII escaped, so that any locale can read it.
+
+    Source in which a name has such letters stays as it is: names have no escapes.
+
+    Args:
+        text: Source without raw strings, as ``repr`` and MMEngine write it.
+    """
+    escaped = text.encode("ascii", "backslashreplace").decode("ascii")
+    try:
+        ast.parse(escaped)
+    except SyntaxError:
+        return text
+    return escaped
 
 
 def _value(node: ast.expr) -> Any:

@@ -54,7 +54,7 @@ def load_recipe(path: str | Path, method: str | None = None) -> Config:
     if method is not None and cfg.get("method") != method:
         raise InvalidInputError(
             f"{path} is a recipe for one method, so --method {method} cannot change it; --method "
-            "is for the config of a pair, such as configs/frcnn_r101_r18.py"
+            "is for the config of a pair, such as kd_det::frcnn_r101_r18.py"
         )
     return cfg
 
@@ -67,7 +67,7 @@ def methods_of(pair: Path) -> list[str]:
 
 def run_name(path: str | Path, cfg: Config) -> str:
     """The name of the config's runs: the file's name, for a pair with the method."""
-    name, method = Path(path).stem, cfg.get("method")
+    name, method = Path(str(path).rpartition("::")[2]).stem, cfg.get("method")
     fixed = not isinstance(method, str) or name == method or name.endswith(f"_{method}")
     return name if fixed else f"{name}_{method}"
 

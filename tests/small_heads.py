@@ -198,7 +198,7 @@ def distiller(
     student_recorders: dict[str, dict] = {}
     teacher_recorders = {}
     losses, mappings = {}, {}
-    for i, (ours, theirs) in enumerate(zip(student, teacher, strict=True)):
+    for i, (ours, theirs) in enumerate(zip(student, teacher)):
         source = f"{box_head(ours)}.fc_cls"
         student_recorders[f"embedding{i}"] = dict(type="ModuleInputs", source=source)
         student_recorders[f"logits{i}"] = dict(type="ModuleOutputs", source=source)

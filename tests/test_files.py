@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from kd_det.files import write_atomically, write_folder_atomically
 
@@ -34,6 +36,23 @@ def test_what_was_there_survives_a_failure(tmp_path: Path, monkeypatch: pytest.M
                 write_atomically(path, b"new")
         assert path.read_bytes() == b"kept"
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_systems_that_cannot_flush_lock_or_change_permissions(tmp_path: Path, monkeypatch):
+    """Network, FUSE and FAT mounts."""
+
+    def refuse(number: int):
+        def call(*_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", refuse(errno.EINVAL))
+    monkeypatch.setattr(os, "chmod", refuse(errno.EPERM))
+    monkeypatch.setattr(FileLock, "acquire", refuse(errno.EOPNOTSUPP))
+    for content in (b"first", b"second"):
+        write_folder_atomically(tmp_path / "folder", {"file": content})
+        assert (tmp_path / "folder" / "file").read_bytes() == content
 
 
 OLD, NEW = {"a": b"1", "b": b"1"}, {"a": b"2", "b": b"2"}

@@ -21,26 +21,20 @@ def config(tmp_path: Path, page: str, start: str) -> Config:
     return Config.fromfile(path)
 
 
-def built(cfg: Config, tmp_path: Path):
+def test_first_config_builds_for_three_classes(tmp_path: Path):
+    cfg = config(tmp_path, "README.md", "# my_r18.py")
     torch.save(build(cfg.model.teacher).state_dict(), tmp_path / "teacher.pth")
     cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
-    return build(cfg.model)
-
-
-def test_first_config_builds_for_three_classes(tmp_path: Path):
-    model = built(config(tmp_path, "README.md", "# my_r18.py"), tmp_path)
+    model = build(cfg.model)
     assert model.student.roi_head.bbox_head.num_classes == 3
     assert model.distiller.distill_losses["loss_nd"].centers.shape == (4, 1024)
 
 
 def test_start_schedule_and_balance_name_losses_of_the_recipe(tmp_path: Path):
     cfg = config(tmp_path, "docs/methods.md", "# my_schedule.py")
-    model = built(cfg, tmp_path)
-    hooks = [HOOKS.build(hook) for hook in cfg.custom_hooks]
-    names = {
-        name for hook in hooks[2:] for name in (getattr(hook, "share", None) or hook.schedules)
-    }
-    assert names == model.distiller.distill_losses.keys()
+    hooks = [HOOKS.build(hook) for hook in cfg.custom_hooks[2:]]
+    names = {name for hook in hooks for name in (getattr(hook, "share", None) or hook.schedules)}
+    assert names == cfg.model.distiller.distill_losses.keys()
 
 
 def test_own_data_reaches_every_loader(tmp_path: Path):

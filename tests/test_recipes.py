@@ -94,7 +94,7 @@ def test_a_name_of_before_is_told_what_it_is_now(former, pair, method, tmp_path)
 
 def test_a_name_that_never_was_is_an_ordinary_missing_file(tmp_path):
     for name in ("frcnn_r101_r18_kdd", "kd", "digits/nothing"):
-        with pytest.raises(FileNotFoundError, match="recipes lie in configs/"):
+        with pytest.raises(FileNotFoundError, match="recipes are named like kd_det::"):
             read_config(str(CONFIGS / f"{name}.py"))
         with pytest.raises(FileNotFoundError, match="the recipe does not exist"):
             locate(CONFIGS / f"{name}.py")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from _bench.report import Against, Row, time_rows
 from _bench.timing import Budget, interleave
@@ -19,6 +18,7 @@ from kd_det.losses import (
     hcl_loss,
     nd_loss,
 )
+from kd_det.report.cost import count_flops
 
 ROIS, DIM, CLASSES = 1024, 1024, 81
 CHANNELS = 256
@@ -32,7 +32,15 @@ def measure(budget: Budget, shape: str) -> list[Row]:
     return [*_rows_of_rois(budget), *_rows_of_pyramids(budget, shape)]
 
 
-# RoIs
+def _step(leaves: Sequence[Tensor], loss: Callable[[], Tensor]) -> Callable[[], None]:
+    """Forward and backward; gradients do not add up."""
+
+    def step() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        loss().backward()
+
+    return step
 
 
 def _rows_of_rois(budget: Budget) -> list[Row]:
@@ -40,67 +48,42 @@ def _rows_of_rois(budget: Budget) -> list[Row]:
     s = torch.randn(ROIS, DIM, device=device, requires_grad=True)
     t, centers = torch.randn(ROIS, DIM, device=device), torch.randn(CLASSES, DIM, device=device)
     labels = torch.randint(0, CLASSES, (ROIS,), device=device)
-    case = f"N {ROIS}, D {DIM}, C {CLASSES}"
+    s_logits = torch.randn(ROIS, CLASSES, device=device, requires_grad=True)
+    t_logits = torch.randn(ROIS, CLASSES, device=device)
 
-    def backward(loss: Callable[[], Tensor]) -> Callable[[], None]:
-        def both() -> None:
-            s.grad = None
-            loss().backward()
+    def nd() -> Tensor:
+        return nd_loss(s, t, centers, labels).mean()
 
-        return both
+    def cosine() -> Tensor:
+        return 1 - F.cosine_similarity(s, centers[labels]).mean()
 
+    def contrast() -> Tensor:
+        return center_contrast_loss(s, centers, labels).mean()
+
+    def cross_entropy() -> Tensor:
+        return F.cross_entropy(F.normalize(s) @ F.normalize(centers).T / 0.1, labels)
+
+    def dkd() -> Tensor:
+        return dkd_loss(s_logits, t_logits, labels).mean()
+
+    def kl() -> Tensor:
+        log_s, log_t = s_logits.log_softmax(1), t_logits.log_softmax(1)
+        return F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")
+
+    embeddings, logits = f"N {ROIS}, D {DIM}, C {CLASSES}", f"N {ROIS}, C {CLASSES}"
     loop, plain = "loop over RoIs", "gather, cosine_similarity, mean"
-    slow = interleave(
-        {
-            "nd_loss": backward(lambda: nd_loss(s, t, centers, labels).mean()),
-            loop: backward(lambda: _nd_by_loop(s, t, centers, labels)),
-        },
-        budget,
-    )
-    fast = interleave(
-        {
-            "nd_loss": backward(lambda: nd_loss(s, t, centers, labels).mean()),
-            plain: backward(lambda: 1 - F.cosine_similarity(s, centers[labels]).mean()),
-        },
-        budget,
-    )
     product = "cosines to all centers, cross_entropy"
-    contrast = interleave(
-        {
-            "center_contrast_loss": backward(
-                lambda: center_contrast_loss(s, centers, labels).mean()
-            ),
-            product: backward(
-                lambda: F.cross_entropy(F.normalize(s) @ F.normalize(centers).T / 0.1, labels)
-            ),
-        },
-        budget,
-    )
-    return [
-        *time_rows("losses", case, slow, {"nd_loss": Against([loop], "", 100, at_least=True)}),
-        *time_rows("losses", case, fast, {"nd_loss": Against([plain], "", 1.3)}),
-        *time_rows("losses", case, contrast, {"center_contrast_loss": Against([product])}),
-        *_rows_of_logits(budget),
-    ]
-
-
-def _rows_of_logits(budget: Budget) -> list[Row]:
-    s = torch.randn(ROIS, CLASSES, device=budget.device, requires_grad=True)
-    t = torch.randn(ROIS, CLASSES, device=budget.device)
-    labels = torch.randint(0, CLASSES, (ROIS,), device=budget.device)
-
-    def dkd() -> None:
-        s.grad = None
-        dkd_loss(s, t, labels).mean().backward()
-
-    def kl() -> None:
-        s.grad = None
-        log_s, log_t = s.log_softmax(1), t.log_softmax(1)
-        F.kl_div(log_s, log_t, log_target=True, reduction="batchmean").backward()
-
-    times = interleave({"dkd_loss": dkd, "KL divergence": kl}, budget)
-    case = f"N {ROIS}, C {CLASSES}"
-    return time_rows("losses", case, times, {"dkd_loss": Against(["KL divergence"])})
+    rows = []
+    for case, name, loss, other, form, target, at_least in (
+        (embeddings, "nd_loss", nd, loop, lambda: _nd_by_loop(s, t, centers, labels), 100, True),
+        (embeddings, "nd_loss", nd, plain, cosine, 1.3, False),
+        (embeddings, "center_contrast_loss", contrast, product, cross_entropy, None, False),
+        (logits, "dkd_loss", dkd, "KL divergence", kl, None, False),
+    ):
+        work = {name: _step([s, s_logits], loss), other: _step([s, s_logits], form)}
+        against = {name: Against([other], "", target, at_least)}
+        rows += time_rows("losses", case, interleave(work, budget), against)
+    return rows
 
 
 def _nd_by_loop(s: Tensor, t: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
@@ -114,9 +97,6 @@ def _nd_by_loop(s: Tensor, t: Tensor, centers: Tensor, labels: Tensor) -> Tensor
     return total / len(s)
 
 
-# Pyramids
-
-
 def _rows_of_pyramids(budget: Budget, shape: str) -> list[Row]:
     device, (height, width) = budget.device, FINEST[shape]
     # The fifth level is every second entry of the fourth, as in mmdet's FPN.
@@ -124,62 +104,38 @@ def _rows_of_pyramids(budget: Budget, shape: str) -> list[Row]:
     s = [torch.randn(1, CHANNELS, *size, device=device, requires_grad=True) for size in sizes]
     t = [torch.randn(1, CHANNELS, *size, device=device) for size in sizes]
     fusion = ReviewFusion([CHANNELS] * 5, [CHANNELS] * 5, CHANNELS).to(device).train()
-    ones = [torch.ones_like(x) for x in t]
     conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False).to(device)
-    convolved = s[0]
+    leaves = [*s, *fusion.parameters(), *conv.parameters()]
 
-    def of_pyramid(loss: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]) -> None:
-        _clear(s)
-        loss(s, t).backward()
-
-    def fuse() -> None:
-        _clear(s)
-        fusion.zero_grad()
-        torch.autograd.backward(fusion(s), ones)
-
-    def convolve() -> None:
-        _clear(s)
-        conv.zero_grad()
-        conv(convolved).backward(ones[0])
-
-    def squares(s: Sequence[Tensor], t: Sequence[Tensor]) -> Tensor:
+    def squares() -> Tensor:
         return torch.stack([F.mse_loss(a, b) for a, b in zip(s, t)]).sum()
 
+    fuse = _step(leaves, lambda: torch.stack([x.sum() for x in fusion(s)]).sum())
+    convolve = _step(leaves, lambda: conv(s[0]).sum())
     times = interleave(
         {
-            "hcl_loss": lambda: of_pyramid(hcl_loss),
-            "cwd_loss": lambda: of_pyramid(cwd_loss),
-            "mse_loss of each level": lambda: of_pyramid(squares),
+            "hcl_loss": _step(leaves, lambda: hcl_loss(s, t)),
+            "cwd_loss": _step(leaves, lambda: cwd_loss(s, t)),
+            "mse_loss of each level": _step(leaves, squares),
             "ReviewFusion": fuse,
             "3x3 convolution": convolve,
         },
         budget,
     )
     case = f"{CHANNELS} channels, {height} x {width} and four coarser levels"
-    rows = time_rows(
-        "losses",
-        case,
-        times,
-        {name: Against(["mse_loss of each level"]) for name in ("hcl_loss", "cwd_loss")},
-    )
+    against = {name: Against(["mse_loss of each level"]) for name in ("hcl_loss", "cwd_loss")}
+    rows = time_rows("losses", case, times, against)
     return rows + [_at_convolution_rate(rows, name, f) for name, f in _work(fuse, convolve, s)]
 
 
-def _clear(leaves: Sequence[Tensor]) -> None:
-    for leaf in leaves:
-        leaf.grad = None
-
-
 def _work(fuse: Callable, convolve: Callable, s: Sequence[Tensor]) -> list[tuple[str, float]]:
-    """Multiply-adds of each as a share of those of the one convolution."""
-    counts = []
-    for function in (fuse, convolve):
-        with FlopCounterMode(display=False) as counter:
-            function()
-        counts.append(counter.get_total_flops())
+    """Multiply-adds of each as a share of those of the one convolution; none before torch 2.1."""
+    fusion, convolution = count_flops(fuse), count_flops(convolve)
+    if fusion is None or convolution is None:
+        return []
     # A difference, a square and three pools, twice for the backward pass; torch counts none.
     hcl = 2 * 2 * 5 * sum(x.numel() for x in s)
-    return [("ReviewFusion", counts[0] / counts[1]), ("hcl_loss", hcl / counts[1])]
+    return [("ReviewFusion", fusion / convolution), ("hcl_loss", hcl / convolution)]
 
 
 def _at_convolution_rate(rows: Sequence[Row], name: str, share: float) -> Row:

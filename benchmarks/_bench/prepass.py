@@ -5,11 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.runner import Runner
-from torch import Tensor
 
 from _bench.pairs import SHAPES, build, recipe
 from _bench.report import Against, Row, time_rows
@@ -27,12 +25,27 @@ ROIS, DIM, CLASSES = 1024, 1024, 81
 
 def measure(budget: Budget, shape: str) -> list[Row]:
     """Rows of this suite."""
-    accumulation = interleave({"ClassCenters.update": _update(budget), "row by row": _rows(budget)},
-                              budget)  # fmt: skip
+    case = f"N {ROIS}, D {DIM}, C {CLASSES}"
     against = {"ClassCenters.update": Against(["row by row"], "", 20, at_least=True)}
-    rows = time_rows("prepass", f"N {ROIS}, D {DIM}, C {CLASSES}", accumulation, against)
+    rows = time_rows("prepass", case, interleave(_accumulations(budget), budget), against)
     with tempfile.TemporaryDirectory() as folder:
         return rows + _of_images(budget, shape, Path(folder))
+
+
+def _accumulations(budget: Budget) -> dict[str, Callable[[], object]]:
+    torch.manual_seed(0)
+    emb = torch.randn(ROIS, DIM, device=budget.device)
+    labels = torch.randint(0, CLASSES, (ROIS,), device=budget.device)
+    centers = ClassCenters(CLASSES, DIM)
+    sums = torch.zeros(CLASSES, DIM, dtype=torch.float64, device=budget.device)
+    counts = [0] * CLASSES
+
+    def row_by_row() -> None:
+        for row, label in zip(emb, labels):
+            sums[int(label)] += row
+            counts[int(label)] += 1
+
+    return {"ClassCenters.update": lambda: centers.update(emb, labels), "row by row": row_by_row}
 
 
 def _of_images(budget: Budget, shape: str, folder: Path) -> list[Row]:
@@ -93,28 +106,3 @@ def _floor(prepass: PrePass) -> None:
         inputs = model.teacher_input(data["inputs"], data["data_samples"])
         for _ in roi.score_proposals(model.teacher, inputs, data["data_samples"]):
             pass
-
-
-def _embeddings(budget: Budget) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(0)
-    labels = torch.randint(0, CLASSES, (ROIS,), device=budget.device)
-    return torch.randn(ROIS, DIM, device=budget.device), labels
-
-
-def _update(budget: Budget) -> Callable[[], Any]:
-    emb, labels = _embeddings(budget)
-    centers = ClassCenters(CLASSES, DIM)
-    return lambda: centers.update(emb, labels)
-
-
-def _rows(budget: Budget) -> Callable[[], Any]:
-    emb, labels = _embeddings(budget)
-    sums = torch.zeros(CLASSES, DIM, dtype=torch.float64, device=budget.device)
-    counts = [0] * CLASSES
-
-    def add() -> None:
-        for row, label in zip(emb, labels):
-            sums[int(label)] += row
-            counts[int(label)] += 1
-
-    return add

@@ -1,4 +1,4 @@
-"""Rows of measurements: as a table, as JSON, and two files of them side by side."""
+"""Rows of measurements: as tables, as JSON, and two files of them side by side."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.utils import get_git_hash
-from rich.console import Console
-from rich.table import Table
 
 from _bench.timing import Times, ratio
 from kd_det.errors import InvalidInputError
@@ -92,8 +92,6 @@ def time_rows(
 
 def machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """What the figures depend on besides the code."""
-    from importlib.metadata import version
-
     found: dict[str, Any] = dict(
         commit=get_git_hash(digits=12),
         machine=software(),
@@ -108,34 +106,13 @@ def machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 HEADINGS = ("case", "what", "median", "quartiles", "ratio", "to", "target")
 
 
-def show(rows: Iterable[Row], about: dict[str, Any]) -> None:
-    """Print all rows, a table for each suite."""
-    console = _console()
-    console.print(_text(about))
-    for suite, table in _tables(rows, HEADINGS):
-        for row in suite:
-            table.add_row(*_cells(row))
-        console.print(table)
-
-
-def markdown(rows: Iterable[Row], about: dict[str, Any], command: str) -> str:
-    """All rows as a page in Markdown."""
-    lines = ["# Measurements of speed", "", f"`{command}`", "", f"{_text(about)}."]
-    suite = None
-    for row in rows:
-        if row.suite != suite:
-            suite = row.suite
-            lines += ["", f"## {suite}", "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
-        lines.append(_line(_cells(row)))
+def page(rows: Iterable[Row], about: dict[str, Any], command: str) -> str:
+    """All rows as a page in Markdown, a table for each suite."""
+    text = ", ".join(f"{key} {value}" for key, value in about.items())
+    lines = ["# Measurements of speed", "", f"`{command}`", "", f"{text}."]
+    for suite, its_rows in groupby(rows, lambda row: row.suite):
+        lines += ["", f"## {suite}", "", *_table(HEADINGS, map(_cells, its_rows))]
     return "\n".join(lines) + "\n"
-
-
-def _text(about: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in about.items())
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cells(row: Row) -> list[str]:
@@ -145,44 +122,39 @@ def _cells(row: Row) -> list[str]:
             row.verdict]  # fmt: skip
 
 
-def show_comparison(first: Path, second: Path) -> None:
-    """Print the figures of two files of :func:`write` and the second by the first."""
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown, of columns that can be read on a terminal too."""
+    every = [headings, *rows]
+    widths = [max(map(len, column)) for column in zip(*every)]
+    every.insert(1, ["-" * width for width in widths])
+    return [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in every]
+
+
+def comparison(first: Path, second: Path) -> str:
+    """The figures of two files of :func:`write`, and the second by the first."""
     (about, old), (other_about, new) = read(first), read(second)
-    console = _console()
-    for key in sorted({*about, *other_about}):
-        if about.get(key) != other_about.get(key):
-            console.print(f"{key}: {about.get(key)} and {other_about.get(key)}")
+    lines = [
+        f"{key}: {about.get(key)} and {other_about.get(key)}"
+        for key in sorted({*about, *other_about})
+        if about.get(key) != other_about.get(key)
+    ]
     found = {_key(row): row for row in new}
-    both = [row for row in old if _key(row) in found]
+    both = [(row, found[_key(row)]) for row in old if _key(row) in found]
     if not both:
         raise InvalidInputError(f"{first} and {second} have no measurement in common")
     headings = ("case", "what", first.stem, second.stem, "second / first")
-    for suite, table in _tables(both, headings):
-        for row in suite:
-            later = found[_key(row)]
+    for suite, pairs in groupby(both, lambda pair: pair[0].suite):
+        cells = []
+        for pair in pairs:
+            row, later = pair
             change = f"{later.value / row.value:.3f}" if row.value else ""
-            figures = (f"{r.value:.4g} {r.unit}" for r in (row, later))
-            table.add_row(row.case, row.name, *figures, change)
-        console.print(table)
+            cells.append([row.case, row.name, *(f"{r.value:.4g} {r.unit}" for r in pair), change])
+        lines += ["", suite, "", *_table(headings, cells)]
+    return "\n".join(lines)
 
 
 def _key(row: Row) -> tuple[str, ...]:
     return row.suite, row.case, row.name, row.unit
-
-
-def _console() -> Console:
-    console = Console()
-    # A file or a pipe has no width, and gets whole lines.
-    return console if console.is_terminal else Console(width=200)
-
-
-def _tables(rows: Iterable[Row], headings: Sequence[str]) -> Iterable[tuple[list[Row], Table]]:
-    suites: dict[str, list[Row]] = {}
-    for row in rows:
-        suites.setdefault(row.suite, []).append(row)
-    for suite, its_rows in suites.items():
-        table = Table(*headings, title=suite, title_justify="left")
-        yield its_rows, table
 
 
 def write(path: Path, rows: Iterable[Row], about: dict[str, Any]) -> None:
@@ -192,11 +164,7 @@ def write(path: Path, rows: Iterable[Row], about: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """What :func:`write` wrote.
-
-    Raises:
-        ValueError: If the file is something else.
-    """
+    """What :func:`write` wrote; ``InvalidInputError`` if the file is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return content["about"], [Row(**row) for row in content["rows"]]

@@ -7,7 +7,6 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from torch import multiprocessing
 
-from _bench.pairs import SHAPES, Pair, Shape, build_pair, recipe
+from _bench.pairs import SHAPES, Shape, build_pair, recipe
 from _bench.report import Row
 from _bench.timing import Budget, interleave
 from kd_det.losses import nd_loss
@@ -96,9 +95,6 @@ def _nd(classes: int, budget: Budget) -> Callable[[], object]:
     return both
 
 
-# Ranks
-
-
 def _ranks(shape: str, budget: Budget) -> list[Row]:
     """One process and two on gloo, one thread each, the same images for each process."""
     if budget.device.type != "cpu":
@@ -124,7 +120,13 @@ def _of_rank(rank: int, ranks: int, folder: str, shape: str, budget: Budget) -> 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
     pair = build_pair(recipe(SHAPES[shape], METHOD), SHAPES[shape], budget.device)
-    step = _distributed_step(pair, MMDistributedDataParallel(pair.model))
+    wrapped = MMDistributedDataParallel(pair.model)
+
+    def step() -> None:
+        with pair.step_of(pair.optimizer):
+            losses = wrapped(pair.inputs, pair.samples, mode="loss")
+            pair.total(losses).backward()
+
     # Together: as many rounds on both.
     times = interleave({"step": step}, dataclasses.replace(budget, seconds=0))
     (Path(folder) / f"{rank}.time").write_text(
@@ -132,12 +134,3 @@ def _of_rank(rank: int, ranks: int, folder: str, shape: str, budget: Budget) -> 
     )
     dist.barrier()
     dist.destroy_process_group()
-
-
-def _distributed_step(pair: Pair, wrapped: Any) -> Callable[[], None]:
-    def step() -> None:
-        with pair.step_of(pair.optimizer):
-            losses = wrapped(pair.inputs, pair.samples, mode="loss")
-            pair.total(losses).backward()
-
-    return step

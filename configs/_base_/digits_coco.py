@@ -8,15 +8,13 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=image_scale, keep_ratio=True),
-    dict(type="PackDetInputs"),
-]
-test_pipeline = [
-    *train_pipeline[:3],
     dict(
         type="PackDetInputs",
+        # By default mmdet 3.0 also asks for those of a flip.
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]
+test_pipeline = train_pipeline
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,

@@ -22,7 +22,7 @@ from kd_det.algorithms.dry_run import dry_run
 from kd_det.algorithms.speed import Speed
 from kd_det.algorithms.teacher import Teacher
 from kd_det.algorithms.teacher_input import TeacherInput
-from kd_det.errors import InvalidInputError
+from kd_det.errors import InvalidInputError, add_note
 from kd_det.recorders import recording
 from kd_det.registry import MODELS
 from kd_det.seeds import MODEL, Seeds, seeded
@@ -225,7 +225,7 @@ class TeacherDistill(SingleTeacherDistill):
         except Exception as error:
             for name in self.distiller.loss_forward_mappings:
                 note = f"{name}: {wiring.describe_arguments(self.distiller, name)}"
-                getattr(error, "add_note", str)(note)  # since Python 3.11
+                add_note(error, note)
             raise
 
     def recorders(self, who: str) -> list[BaseRecorder]:

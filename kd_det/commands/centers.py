@@ -13,7 +13,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.make_parser(
         prog,
         "Gather the teacher's class centers over the training data of a distillation config.",
-        "%(prog)s configs/digits/review_nd_kd.py --out centers.safetensors",
+        "%(prog)s kd_det::digits/review_nd_kd.py --out centers.safetensors",
     )
     common.add_config_options(parser)
     parser.add_argument("--out", help="file to write (default: in the work directory)")

@@ -50,7 +50,7 @@ def make_parser(prog: str, description: str | None, example: str) -> argparse.Ar
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every command on a config; distill, which makes one, has its own."""
     add = parser.add_argument
-    add("config", help="config file, or a config of a package (mmdet::...)")
+    add("config", help="config file, or a config of a package (kd_det::..., mmdet::...)")
     add(
         "--method",
         help="method by which a pair's config teaches, such as kd_nd (default: the config's own)",
@@ -59,7 +59,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         default="none",
-        help="how several processes were started (see tools/dist_train.sh)",
+        help="how several processes were started (docs/distributed.md)",
     )
     # torchrun of old passes it; new versions set LOCAL_RANK by themselves.
     add("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -82,7 +82,7 @@ def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
 def call_words(command: str) -> list[str]:
     """The words that call another command as this one was called."""
     script = Path(sys.argv[0])
-    if script.parent.name == "tools":
+    if script.parent.name == "tools" and script.parent.parent.name != ".mim":  # not mim's call
         return ["python", f"tools/{SCRIPTS.get(command, command)}.py"]
     if script.name == "__main__.py":
         return ["python", "-m", "kd_det", command]
@@ -102,7 +102,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / recipes.run_name(args.config, cfg))
+        cfg.work_dir = f"work_dirs/{recipes.run_name(args.config, cfg)}"
     check_work_dir(Path(cfg.work_dir))
     return cfg
 
@@ -133,14 +133,14 @@ def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
         main: The command.
         stopped: The hint after Ctrl-C, which ends it with the shell's exit code for that, 130.
     """
-    from kd_det import compat  # after parsing: it waits for torch
-
     for stream in (sys.stdout, sys.stderr):
         # A class name that the locale's encoding lacks must not end a training.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        _check_arguments()
+        _use_utf8()
+        from kd_det import compat  # after parsing: it waits for torch
+
         compat.activate()
         main()
     except KeyboardInterrupt:
@@ -159,17 +159,35 @@ def run(main: Callable[[], Any], stopped: str = STARTS_OVER) -> None:
                  f"(set {DEBUG_VARIABLE}=1 to see where it was raised)")  # fmt: skip
 
 
-def _check_arguments() -> None:
-    """Start again in UTF-8 mode if the locale's encoding cannot express an argument.
+def _use_utf8() -> None:
+    """Start again in UTF-8 mode if the locale's encoding cannot express the names of files.
+
+    That is ASCII, in which no other letter has a code, or an argument in another encoding.
 
     Raises:
-        InvalidInputError: If it is no UTF-8 either.
+        InvalidInputError: If an argument is no UTF-8 either.
     """
-    for word in sys.argv[1:]:
-        try:
-            word.encode()
-        except UnicodeEncodeError as error:
-            if not sys.flags.utf8_mode:
-                os.environ["PYTHONUTF8"] = "1"
-                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-            raise InvalidInputError(f"expected arguments in UTF-8, found {word!a}") from error
+    foreign = [word for word in sys.argv[1:] if not _is_text(word)]
+    if sys.flags.utf8_mode:
+        if foreign:
+            raise InvalidInputError(f"expected arguments in UTF-8, found {foreign[0]!a}")
+    elif os.name == "posix" and (foreign or sys.getfilesystemencoding() == "ascii"):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *_own_arguments()])
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _own_arguments() -> list[str]:
+    """What follows the interpreter on the command line of this process."""
+    if hasattr(sys, "orig_argv"):  # new in Python 3.10
+        return sys.orig_argv[1:]
+    main = sys.modules["__main__"]
+    module = main.__spec__ and main.__spec__.name.removesuffix(".__main__")
+    return [*(["-m", module] if module else sys.argv[:1]), *sys.argv[1:]]

@@ -26,6 +26,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 def execute(args: argparse.Namespace) -> None:
     """Convert the file that the command line names."""
     import torch
+    from mmengine.runner import CheckpointLoader
 
     from kd_det import config_files
     from kd_det.backbones.mdistiller import from_mdistiller
@@ -34,7 +35,7 @@ def execute(args: argparse.Namespace) -> None:
     config_files.require(
         args.checkpoint, "mdistiller's checkpoint", "unpack its cifar_teachers.tar"
     )
-    content = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
+    content = CheckpointLoader.load_checkpoint(str(args.checkpoint), map_location="cpu")
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise InvalidInputError(
             f"{args.checkpoint}: expected a dict with the weights under 'model'"

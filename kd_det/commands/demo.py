@@ -38,15 +38,10 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     example = "%(prog)s\n\nStop it at any time: the same command goes on where it was."
     parser = common.make_parser(prog, __doc__, example)
     add = parser.add_argument
-    add("--method", choices=recipes(), default="robust", help="default: %(default)s")
+    add("--method", choices=sorted(METHODS), default="robust", help="default: %(default)s")
     add("--seed", type=int, default=0, help="of both students (default: 0)")
     add("--root", default="work_dirs/demo", help="default: %(default)s")
     return parser
-
-
-def recipes() -> list[str]:
-    """The methods that teach the student of ``plain.py``."""
-    return sorted(METHODS)
 
 
 def _recipe(name: str) -> Path:

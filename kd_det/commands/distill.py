@@ -80,14 +80,14 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         prog,
         "Distil any two-stage detector of mmdet into another. Reads both configs, finds out what "
         "fits to what,\nwrites the config that it made into the work directory, and trains it. For "
-        "several GPUs: --dry-run first,\nthen tools/dist_train.sh with that config.",
+        "several GPUs: --dry-run first,\nthen train that config as docs/distributed.md says.",
         "%(prog)s mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py \\\n"
         "      mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py \\\n"
         "      --teacher-ckpt teacher.pth --data data/fruit\n"
         "  %(prog)s --method list",
     )
     common.add_run_options(parser)
-    a_config = "config file, or a config of a package (mmdet::...)"
+    a_config = "config file, or a config of a package (kd_det::..., mmdet::...)"
     parser.add_argument("student", help=f"who learns: {a_config}")
     parser.add_argument("teacher", help=f"who teaches: {a_config}")
     parser.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,29 +63,20 @@ def execute(args: argparse.Namespace) -> None:
 def find_checkpoint(run: Path, which: str) -> Path:
     """The best or last checkpoint of a run, or the one named."""
     from kd_det import config_files
+    from kd_det.report.runs import last_checkpoint
 
-    if which not in ("best", "last"):
+    if which == "last":
+        return last_checkpoint(run)
+    if which != "best":
         config_files.require(which, "the checkpoint", "--checkpoint takes best, last or a file")
         return Path(which)
-    if which == "best":
-        found = sorted(run.glob("best_*.pth"))
-        if len(found) != 1:
-            raise FileNotFoundError(
-                f"expected one best_*.pth in {run} (CheckpointHook's save_best writes it), found "
-                f"{[path.name for path in found] or 'none'}; name one with --checkpoint"
-            )
-        return found[0]
-    pointer = run / "last_checkpoint"
-    config_files.require(
-        pointer, "the run's pointer to its last checkpoint", "name a file by --checkpoint"
-    )
-    last = Path(os.fsdecode(pointer.read_bytes()).strip())
-    # The work directory may be a copy, or moved, and the name another run's.
-    last = run / last.name if (run / last.name).exists() else last
-    config_files.require(
-        last, f"the checkpoint that {pointer} names", "name another with --checkpoint"
-    )
-    return last
+    found = sorted(run.glob("best_*.pth"))
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"expected one best_*.pth in {run} (CheckpointHook's save_best writes it), found "
+            f"{[path.name for path in found] or 'none'}; name one with --checkpoint"
+        )
+    return found[0]
 
 
 def find_config(run: Path, checkpoint: Path) -> Config:

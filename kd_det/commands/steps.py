@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -130,7 +129,8 @@ class Step:
             self._process = process
             try:
                 with process.stdout as output:
-                    for line in _tee(output, file.write):
+                    for line in output:
+                        file.write(line)
                         if any(s in line for s in SHOWN) and not any(h in line for h in HIDDEN):
                             print(f"  {self.name}: {_shortened(line)}", flush=True)
                 code = process.wait()
@@ -147,12 +147,6 @@ def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     return done.stdout.strip() or "unknown"
-
-
-def _tee(lines: Iterable[str], write: Callable[[str], object]) -> Iterable[str]:
-    for line in lines:
-        write(line)
-        yield line
 
 
 def _shortened(line: str) -> str:

@@ -22,7 +22,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.make_parser(
         prog,
         "Evaluate a model on the test data of a config.",
-        "%(prog)s configs/digits/review_nd_kd.py work_dirs/run/epoch_10.pth --model both",
+        "%(prog)s kd_det::digits/review_nd_kd.py work_dirs/run/epoch_10.pth --model both",
     )
     common.add_config_options(parser)
     add = parser.add_argument

@@ -22,7 +22,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.make_parser(
         prog,
         "Train a model from a config: a student with its teacher, or any mmdet model.",
-        "%(prog)s configs/frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
+        "%(prog)s kd_det::frcnn_r101_r18_review_nd.py --work-dir work_dirs/r18",
     )
     common.add_config_options(parser)
     add_options(parser)
@@ -127,7 +127,8 @@ def _outcome(runner: Any, cfg: Config) -> str:
 
     scalars = runner.message_hub.log_scalars
     measured = [name for name in scalars if name.startswith("val/") and "time" not in name]
-    # An evaluator names its main metric first.
+    # An evaluator names its main metric first, but for those of classes.
+    measured.sort(key=lambda name: name.endswith("_precision"))
     result = [f"{m.removeprefix('val/')} {scalars[m].current():.4f}" for m in measured[:1]]
     text = f"{': '.join(['Training is done', *result])}. "
     text += f"Checkpoints and logs lie in {runner.work_dir}"

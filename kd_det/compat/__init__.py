@@ -38,6 +38,8 @@ PATCHES = (
     "mmrazor_inplace",
     "renamed_configs",  # after mmcls: it sees the translated package name
     "renamed_types",
+    "own_configs",
+    "log_files",
     "cpu_distributed",
     "checkpoint_files",
     "sync_batchnorm",

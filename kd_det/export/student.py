@@ -16,6 +16,7 @@ from torch import Tensor
 from kd_det.algorithms.checkpoint import CheckpointError, read_weights
 from kd_det.export.plain_config import PlainConfig
 from kd_det.files import file_sha256, write_folder_atomically
+from kd_det.literals import ascii_source
 
 CONFIG, CHECKPOINT, WEIGHTS, METADATA = (
     "config.py", "model.pth", "model.safetensors", "metadata.json",
@@ -66,7 +67,7 @@ def export_student(
     write_folder_atomically(
         folder,
         {
-            CONFIG: plain.text.encode(),
+            CONFIG: ascii_source(plain.text).encode("utf-8", "backslashreplace"),
             CHECKPOINT: file.getvalue(),
             WEIGHTS: save(weights, texts),
             METADATA: (json.dumps(metadata, indent=2) + "\n").encode(),

@@ -186,7 +186,7 @@ class _Spread(Sampler):
     """
 
     def __init__(self, dataset: Any, number: int) -> None:
-        super().__init__()
+        # That of Sampler does nothing, and torch 2.0's asks for an argument.
         self.dataset = dataset  # batch samplers that group images by shape look into it
         rank, world_size = get_dist_info()
         chosen = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)

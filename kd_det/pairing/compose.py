@@ -116,9 +116,7 @@ def pair(
         ValueError: For an unknown method, or a number below 1.
     """
     recipe, coco = (text.read_bases([path]) for path in methods.find_bases(method))
-    work_dir = work_dir or str(
-        Path("work_dirs") / f"{short_name(teacher)}_{short_name(student)}_{method}"
-    )
+    work_dir = work_dir or f"work_dirs/{short_name(teacher)}_{short_name(student)}_{method}"
     cfgs = [text.read_config(name) for name in (student, teacher)]
     with _name_both(student, teacher):  # before data are read
         detector_config(cfgs[0], student, "student")

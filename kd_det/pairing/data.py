@@ -103,7 +103,7 @@ def _point(dataset: Settings, folder: CocoFolder, part: Part, classes: tuple[str
         dataset.pop(key, None)
     dataset.update(
         type="CocoDataset",
-        data_root=f"{folder.root}/",
+        data_root=f"{folder.root.as_posix()}/",
         ann_file=part.annotations,
         data_prefix=dict(img=f"{part.images}/" if part.images else ""),
         metainfo=dict(classes=classes),
@@ -123,7 +123,7 @@ def _evaluator(
     own = student.get(f"{name}_evaluator")
     is_coco = isinstance(own, dict) and type_name(own) == "CocoMetric"
     evaluator: Settings = copy.deepcopy((student if is_coco else base)[f"{name}_evaluator"])
-    evaluator["ann_file"] = str(folder.root / part.annotations)
+    evaluator["ann_file"] = (folder.root / part.annotations).as_posix()
     return evaluator
 
 

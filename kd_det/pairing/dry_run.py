@@ -17,7 +17,7 @@ from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
 
 from kd_det.centers import ClassCenters
-from kd_det.errors import InvalidInputError
+from kd_det.errors import InvalidInputError, add_note
 from kd_det.seeds import MODEL, Seeds, seeded
 
 
@@ -133,8 +133,7 @@ def _building(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if hasattr(error, "add_note"):
-            error.add_note(f"the dry run was at {what}")
+        add_note(error, f"the dry run was at {what}")
         raise
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import kd_det
 from kd_det.errors import InvalidInputError
+from kd_det.shipped import find_configs
 
 # Figures stand here where they were read at the source that is named, or in its README.
 IN_PAPER = "see the paper's tables"
@@ -78,23 +78,6 @@ def describe_methods() -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
-
-
-def find_configs() -> Path:
-    """The folder of kd_det's configs: inside an installed package, or beside it in a clone.
-
-    Raises:
-        FileNotFoundError: If they are at neither place.
-    """
-    package = Path(kd_det.__file__).resolve().parent
-    places = (package / ".mim" / "configs", package.parent / "configs")
-    for place in places:
-        if (place / "_base_" / "methods").is_dir():
-            return place
-    raise FileNotFoundError(
-        f"kd_det's configs are neither in {places[0]} nor in {places[1]}; install it from a clone "
-        "of its repository (pip install -e .)"
-    )
 
 
 def find_bases(method: str) -> list[Path]:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from kd_det import caches, config_files
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.files import write_atomically
+from kd_det.literals import ascii_source
 
 WIDTH = 100
 DELETE = "_delete_"
@@ -73,7 +74,7 @@ def write_config(
     """
     lines = [line for comment in comments for line in _comment(comment)]
     if bases:
-        lines.append(_assignment("_base_", [str(base) for base in bases]))
+        lines.append(_assignment("_base_", [base.as_posix() for base in bases]))
     base = read_bases(bases)
     lacking = base.keys() - wanted.keys()
     if lacking:
@@ -86,8 +87,8 @@ def write_config(
             del changes[f"test_{part}"]  # behind what it names
             changes[f"test_{part}"] = _Name(f"val_{part}")
     lines += [_assignment(key, value) for key, value in changes.items()]
-    # Where the locale is not UTF-8, names of files hold bytes that have no code in it.
-    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
+    source = ascii_source("\n".join(lines) + "\n")
+    write_atomically(path, source.encode("utf-8", "backslashreplace"))
     found = Config.fromfile(path).to_dict()
     if found != wanted:
         other = sorted(k for k in found | dict(wanted) if found.get(k) != wanted.get(k))
@@ -147,7 +148,7 @@ def _items(value: Any, indent: int) -> tuple[str, list[str], str]:
     if not isinstance(value, Mapping):
         items = [to_source(item, indent, indent) for item in value]
         return ("[", items, "]") if isinstance(value, list) else ("(", items, ")")
-    if all(isinstance(k, str) and k.isidentifier() and not iskeyword(k) for k in value):
+    if all(isinstance(k, str) and _is_name(k) for k in value):
         heads = [f"{key}=" for key in value]
         opening, closing = "dict(", ")"
     else:
@@ -155,3 +156,7 @@ def _items(value: Any, indent: int) -> tuple[str, list[str], str]:
         opening, closing = "{", "}"
     items = [h + to_source(v, indent, indent + len(h)) for h, v in zip(heads, value.values())]
     return opening, items, closing
+
+
+def _is_name(key: str) -> bool:
+    return key.isascii() and key.isidentifier() and not iskeyword(key)

@@ -66,11 +66,15 @@ class Comparison:
         return found
 
     def gap_closed(self, run: Run) -> float | None:
-        """Share of the gap from plain student to teacher that a run closes; None without a gap."""
+        """Share of the gap from plain student to teacher that a run closes.
+
+        None without a gap: unless the teacher is better.
+        """
         plain, teacher = self.best("plain"), self.best("teacher")
         if run.role != "distilled" or plain is None or teacher is None:
             return None
-        return gap_closed(self.value(plain), self.value(teacher), self.value(run))
+        low, high, value = map(self.value, (plain, teacher, run))
+        return (value - low) / (high - low) if high > low and not math.isnan(value) else None
 
     def numbers(self) -> list[dict[str, Any]]:
         """Collect all measurements of each run, for programs."""
@@ -94,10 +98,3 @@ class Comparison:
                 }
             )
         return found
-
-
-def gap_closed(plain: float, teacher: float, distilled: float) -> float | None:
-    """Compute ``(distilled - plain) / (teacher - plain)``; None unless the teacher is better."""
-    if not teacher > plain or math.isnan(distilled):
-        return None
-    return (distilled - plain) / (teacher - plain)

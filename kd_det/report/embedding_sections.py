@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from kd_det.centers import ClassCenters
 from kd_det.config_files import type_name
 from kd_det.report import figures
 from kd_det.report.comparison import Comparison
-from kd_det.report.embeddings import class_means, cosines, unit
+from kd_det.report.embeddings import cosines, unit
 from kd_det.report.page import Figure, Section, Table
 from kd_det.report.runs import Run
 
@@ -78,20 +79,16 @@ def teacher_means(comparison: Comparison) -> tuple[np.ndarray | None, str]:
     found = comparison.evaluations[teacher.name]
     if not len(found.labels):
         return None, "Left out: the teacher has no layer of class logits to take embeddings from."
+    dim = found.embeddings.shape[1]
+    origin = "those that the student learnt from, of the teacher on training data."
     file = _file_of(distilled) if distilled is not None else None
-    if file is not None:
-        centers = ClassCenters.load(file)
-        if centers.embed_dim == found.embeddings.shape[1]:
-            return (
-                centers.means.numpy().astype(np.float64),
-                "Class means: those that the student learnt from, of the teacher on training data.",
-            )
-    classes = max(len(comparison.validation.class_names), int(found.labels.max()) + 1)
-    return (
-        class_means(found.embeddings, found.labels, classes),
-        "Class means: of the teacher on the validation data, since the method has no class "
-        "centers.",
-    )
+    centers = ClassCenters.load(file) if file is not None else None
+    if centers is None or centers.embed_dim != dim:
+        origin = "of the teacher on the validation data, since the method has no class centers."
+        classes = max(len(comparison.validation.class_names), int(found.labels.max()) + 1)
+        centers = ClassCenters(classes, dim)
+        centers.update(torch.from_numpy(found.embeddings), torch.from_numpy(found.labels))
+    return centers.means.numpy().astype(np.float64), f"Class means: {origin}"
 
 
 def _file_of(run: Run) -> Path | None:

@@ -79,12 +79,6 @@ def _score_images(model: Any, data: dict[str, Any]) -> np.ndarray:
     return np.array([int(sample.gt_label) for sample in data["data_samples"]], np.int64)
 
 
-def class_means(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Average embeddings by class, ``[n, D], [n] -> [classes, D]``; zero for a class without."""
-    chosen = np.equal.outer(np.arange(classes), labels).astype(np.float64)
-    return chosen @ embeddings / np.maximum(chosen.sum(1, keepdims=True), 1)
-
-
 def unit(rows: np.ndarray) -> np.ndarray:
     """Divide rows ``[n, D]`` by their lengths; a row of zeros stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)

@@ -24,41 +24,33 @@ class Fonts(NamedTuple):
 
 def fonts_for(texts: Iterable[str]) -> Fonts:
     """Choose Matplotlib's own font, and further ones for the characters that it lacks."""
-    characters = frozenset("".join(texts)) - set("\n\t")
-    families = list(matplotlib.rcParams["font.sans-serif"][:1])
-    lacking = characters - _characters(findfont(FontProperties(family=families)))
-    # Names of one class are mostly in one script: the font with most of them comes first.
-    while lacking:
-        family, found = _richest(lacking)
-        if not found:
-            break
+    lacking = frozenset("".join(texts)) - set("\n\t")
+    family = matplotlib.rcParams["font.sans-serif"][0]
+    families = []
+    while family is not None:
         families.append(family)
-        lacking -= found
+        lacking -= _characters(family)
+        # Names of one class are mostly in one script: the font with most of them comes first.
+        found = {name: len(lacking & _characters(name)) for name in _regular_fonts() if lacking}
+        family = max(found, key=found.__getitem__) if any(found.values()) else None
     return Fonts(tuple(families), lacking)
 
 
-@cache
-def _richest(wanted: frozenset[str]) -> tuple[str, frozenset[str]]:
-    """Find the font with most of the characters, and these."""
-    best = ("", frozenset[str]())
-    # Matplotlib complains of families without a regular font.
-    regular = {
+def _regular_fonts() -> list[str]:
+    """List the families with a regular font; Matplotlib complains of the others."""
+    names = {
         each.name
         for each in fontManager.ttflist
         if {each.style, each.variant, each.stretch} == {"normal"} and each.weight in (400, "normal")
     }
-    for name in sorted(regular):
-        if name.startswith("Last Resort"):  # has a box for every character there is
-            continue
-        try:
-            found = wanted & _characters(findfont(FontProperties(family=[name])))
-        except (OSError, RuntimeError):  # uninstalled since Matplotlib listed it, or damaged
-            continue
-        if len(found) > len(best[1]):
-            best = (name, found)
-    return best
+    # That one has a box for every character.
+    return sorted(name for name in names if not name.startswith("Last Resort"))
 
 
 @cache
-def _characters(path: str) -> frozenset[str]:
-    return frozenset(map(chr, get_font(path).get_charmap()))
+def _characters(family: str) -> frozenset[str]:
+    try:
+        path = findfont(FontProperties(family=[family]))
+        return frozenset(map(chr, get_font(path).get_charmap()))
+    except (OSError, RuntimeError):  # uninstalled since Matplotlib listed it, or damaged
+        return frozenset()

@@ -22,7 +22,9 @@ from kd_det.version import __version__
 
 
 def compare(folders: Sequence[Path], options: Mapping[str, Any] | None = None) -> Comparison:
-    """Evaluate and measure the models of work directories, or read the results of an earlier call.
+    """Evaluate and measure the models of work directories.
+
+    Evaluations of an earlier call are read where nothing changed.
 
     Args:
         folders: Work directories of teacher, plain and distilled runs, in any order.
@@ -35,8 +37,8 @@ def compare(folders: Sequence[Path], options: Mapping[str, Any] | None = None) -
     # The distilled run's: teacher and plain student may be of other schedules and loaders.
     validation = Validation(runs[-1].cfg)
     evaluations = {run.name: evaluate(run, validation) for run in runs}
-    costs = dict(zip(evaluations, measure(runs, validation)))
-    return Comparison(runs, validation, evaluations, costs)
+    costs = measure([validation.model(run) for run in runs], validation)
+    return Comparison(runs, validation, evaluations, dict(zip(evaluations, costs)))
 
 
 def write_report(comparison: Comparison, out: Path, images: int = 6) -> Path:

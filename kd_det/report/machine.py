@@ -10,17 +10,14 @@ from pathlib import Path
 import torch
 from mmengine.device import get_device
 
-CPU_INFO = Path("/proc/cpuinfo")
-
 
 def processor(device: str | None = None) -> str:
     """Name the processor: the GPU, or the CPU with torch's number of threads."""
     if (device or get_device()) == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(encoding="utf-8"), re.M)
-    except OSError:
-        found = None
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
     name = found[1].strip() if found else platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     return f"{name}, {threads} thread{'s' if threads > 1 else ''} on {os.cpu_count()} cores"

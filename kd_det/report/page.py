@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -35,7 +35,7 @@ class Section:
     figures: Sequence[Figure] = ()
     table: Table | None = None
     pictures: Sequence[Picture] = ()
-    facts: Sequence[tuple[str, str]] = field(default=())  # a number, and its meaning
+    facts: Sequence[tuple[str, str]] = ()  # a number, and its meaning
 
     @property
     def left_out(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None)
             role = "distilled"
         elif any(_lies_in(checkpoint, folder) for checkpoint in teachers):
             role = "teacher"
-        runs.append(Run(name, role, folder, configs[folder], _checkpoint(folder)))
+        runs.append(Run(name, role, folder, configs[folder], str(last_checkpoint(folder))))
     given = [run.folder for run in runs if run.role == "teacher"]
     for folder in distilled:
         checkpoint = configs[folder].model.get("teacher_ckpt")
@@ -107,16 +106,22 @@ def _config(folder: Path) -> Config:
     return Config.fromfile(starts[-1] if starts else dumped[0])
 
 
-def _checkpoint(folder: Path) -> str:
-    """Find the last checkpoint, also where the folder was moved."""
+def last_checkpoint(folder: Path) -> Path:
+    """Find the last checkpoint of a work directory, also where the directory was moved.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
     marker = folder / "last_checkpoint"
-    if marker.is_file():
-        name = Path(os.fsdecode(marker.read_bytes()).strip()).name
-        if (folder / name).is_file():
-            return str(folder / name)
-    raise FileNotFoundError(
-        f"{folder} has no finished checkpoint: expected a file last_checkpoint that names one"
-    )
+    if not marker.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no finished checkpoint: expected a file last_checkpoint that names one"
+        )
+    named = Path(os.fsdecode(marker.read_bytes()).strip())
+    for path in (folder / named.name, named):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"the checkpoint that {marker} names does not exist: {named}")
 
 
 def _lies_in(checkpoint: str, folder: Path) -> bool:
@@ -127,8 +132,3 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """Name runs by their folders; by the whole path where two names are the same."""
     names = [folder.resolve().name for folder in folders]
     return [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names)]
-
-
-def settings_text(*settings: Any) -> str:
-    """Write configs as text; equal ones give the same."""
-    return json.dumps(settings, default=repr, sort_keys=True)

@@ -31,7 +31,7 @@ def summary(comparison: Comparison) -> Section:
     rows += [
         ["parameters, M", *(f"{cost.parameters / 1e6:.2f}" for cost in costs)],
         ["weights, MB", *(f"{cost.bytes / 1e6:.1f}" for cost in costs)],
-        ["GFLOPs", *(f"{cost.flops / 1e9:.2f}" for cost in costs)],
+        ["GFLOPs", *("-" if c.flops is None else f"{c.flops / 1e9:.2f}" for c in costs)],
         ["latency, ms", *(f"{cost.seconds * 1e3:.1f}" for cost in costs)],
         ["first quartile", *(f"{cost.low * 1e3:.1f}" for cost in costs)],
         ["third quartile", *(f"{cost.high * 1e3:.1f}" for cost in costs)],
@@ -39,9 +39,9 @@ def summary(comparison: Comparison) -> Section:
     columns = ["", *(column_name(run) for run in runs)]
     text = (
         f"On {len(comparison.validation.dataset)} validation images. FLOPs: of convolutions and "
-        "matrix products for one image, two for a multiply-add. Latency: one image from its "
-        "normalised pixels to the result, median of 20 rounds in which all models take their "
-        f"turn, on {processor()}."
+        "matrix products for one image, two for a multiply-add; counted by torch 2.1 and later. "
+        "Latency: one image from its normalised pixels to the result, median of 20 rounds in "
+        f"which all models take their turn, on {processor()}."
     )
     return Section("Summary", text, table=Table(columns, rows), facts=_facts(comparison))
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 from kd_det import config_files
 from kd_det.errors import InvalidInputError
 from kd_det.files import file_sha256
-from kd_det.report.runs import Run, settings_text
+from kd_det.report.runs import Run
 
 
 class Validation:
@@ -63,7 +64,7 @@ class Validation:
     def evaluator(self) -> Evaluator:
         """Build the config's metrics, also by class if supported."""
         metrics = copy.deepcopy(self.cfg.val_evaluator)
-        for metric in [metrics] if isinstance(metrics, dict) else metrics:
+        for metric in _as_list(metrics):
             if config_files.type_name(metric) == "CocoMetric":
                 metric["classwise"] = True
                 if not isinstance(metric["metric"], str):
@@ -114,21 +115,18 @@ class Validation:
         """Compute a digest of everything that the evaluation of a run depends on."""
         metrics = self.cfg.val_evaluator
         files = [run.checkpoint]
-        for metric in [metrics] if isinstance(metrics, dict) else metrics:
-            files.append(metric.get("ann_file") or "")
-        settings = settings_text(
+        files += [each.get("ann_file") for each in _as_list(metrics) if each.get("ann_file")]
+        # A URL is named by itself.
+        digests = [file if "://" in file else file_sha256(Path(file)) for file in files]
+        settings = [
             self._model_config(run), self.cfg.val_dataloader.dataset, metrics, len(self.dataset)
-        )
-        return _digest(settings, *map(_file_digest, files))
+        ]  # fmt: skip
+        text = json.dumps([settings, digests], default=repr, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _file_digest(path: str) -> str:
-    """Compute the digest of a file; a URL is returned itself."""
-    return path if "://" in path or not path else file_sha256(Path(path))
-
-
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+def _as_list(metrics: Any) -> list[Any]:
+    return [metrics] if isinstance(metrics, dict) else metrics
 
 
 def quiet() -> contextlib.redirect_stdout:

@@ -68,8 +68,9 @@ def test_every_loss_is_there(trained):
 
 
 def test_teacher_scores_the_student_rois_of_each_stage(trained):
+    assert len(trained.of_student) == len(trained.of_teacher)
     for stage, (student_calls, teacher_calls) in enumerate(
-        zip(trained.of_student, trained.of_teacher, strict=True)
+        zip(trained.of_student, trained.of_teacher)
     ):
         rois = student_calls[-1].inputs[1]  # the first are those of PISA's sampler
         assert len(rois) > 3
@@ -118,7 +119,8 @@ def test_hard_example_mining_leaves_no_record(name):
     inputs, samples = batch()
     losses = model(inputs, fresh(samples), mode="loss")
     assert len(calls[0]) > 1  # the sampler's, then the box branch's
-    for student_calls, answers in zip(calls, teacher_calls, strict=True):
+    assert len(calls) == len(teacher_calls)
+    for student_calls, answers in zip(calls, teacher_calls):
         (answer,) = answers
         assert 3 < len(answer.inputs[1]) <= 2 * 8
         assert torch.equal(student_calls[-1].inputs[1], answer.inputs[1])

@@ -20,7 +20,7 @@ def soak(benchmark):
 
 
 def test_memory_files_and_records_stay(soak, tmp_path: Path):
-    watch = soak.soak(280, tmp_path, 28)
+    watch = soak.soak(140, tmp_path, 14)
     _, memory, files, records = zip(*watch.seen)
     assert max(records) == 0
     assert files[-1] <= files[len(files) // 2]
@@ -36,7 +36,7 @@ def test_runners_leave_no_model_behind(tmp_path: Path):
     cfg.model.teacher_ckpt = str(tmp_path / "teacher.pth")
     cfg.work_dir = str(tmp_path / "work")
     models = []
-    for _ in range(100):
+    for _ in range(5):
         run = runner(cfg)
         models.append(weakref.ref(run.model))
     del run

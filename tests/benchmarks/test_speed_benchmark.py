@@ -3,78 +3,48 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from benchmark import run_benchmark
 
-QUICK = ["--seconds", 0, "--rounds", 1, "--threads", 1]
-
-
-def rows(path: Path) -> list[dict]:
-    return json.loads(path.read_text())["rows"]
+from kd_det.errors import InvalidInputError
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    path = tmp_path_factory.mktemp("benchmark") / "first.json"
-    suites = ["losses", "prepass", "step", "peer"]
-    files = ["--json", path, "--markdown", path.with_suffix(".md")]
-    done = run_benchmark("speed", "--suites", *suites, "--methods", "review_nd", *QUICK, *files)
-    assert done.returncode == 0, done.stderr
-    return path, done.stdout
-
-
-def test_every_suite_has_its_figures(measured):
-    path, shown = measured
-    names: dict[str, set] = {}
-    for row in rows(path):
-        assert row["value"] >= 0
-        names.setdefault(row["suite"], set()).add(row["name"])
-    assert {"nd_loss", "hcl_loss", "ReviewFusion", "dkd_loss"} <= names["losses"]
-    assert {"pre-pass", "ClassCenters.update", "images a second"} <= names["prepass"]
-    parts = {"student alone", "teacher", "connectors", "losses", "whole"}
-    assert parts | {"peak memory, whole"} <= names["step"]
-    assert {"kd_det.TeacherDistill", "mmrazor.SingleTeacherDistill"} <= names["peer"]
+def test_every_suite_has_its_figures_and_two_files_are_compared(run, benchmark, tmp_path, capsys):
+    path, page = tmp_path / "first.json", tmp_path / "first.md"
+    options = ["--suites", "losses", "prepass", "step", "peer", "--methods", "review_nd"]
+    options += ["--seconds", 0, "--rounds", 1]
+    run("speed", *options, "--json", path, "--markdown", page)
+    shown = capsys.readouterr().out
     assert "sum of the parts" in shown and "at most 1.05" in shown
+    content = json.loads(path.read_text())
+    found: dict[str, dict[str, float]] = {}
+    for row in content["rows"]:
+        assert row["value"] >= 0
+        found.setdefault(row["suite"], {})[row["name"]] = row["value"]
+    assert {"nd_loss", "hcl_loss", "ReviewFusion", "dkd_loss"} <= found["losses"].keys()
+    assert {"pre-pass", "ClassCenters.update", "images a second"} <= found["prepass"].keys()
+    parts = {"student alone", "teacher", "connectors", "losses", "whole"}
+    assert parts <= found["step"].keys()
+    for part in ("teacher", "student alone"):
+        assert 0 < found["step"][f"peak memory, {part}"] < found["step"]["peak memory, whole"]
+    assert {"kd_det.TeacherDistill", "mmrazor.SingleTeacherDistill"} <= found["peer"].keys()
 
+    lines = page.read_text().splitlines()
+    cells = [line.count("|") for line in lines if line.startswith("|")]
+    assert len(cells) > len(content["rows"]) and set(cells) == {8}
+    assert any("benchmarks/speed.py --suites losses" in line for line in lines)
 
-def test_the_tables_are_a_page_too(measured):
-    page = measured[0].with_suffix(".md").read_text().splitlines()
-    cells = [line.count("|") for line in page if line.startswith("|")]
-    assert len(cells) > len(rows(measured[0])) and set(cells) == {8}
-    assert any("benchmarks/speed.py --suites losses" in line for line in page)
-
-
-def test_the_whole_holds_more_memory_than_its_largest_part(measured):
-    memory = {
-        row["name"]: row["value"]
-        for row in rows(measured[0])
-        if row["case"] == "digits review_nd" and row["unit"] == "MiB"
-    }
-    assert 0 < memory["peak memory, teacher"] < memory["peak memory, whole"]
-    assert 0 < memory["peak memory, student alone"] < memory["peak memory, whole"]
-
-
-def test_two_files_side_by_side(measured, tmp_path):
-    first = measured[0]
-    content = json.loads(first.read_text())
     content["about"]["threads"] = 99
     for row in content["rows"]:
         row["value"] *= 2
     second = tmp_path / "second.json"
     second.write_text(json.dumps(content))
-    done = run_benchmark("speed", "--compare", first, second)
-    assert done.returncode == 0, done.stderr
-    assert "threads: 1 and 99" in done.stdout and "2.000" in done.stdout
-
-
-def test_a_file_of_something_else_is_refused(tmp_path):
-    wrong = tmp_path / "wrong.json"
-    wrong.write_text("[]")
-    done = run_benchmark("speed", "--compare", wrong, wrong)
-    assert done.returncode == 1
-    assert "wrong.json: expected a file that --json wrote" in done.stderr
+    run("speed", "--compare", path, second)
+    shown = capsys.readouterr().out
+    assert "and 99" in shown and "2.000" in shown
+    second.write_text("[]")
+    with pytest.raises(InvalidInputError, match=r"second.json: expected a file that --json wrote"):
+        run("speed", "--compare", path, second)
 
 
 def test_growth_is_fitted(benchmark):

@@ -8,23 +8,31 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from benchmark import run_benchmark
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from small import ROOT
-
-from kd_det.recipes import load_named
 
 
 @pytest.fixture
 def runs(benchmark: Callable[[str], ModuleType]) -> ModuleType:
     return benchmark("_runs")
+
+
+@pytest.fixture
+def data(runs: ModuleType, digits: Path) -> object:
+    """An epoch of digits-coco at 64 pixels."""
+    return runs.Data(digits, (64, 64), 1, 1)
+
+
+@pytest.fixture
+def study(runs: ModuleType, data: object, tmp_path: Path) -> object:
+    return runs.Study(tmp_path, data)
 
 
 @pytest.fixture
@@ -60,12 +68,6 @@ def test_a_recipe_is_adapted_to_other_data(runs, three_classes):
     assert cfg.randomness.seed == 4
 
 
-def test_a_folder_without_annotations_is_refused(runs, tmp_path):
-    data = runs.Data(tmp_path, (64, 64), 1, 1)
-    with pytest.raises(FileNotFoundError, match=r"annotations/instances_train.json"):
-        runs.adapted("kd", data, 0, 1)
-
-
 def test_other_annotations_make_other_results(runs, three_classes):
     data = runs.Data(three_classes, (64, 64), 1, 1)
     before = runs.adapted("kd", data, 0, 1)
@@ -74,8 +76,7 @@ def test_other_annotations_make_other_results(runs, three_classes):
     assert runs.adapted("kd", data, 0, 1).to_dict() != before.to_dict()
 
 
-def test_a_stopped_study_ends_its_runs(runs, digits, tmp_path, monkeypatch, request):
-    study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
+def test_a_stopped_study_ends_its_runs(runs, study, tmp_path, monkeypatch, request):
     script = tmp_path / "wait.py"
     script.write_text("import time; time.sleep(600)")
     steps = [runs.Step(f"run{i}", [str(script)], tmp_path / f"run{i}") for i in range(3)]
@@ -90,104 +91,81 @@ def test_a_stopped_study_ends_its_runs(runs, digits, tmp_path, monkeypatch, requ
     assert steps[2]._process is None
 
 
-def test_runs_of_a_study_share_teacher_and_centers(runs, digits, tmp_path):
-    study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 2))
+def test_runs_of_a_study_share_teacher_and_centers(study, tmp_path):
     plain, kd, nd = (study.student(method, 3) for method in ("plain", "kd", "kd_nd"))
     assert plain.inputs == []
     assert kd.inputs == [study.teacher]
     assert nd.inputs == [study.teacher, study.centers]
     cfg = Config.fromfile(nd.config)
-    assert cfg.model.teacher_ckpt == str(tmp_path / "teacher" / "epoch_2.pth")
+    assert cfg.model.teacher_ckpt == str(tmp_path / "teacher" / "epoch_1.pth")
     assert cfg.custom_hooks[0].file == str(tmp_path / "centers" / "class_centers.safetensors")
     assert len({step.folder for step in (plain, kd, nd, study.student("kd", 4))}) == 4
 
 
-def test_weights_of_all_losses_on_the_pyramid_are_scaled(benchmark):
+def test_weights_of_all_losses_on_the_pyramid_are_scaled(benchmark, runs, data):
     sweep = benchmark("weight_sweep")
     for recipe, scaled in (("cwd_nd_kd", 5), ("review_nd_kd", 1), ("robust", 1)):
-        cfg = load_named(ROOT / "configs" / "digits" / f"{recipe}.py")
-        before = {k: v.get("loss_weight", 1) for k, v in cfg.model.distiller.distill_losses.items()}
+        cfg = runs.adapted(recipe, data, 0, 1)
+        before = weights_of(cfg)
         sweep.scale_feature_losses(cfg, Fraction(1, 4))
-        after = {k: v.get("loss_weight", 1) for k, v in cfg.model.distiller.distill_losses.items()}
+        after = weights_of(cfg)
         changed = {k for k in before if after[k] == before[k] / 4}
         assert len(changed) == scaled
         assert all(after[k] == before[k] for k in before.keys() - changed)
     with pytest.raises(ValueError, match=r"found \['loss_kd', 'loss_nd'\]"):
-        sweep.scale_feature_losses(load_named(ROOT / "configs/digits/kd_nd.py"), Fraction(2))
+        sweep.scale_feature_losses(runs.adapted("kd_nd", data, 0, 1), Fraction(2))
 
 
-def test_a_factor_of_one_is_the_run_of_the_comparison(benchmark, runs, digits, tmp_path):
+def weights_of(cfg: Config) -> dict[str, float]:
+    return {k: v.get("loss_weight", 1) for k, v in cfg.model.distiller.distill_losses.items()}
+
+
+def test_a_factor_of_one_is_the_run_of_the_comparison(benchmark, study):
     """Or each would delete what the other has trained."""
     sweep, compare = benchmark("weight_sweep"), benchmark("compare")
-    study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
     swept = sweep.student(study, "cwd", Fraction(1), 0)
     assert swept.key == compare.student(study, "cwd", 0, init_student=False).key
     assert sweep.student(study, "cwd", Fraction(2), 0).folder != swept.folder
 
 
-def test_runs_that_share_nothing_have_places_of_their_own(benchmark):
-    compare = benchmark("compare")
-
-    def places(**options: object) -> argparse.Namespace:
-        args = dict(data=Path("x/cells"), judge="val", scale=[64, 32], epochs=4, teacher_epochs=6)
-        return compare.with_places(
-            argparse.Namespace(**{**args, "root": None, "out": None, **options}), "compare"
-        )
-
-    assert places().root == Path("work_dirs/cells_64x32_teacher_e6")
-    assert places().out == Path("docs/results/compare_cells_e4.md")
-    changes = (dict(data=Path("x/dogs")), dict(judge="test"), dict(scale=[64, 64]))
-    for change in (*changes, dict(teacher_epochs=9)):
-        assert places(**change).root != places().root
-    assert places(epochs=8).root == places().root  # the teacher is shared
-    assert places(epochs=8).out != places().out
-    assert places(root=Path("r"), out=Path("o")).root == Path("r")
-
-
-def test_another_split_can_judge(runs, digits, tmp_path):
-    data = runs.Data(digits, (64, 64), 1, 1, judge="train")
-    cfg = runs.adapted("kd", data, 0, 1)
+def test_another_split_can_judge(runs, data):
+    cfg = runs.adapted("kd", replace(data, judge="train"), 0, 1)
     assert cfg.val_evaluator.ann_file == cfg.test_dataloader.dataset.ann_file
     assert Path(cfg.val_evaluator.ann_file).name == "instances_train.json"
     assert cfg.val_dataloader.dataset.data_prefix.img == "train/"
-    with pytest.raises(
-        FileNotFoundError, match=r"annotations/instances_test.json, train/ and test/"
-    ):
-        runs.adapted("kd", runs.Data(digits, (64, 64), 1, 1, judge="test"), 0, 1)
+    message = r"annotations/instances_test.json, train/ and test/"
+    with pytest.raises(FileNotFoundError, match=message):
+        runs.adapted("kd", replace(data, judge="test"), 0, 1)
 
 
-def test_a_method_that_inherits_anyway_is_not_run_twice(benchmark, runs, digits, tmp_path):
+def test_a_method_that_inherits_anyway_is_not_run_twice(benchmark, study):
     compare = benchmark("compare")
-    study = runs.Study(tmp_path, runs.Data(digits, (64, 64), 1, 1))
     assert compare.student(study, "robust", 0, init_student=True).name == "robust_e1_s0"
     kd = compare.student(study, "kd", 0, init_student=True)
     assert kd.name == "kd_inherit_e1_s0"
     assert Config.fromfile(kd.config).model.init_student_from_teacher == ["rpn_head", "roi_head"]
 
 
-def test_the_search_judges_by_held_out_training_images(benchmark, runs, digits, tmp_path):
-    search = benchmark("search_weights")
-    data = search.hold_out(runs.Data(digits, (64, 64), 1, 1), tmp_path)
-    parts = [json.loads(data.annotation_file(split).read_text()) for split in ("train", "val")]
+def test_the_search_judges_by_held_out_training_images(benchmark, data, digits, tmp_path):
+    held_out = benchmark("search_weights").hold_out(data, tmp_path)
+    parts = [json.loads(held_out.annotation_file(part).read_text()) for part in ("train", "val")]
     ids = [{image["id"] for image in part["images"]} for part in parts]
-    everything = json.loads((digits / "annotations" / "instances_train.json").read_text())
-    assert ids[0].isdisjoint(ids[1])
+    everything = json.loads(data.annotation_file("train").read_text())
+    assert ids[0].isdisjoint(ids[1]) and len(ids[1]) == 5  # of 24
     assert ids[0] | ids[1] == {image["id"] for image in everything["images"]}
-    assert len(ids[1]) == 5  # of 24
     for part, own in zip(parts, ids):
         assert {a["image_id"] for a in part["annotations"]} <= own
     assert sum(len(p["annotations"]) for p in parts) == len(everything["annotations"])
     image = parts[1]["images"][0]["file_name"]
-    assert (data.root / "val" / image).read_bytes() == (digits / "train" / image).read_bytes()
+    assert (held_out.root / "val" / image).read_bytes() == (digits / "train" / image).read_bytes()
 
 
-def test_levels_of_one_kind_share_their_weight_in_the_search(benchmark, runs, digits):
+def test_levels_of_one_kind_share_their_weight_in_the_search(benchmark, runs, data):
     search = benchmark("search_weights")
-    data = runs.Data(digits, (64, 64), 1, 1)
     assert search.default_weights("cwd_nd_kd", data).keys() == {"loss_cwd", "loss_nd", "loss_kd"}
     cfg = runs.adapted("cwd_nd_kd", data, 0, 1)
     search.set_weights(cfg, dict(loss_cwd=3.0, loss_nd=2.0, loss_kd=0.5))
-    weights = {k: v.loss_weight for k, v in cfg.model.distiller.distill_losses.items()}
+    weights = weights_of(cfg)
     assert weights.pop("loss_nd") == 2.0 and weights.pop("loss_kd") == 0.5
     assert set(weights.values()) == {3.0} and len(weights) == 5
 
@@ -207,16 +185,17 @@ def test_table_tells_mean_spread_and_share_of_the_gap(benchmark, runs):
     assert not any(line.startswith("| pkd") for line in lines)
 
 
-def test_compares_from_nothing_and_goes_on_where_it_was(digits, tmp_path):
+def test_compares_from_nothing_and_goes_on_where_it_was(run, digits, tmp_path, capsys):
     out = tmp_path / "table.md"
-    command = ["--data", digits, "--scale", 64, 64, "--epochs", 1, "--teacher-epochs", 1]
-    command += ["--root", tmp_path / "runs", "--methods", "kd", "--seeds", 0, "--out", out]
-    first = run_benchmark("compare", *command)
-    assert first.returncode == 0, first.stdout + first.stderr
+    options = ["--data", digits, "--scale", 64, 64, "--epochs", 1, "--teacher-epochs", 1]
+    options += ["--root", tmp_path / "runs", "--methods", "kd", "--seeds", 0, "--out", out]
+    options += ["--jobs", 2]  # one thread each, as here
+    run("compare", *options)
     table = out.read_text()
     assert "| plain | 0." in table and "| kd | 0." in table
     commit = json.loads((tmp_path / "runs" / "kd_e1_s0" / "step.json").read_text())["commit"]
     assert f"Commit {commit}; " in table
-    second = run_benchmark("compare", *command)
-    assert second.stdout.count("done already") == 3  # teacher, two students
+    capsys.readouterr()
+    run("compare", *options)
+    assert capsys.readouterr().out.count("done already") == 3  # teacher, two students
     assert out.read_text() == table

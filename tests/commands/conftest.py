@@ -1,31 +1,30 @@
-"""Runs the command lines: in this process to spare imports, or as a user does."""
+"""Runs the command lines in this process, which spares imports."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import RECIPE, run_process, small_options
 from small import digits_config
 
 from kd_det import commands
 from kd_det.commands import common
 
 
+def run_tool(patch: pytest.MonkeyPatch, name: str, *arguments: object) -> None:
+    patch.setenv("LOCAL_RANK", "0")  # the commands set it
+    patch.delenv(common.DEBUG_VARIABLE, raising=False)
+    patch.setattr(sys, "argv", ["kd-det", name, *map(str, arguments)])
+    commands.main()
+
+
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``tool("train", *arguments)`` in this process; errors end it with SystemExit."""
-    monkeypatch.setenv("LOCAL_RANK", "0")  # the commands set it
-    monkeypatch.delenv(common.DEBUG_VARIABLE, raising=False)
-
-    def run(name: str, *arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["kd-det", name, *map(str, arguments)])
-        commands.main()
-
-    return run
+    return partial(run_tool, monkeypatch)
 
 
 @pytest.fixture
@@ -45,27 +44,39 @@ def refusal(tool: Callable[..., None], capsys: pytest.CaptureFixture) -> Callabl
     return run
 
 
+def write_config(
+    folder: Path, name: str, digits: Path, teacher_ckpt: Path, **options: object
+) -> Path:
+    """A small recipe as a file: two iterations of four images."""
+    cfg = digits_config(name, digits, folder / "work")
+    if "teacher" in cfg.model:
+        cfg.model.teacher_ckpt = str(teacher_ckpt)
+    cfg.train_dataloader.dataset.indices = 8
+    cfg.default_hooks.logger.interval = 1
+    cfg.merge_from_dict(options)
+    cfg.dump(folder / f"{name}.py")
+    return folder / f"{name}.py"
+
+
 @pytest.fixture(scope="session")
-def trained(
-    digits: Path, teacher_ckpt: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess]:
-    """Work directory and process of one epoch of ``kd-det train``."""
-    work_dir = tmp_path_factory.mktemp("train") / "work"
-    options = small_options(digits, teacher_ckpt)
-    return work_dir, run_process("train", RECIPE, "--work-dir", work_dir, "--cfg-options", *options)
+def recipe(digits: Path, teacher_ckpt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_config(tmp_path_factory.mktemp("recipe"), "review_nd_kd", digits, teacher_ckpt)
 
 
 @pytest.fixture
 def config_file(digits: Path, teacher_ckpt: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the small recipe with further options to a file."""
+    """Writes a small recipe with further options."""
 
     def write(name: str = "review_nd_kd", **options: object) -> Path:
-        cfg = digits_config(name, digits, tmp_path / "work")
-        if name == "review_nd_kd":
-            cfg.model.teacher_ckpt = str(teacher_ckpt)
-        cfg.train_dataloader.dataset.indices = 8
-        cfg.merge_from_dict(options)
-        cfg.dump(tmp_path / f"{name}.py")
-        return tmp_path / f"{name}.py"
+        return write_config(tmp_path, name, digits, teacher_ckpt, **options)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Work directory of one epoch of ``kd-det train``."""
+    work_dir = tmp_path_factory.mktemp("train") / "work"
+    with pytest.MonkeyPatch.context() as patch:
+        run_tool(patch, "train", recipe, "--work-dir", work_dir)
+    return work_dir

@@ -40,21 +40,21 @@ def test_options_reach_the_prepass(tool, config_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "message"),
+    ("recipe", "changed", "arguments", "message"),
     [
-        ("model.teacher_ckpt", "the teacher's checkpoint does not exist: "),
-        ("train_dataloader.dataset.data_root", "the train annotation file does not exist: "),
+        ("review_nd_kd", "model.teacher_ckpt", [], "the teacher's checkpoint does not exist: TMP"),
+        (
+            "review_nd_kd",
+            "train_dataloader.dataset.data_root",
+            [],
+            "the train annotation file does not exist: TMP",
+        ),
+        ("plain", "work_dir", [], "has no model.teacher; give a distillation config"),
+        ("review_nd_kd", "work_dir", ["--max-images", 0], "expected max_images >= 1, found 0"),
     ],
 )
-def test_missing_files_are_one_sentence(refusal, config_file, tmp_path, key, message):
-    config = config_file(**{key: str(tmp_path / "no")})
-    assert f"{message}{tmp_path}/no" in refusal("centers", config)
-
-
-def test_plain_config_and_wrong_number_are_one_sentence(refusal, config_file):
-    assert "has no model.teacher; give a distillation config" in (
-        refusal("centers", config_file("plain"))
-    )
-    assert "expected max_images >= 1, found 0" in (
-        refusal("centers", config_file(), "--max-images", 0)
-    )
+def test_wrong_input_is_one_sentence(
+    refusal, config_file, tmp_path, recipe, changed, arguments, message
+):
+    config = config_file(recipe, **{changed: str(tmp_path / "no")})
+    assert message.replace("TMP", f"{tmp_path}/no") in refusal("centers", config, *arguments)

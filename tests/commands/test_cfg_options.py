@@ -16,25 +16,12 @@ def parsed(*words: str, action: type[argparse.Action] = CfgOptions) -> dict:
     return parser.parse_args(["--cfg-options", *words]).cfg_options
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "1",
-        "-0.5",
-        "1e-3",
-        "true",
-        "None",
-        "word",
-        "a/b.pth",
-        "a=b",
-        "",
-        "1,2",
-        "a,b",
-        "(1,2)",
-        "(1)",
-    ]
-    + ["(1)", "[1,2]", "[a,b]", "[(1,2),(3,4)]", "[(1, 2), [a, b], c]", "'x'", "[true,1]"],
-)
+AS_MMENGINE = """
+1 -0.5 1e-3 true None word a/b.pth a=b 1,2 a,b (1,2) (1) [1,2] [a,b] [(1,2),(3,4)] 'x' [true,1]
+"""
+
+
+@pytest.mark.parametrize("text", [*AS_MMENGINE.split(), "", "[(1, 2), [a, b], c]"])
 def test_values_are_those_of_mmengine(text):
     assert parsed(f"a.b={text}") == parsed(f"a.b={text}", action=DictAction)
 
@@ -73,8 +60,5 @@ def test_mistakes_are_told(word, message, capsys):
     assert f"argument --cfg-options: {message}" in capsys.readouterr().err
 
 
-def test_later_options_are_added(monkeypatch):
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=CfgOptions)
-    words = ["--cfg-options", "a=1", "b=2", "--cfg-options", "b=3"]
-    assert parser.parse_args(words).cfg_options == dict(a=1, b=3)
+def test_later_options_are_added():
+    assert parsed("a=1", "b=2", "--cfg-options", "b=3") == dict(a=1, b=3)

@@ -103,20 +103,28 @@ def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
     assert "kd_det.pairing.compose" not in sys.modules
 
 
-def test_data_that_an_option_names_are_checked_too(refusal, arguments, tmp_path):
-    option = f"train_dataloader.dataset.data_root={tmp_path}/no"
-    message = refusal("distill", *arguments(), option)
-    assert f"the train annotation file does not exist: {tmp_path}/no/" in message
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--method", "nothing"], "unknown method 'nothing'; available: robust, "),
+        (["--data", "TMP/no"], "found no "),
+        (["--teacher-ckpt", "TMP/no.pth"], "the teacher's checkpoint does not exist: TMP/no.pth; "),
+        (["--work-dir", "TMP/file"], "file is a file; choose another"),
+        (
+            ["--cfg-options", "train_dataloader.dataset.data_root=TMP/no"],
+            "the train annotation file does not exist: TMP/no/",
+        ),
+    ],
+)
+def test_wrong_input_is_one_sentence(refusal, arguments, tmp_path, more, message):
+    (tmp_path / "file").write_text("")
+
+    def fill(word: str) -> str:
+        return word.replace("TMP", str(tmp_path))
+
+    assert fill(message) in refusal("distill", *arguments(), *map(fill, more))
 
 
-def test_wrong_input_is_one_sentence(refusal, arguments, tmp_path):
-    assert "unknown method 'nothing'; available: robust, " in refusal(
-        "distill", *arguments("--method", "nothing")
-    )
-    assert "found no " in refusal("distill", *arguments("--data", tmp_path / "no"))
-    message = refusal("distill", *arguments("--teacher-ckpt", tmp_path / "no.pth"))
-    assert f"the teacher's checkpoint does not exist: {tmp_path}/no.pth; " in message
+def test_another_kind_of_detector_is_told_what_there_is_for_it(refusal, arguments):
     message = refusal("distill", "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", *arguments()[1:])
     assert "PairingError" in message and "configs/retinanet_r101_r50_review.py" in message
-    (tmp_path / "work").write_text("")
-    assert "work is a file; choose another" in refusal("distill", *arguments())

@@ -18,7 +18,7 @@ KEPT_PER_IMAGE = 3
 @pytest.fixture(scope="module")
 def checkpoint(trained) -> Path:
     """The checkpoint of a distillation run."""
-    return trained[0] / "epoch_1.pth"
+    return trained / "epoch_1.pth"
 
 
 @pytest.fixture
@@ -33,26 +33,18 @@ def easy(config_file: Callable[..., Path], checkpoint: Path, digits: Path, tmp_p
     runner(cfg).test()
     answers = json.loads((tmp_path / "found.bbox.json").read_text())
     annotations = json.loads((digits / "annotations" / "instances_val.json").read_text())
-    annotations["annotations"] = []
+    best = []
     for image in annotations["images"]:
         boxes = [a for a in answers if a["image_id"] == image["id"]]
-        for box in sorted(boxes, key=lambda a: -a["score"])[:KEPT_PER_IMAGE]:
-            annotations["annotations"].append(
-                dict(
-                    id=len(annotations["annotations"]) + 1,
-                    image_id=image["id"],
-                    category_id=box["category_id"],
-                    bbox=box["bbox"],
-                    area=box["bbox"][2] * box["bbox"][3],
-                    iscrowd=0,
-                )
-            )
+        best += sorted(boxes, key=lambda a: -a["score"])[:KEPT_PER_IMAGE]
+    annotations["annotations"] = [
+        dict(box, id=i, area=box["bbox"][2] * box["bbox"][3], iscrowd=0)
+        for i, box in enumerate(best, start=1)
+    ]
     file = tmp_path / "instances.json"
     file.write_text(json.dumps(annotations))
-    return config_file(
-        **thresholds,
-        **{"test_dataloader.dataset.ann_file": str(file), "test_evaluator.ann_file": str(file)},
-    )
+    data = {"test_dataloader.dataset.ann_file": str(file), "test_evaluator.ann_file": str(file)}
+    return config_file(**thresholds, **data)
 
 
 def reference(config: Path, checkpoint: Path, side: str | None = None) -> dict[str, float]:
@@ -68,22 +60,21 @@ def reference(config: Path, checkpoint: Path, side: str | None = None) -> dict[s
 def test_student_and_teacher_score_as_with_mmengine(
     tool, easy, checkpoint, teacher_ckpt, tmp_path, capsys
 ):
-    tool("test", easy, checkpoint, "--model", "both", "--out", tmp_path / "both.json")
-    both = json.loads((tmp_path / "both.json").read_text())
+    """Of the weights that are named, whatever the config says for training."""
+    cfg = Config.fromfile(easy)
+    cfg.update(load_from=str(teacher_ckpt), resume=True)
+    cfg.dump(tmp_path / "more.py")
+    out = tmp_path / "both.json"
+    tool("test", tmp_path / "more.py", checkpoint, "--model", "both", "--out", out)
+    both = json.loads(out.read_text())
     assert both["student"] == reference(easy, checkpoint)
     assert both["teacher"] == reference(easy, teacher_ckpt, "teacher")
-    assert both["student"]["coco/bbox_mAP"] > 0.5 > both["teacher"]["coco/bbox_mAP"]
+    assert both["student"]["coco/bbox_mAP"] > 0.1 > both["teacher"]["coco/bbox_mAP"]
     printed = capsys.readouterr().out
-    assert json.dumps(both, indent=2) in printed
-    assert f"Metrics written to {tmp_path / 'both.json'}" in printed
+    assert json.dumps(both, indent=2) in printed and f"Metrics written to {out}" in printed
 
 
-def test_student_needs_no_teacher_file_and_the_teacher_no_student(
-    tool, config_file, checkpoint, tmp_path
-):
-    config = config_file(**{"model.teacher_ckpt": str(tmp_path / "nowhere.pth")})
-    tool("test", config, checkpoint, "--out", tmp_path / "student.json")
-    assert "coco/bbox_mAP" in json.loads((tmp_path / "student.json").read_text())
+def test_the_teacher_needs_no_student(tool, config_file, tmp_path):
     tool("test", config_file(), "--model", "teacher", "--out", tmp_path / "teacher.json")
     assert "coco/bbox_mAP" in json.loads((tmp_path / "teacher.json").read_text())
 
@@ -132,21 +123,12 @@ def test_what_is_missing_or_does_not_fit_is_one_sentence(
         assert message in refusal("test", *arguments)
 
 
-def test_nothing_but_the_named_weights_is_evaluated(tool, easy, checkpoint, teacher_ckpt, tmp_path):
-    """A config may say load_from or resume for training."""
-    tool("test", easy, checkpoint, "--out", tmp_path / "named.json")
-    cfg = Config.fromfile(easy)
-    cfg.update(load_from=str(teacher_ckpt), resume=True)
-    cfg.dump(tmp_path / "more.py")
-    tool("test", tmp_path / "more.py", checkpoint, "--out", tmp_path / "more.json")
-    assert (tmp_path / "more.json").read_text() == (tmp_path / "named.json").read_text()
-
-
 def test_predictions_and_pictures_as_mmdet_has_them(tool, config_file, checkpoint, tmp_path):
+    """Of a student, whose teacher may be gone."""
     out, shown = tmp_path / "new" / "found.pkl", tmp_path / "shown"
     options = ["--out", out, "--show-dir", shown, "--work-dir", tmp_path / "work"]
-    config = config_file(**{"model.architecture.test_cfg.rcnn.score_thr": 0.0})
-    tool("test", config, checkpoint, *options)
+    changes = {"model.architecture.test_cfg.rcnn.score_thr": 0.0, "model.teacher_ckpt": "nowhere"}
+    tool("test", config_file(**changes), checkpoint, *options)
     found = pickle.loads(out.read_bytes())
     assert len(found) == 8
     assert {"bboxes", "scores", "labels"} <= found[0]["pred_instances"].keys()

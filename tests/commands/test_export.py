@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 def work(trained, tmp_path) -> Path:
     """A copy of a trained work directory, without what its hook has exported."""
     folder = tmp_path / "run"
-    shutil.copytree(trained[0], folder)
+    shutil.copytree(trained, folder)
     shutil.rmtree(folder / "student")
     return folder
 
@@ -23,7 +23,7 @@ def work(trained, tmp_path) -> Path:
 def test_the_last_checkpoint_as_the_hook_exports_it(trained, work, tool, capsys):
     tool("export", work)
     assert f"of {work}/epoch_1.pth (coco/bbox_mAP 0.0" in capsys.readouterr().out
-    theirs, ours = (folder / "student" for folder in (trained[0], work))
+    theirs, ours = (folder / "student" for folder in (trained, work))
     for name in ("config.py", "metadata.json"):
         assert (ours / name).read_text() == (theirs / name).read_text()
     expected, found = (load_file(folder / "model.safetensors") for folder in (theirs, ours))
@@ -47,8 +47,8 @@ def test_a_file_or_the_best_goes_into_a_folder_of_its_own(work, tool, tmp_path, 
     "missing, arguments, message",
     [
         ("run", ["nowhere"], "the work directory does not exist: nowhere; give that of a training"),
-        ("last_checkpoint", [], "pointer to its last checkpoint does not exist: "),
-        ("epoch_1.pth", [], "last_checkpoint names does not exist: "),
+        ("last_checkpoint", [], "run has no finished checkpoint: expected a file last_checkpoint"),
+        ("epoch_1.pth", [], "last_checkpoint names does not exist: /elsewhere/epoch_1.pth"),
         ("*.py", [], "expected the run's config, a .py file, in "),
         ("none", ["--checkpoint", "best"], "(CheckpointHook's save_best writes it), found none"),
         ("none", ["--checkpoint", "x.pth"], "the checkpoint does not exist: x.pth; --checkpoint"),
@@ -81,6 +81,5 @@ def test_weights_of_another_model_are_refused(work, refusal):
 
 
 def test_other_files_in_the_folder_are_not_lost(work, refusal):
-    message = refusal("export", work, "--out", work)
-    assert "is replaced as a whole" in message and (work / "epoch_1.pth").is_file()
+    assert "is replaced as a whole" in refusal("export", work, "--out", work)
     torch.load(work / "epoch_1.pth", weights_only=True)

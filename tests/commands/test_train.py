@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
-from command_line import RECIPE, run_process, small_options
+from mmengine.config import Config
 from small import ROOT
 from torch.nn import functional as F
 
 from kd_det.algorithms import WiringError
 from kd_det.centers import ClassCenters
 from kd_det.commands import common
-
-
-def output_of(process: subprocess.CompletedProcess) -> str:
-    output = process.stdout + process.stderr
-    assert process.returncode == 0, output
-    assert "Traceback" not in output
-    return output
+from kd_det.commands.train import make_parser, prepare
+from kd_det.errors import add_note
+from kd_det.report.scalars import read_scalars
 
 
 def test_trains_the_recipe_and_says_where_the_results_lie(trained):
-    work_dir, process = trained
-    output = output_of(process)
+    (log,) = trained.glob("*/*.log")
+    output = log.read_text()
     assert "Epoch(train) [1][2/2]" in output and "coco/bbox_mAP:" in output
-    assert f"Checkpoints and logs lie in {work_dir}" in output
-    assert (work_dir / "epoch_1.pth").is_file()
-    assert int(ClassCenters.load(work_dir / "class_centers.safetensors").counts.sum()) == 8 * 64
-    saved = torch.load(work_dir / "epoch_1.pth", map_location="cpu", weights_only=True)
+    assert f"Checkpoints and logs lie in {trained}" in output
+    assert int(ClassCenters.load(trained / "class_centers.safetensors").counts.sum()) == 8 * 64
+    saved = torch.load(trained / "epoch_1.pth", map_location="cpu", weights_only=True)
     parts = {key.split(".")[0] for key in saved["state_dict"]}
     assert parts == {"architecture", "distiller"}
 
 
-def test_resume_goes_on_at_the_next_epoch(trained, digits, teacher_ckpt, tmp_path):
-    shutil.copytree(trained[0], tmp_path / "work")
-    options = [*small_options(digits, teacher_ckpt), "train_cfg.max_epochs=2"]
-    output = output_of(
-        run_process(
-            "train", RECIPE, "--work-dir", tmp_path / "work", "--resume", "--cfg-options", *options
-        )
-    )
+def test_resume_goes_on_at_the_next_epoch(trained, tool, recipe, tmp_path, capfd):
+    shutil.copytree(trained, tmp_path / "work")
+    options = ["--resume", "--cfg-options", "train_cfg.max_epochs=2"]
+    tool("train", recipe, "--work-dir", tmp_path / "work", *options)
+    output = "".join(capfd.readouterr())
     assert "Epoch(train) [2][2/2]" in output and "Epoch(train) [1]" not in output
     assert "Class centers are those of the checkpoint" in output and "Gathering" not in output
     assert "resumed epoch: 1, iter: 2" in output
@@ -53,7 +45,7 @@ def test_resume_goes_on_at_the_next_epoch(trained, digits, teacher_ckpt, tmp_pat
         assert complaint not in output
     first, second = (
         torch.load(folder / name, map_location="cpu", weights_only=True)["state_dict"]
-        for folder, name in ((trained[0], "epoch_1.pth"), (tmp_path / "work", "epoch_2.pth"))
+        for folder, name in ((trained, "epoch_1.pth"), (tmp_path / "work", "epoch_2.pth"))
     )
     assert first.keys() == second.keys()
     key = "distiller.distill_losses.loss_nd.centers"
@@ -68,17 +60,12 @@ def test_trains_a_plain_detector_in_process(tool, config_file, tmp_path):
     assert "roi_head.bbox_head.fc_cls.weight" in saved["state_dict"]
 
 
-def test_missing_dataset_is_one_sentence(digits, teacher_ckpt, tmp_path):
+def test_missing_dataset_is_one_sentence(recipe, tmp_path):
     # Once as a user sees it, with the exit code.
-    options = [
-        *small_options(digits, teacher_ckpt),
-        f"train_dataloader.dataset.data_root={tmp_path}/digits-coco",
-    ]
-    process = run_process(
-        "train", RECIPE, "--work-dir", tmp_path / "work", "--cfg-options", *options
-    )
-    assert process.returncode == 1
-    assert "Traceback" not in process.stderr
+    command = [sys.executable, "-m", "kd_det", "train", recipe, "--work-dir", tmp_path / "work"]
+    command += ["--cfg-options", f"train_dataloader.dataset.data_root={tmp_path}/digits-coco"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 1 and "Traceback" not in process.stderr
     # What imports warn of comes before.
     message, hint = process.stderr.splitlines()[-2:]
     assert message == (
@@ -162,24 +149,12 @@ def test_missing_data_without_annotation_file_has_a_remedy(refusal, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     config = ROOT / "configs" / "cls" / "cifar100_r56_r20.py"
     options = ["--method", "kd", "--cfg-options", "model.teacher_ckpt=https://x/t.pth"]
-    message = refusal("train", config, *options)
-    assert (
-        "the train data does not exist: data/cifar100/cifar-100-python; put the dataset there"
-        in message
-    )
+    message = "the train data does not exist: data/cifar100/cifar-100-python; put the dataset there"
+    assert message in refusal("train", config, *options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize(
-    ("arguments", "options"),
-    [
-        (["--amp"], {}),
-        ([], {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.loss_scale": "dynamic"}),
-        ([], {"optim_wrapper.type": "mmengine.optim.AmpOptimWrapper"}),
-    ],
-    ids=["asked for", "in the config", "by its path"],
-)
-def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch, arguments, options):
+def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch):
     """All parts of a step compute in it, and all losses are finite numbers."""
     seen = set()
     linear = F.linear
@@ -190,37 +165,38 @@ def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch, argu
         return result
 
     monkeypatch.setattr(F, "linear", watched)
-    tool("train", config_file(**options), *arguments, "--work-dir", tmp_path / "amp")
+    # As a config for a GPU asks for it.
+    wrapper = {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.loss_scale": "dynamic"}
+    tool("train", config_file(**wrapper), "--work-dir", tmp_path / "amp")
     assert torch.bfloat16 in seen
-    (log,) = (tmp_path / "amp").glob("*/vis_data/scalars.json")
-    entries = [json.loads(line) for line in log.read_text().splitlines()]
-    losses = [e[k] for e in entries for k in e if k.startswith("distill.")]
-    assert losses and all(value == value and 0 < value < 1e3 for value in losses)
+    losses = {k: v for k, v in read_scalars(tmp_path / "amp").items() if k.startswith("distill.")}
+    assert losses and all(0 < v < 1e3 for values in losses.values() for v in values.values())
     state = torch.load(tmp_path / "amp" / "epoch_1.pth", weights_only=False)["state_dict"]
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float32}
 
 
-def test_help_of_the_launcher_shows_an_example():
-    done = subprocess.run(
-        ["bash", ROOT / "tools" / "dist_train.sh", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert "example:\n  tools/dist_train.sh" in done.stdout
-    wrong = subprocess.run(
-        ["bash", ROOT / "tools" / "dist_train.sh", str(RECIPE)], capture_output=True, text=True
-    )
-    assert wrong.returncode == 2 and "usage: " in wrong.stderr
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("kind", ["OptimWrapper", "mmengine.optim.AmpOptimWrapper"])
+def test_mixed_precision_is_asked_for_in_either_way(config_file, amp, kind):
+    cfg = Config.fromfile(config_file("plain", **{"optim_wrapper.type": kind}))
+    prepare(cfg, argparse.Namespace(amp=amp, auto_scale_lr=False, resume=None))
+    mixed = amp or kind != "OptimWrapper"
+    assert cfg.optim_wrapper.type == ("kd_det.Bfloat16OptimWrapper" if mixed else kind)
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "told"), [("--help", 0, "example:\n  tools/dist"), ("x.py", 2, "usage: ")]
+)
+def test_the_launcher_says_how_it_is_called(argument, code, told):
+    command = ["bash", ROOT / "tools" / "dist_train.sh", argument]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code and told in done.stdout + done.stderr
 
 
 def test_config_of_a_package_is_found():
-    args = argparse.Namespace(
-        config="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
-        cfg_options=None,
-        launcher="none",
-        work_dir=None,
-        local_rank=0,
-    )
-    cfg = common.load_config(args)
+    name = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+    cfg = common.load_config(make_parser("kd-det train").parse_args([name]))
     assert cfg.model.type == "FasterRCNN"
     assert cfg.work_dir == "work_dirs/faster-rcnn_r50_fpn_1x_coco"
 
@@ -228,7 +204,7 @@ def test_config_of_a_package_is_found():
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("configs/no.py", "the config file does not exist: configs/no.py; recipes lie in configs/"),
+        ("configs/no.py", "does not exist: configs/no.py; recipes are named like kd_det::"),
         ("mmdet::faster_rcnn/faster-rcnn_r50_fpn_coco.py", "faster-rcnn_r50_fpn_1x_coco.py"),
         ("mmdett::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "mmdett"),
         ("mmdet::faster", "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"),
@@ -240,30 +216,27 @@ def test_a_missing_config_is_one_sentence(refusal, name, told):
     assert name in message and told in message
 
 
-def test_ctrl_c_says_how_to_go_on(capsys):
+def stopped_by(error: BaseException) -> None:
     def main() -> None:
-        raise KeyboardInterrupt
+        raise error
 
-    for stopped in (common.STARTS_OVER, common.GOES_ON):
-        with pytest.raises(SystemExit) as caught:
-            common.run(main, stopped)
-        assert caught.value.code == 130
-        assert capsys.readouterr().err == f"\nstopped; {stopped}\n"
+    common.run(main, common.GOES_ON)
+
+
+def test_ctrl_c_says_how_to_go_on(capsys):
+    with pytest.raises(SystemExit) as caught:
+        stopped_by(KeyboardInterrupt())
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == f"\nstopped; {common.GOES_ON}\n"
 
 
 def test_both_sides_of_a_fault_are_printed():
-    def main() -> None:
-        error = WiringError("shapes differ")
-        error.add_note("loss_nd: s_emb from the student")
-        raise error
-
+    error = WiringError("shapes differ")
+    add_note(error, "loss_nd: s_emb from the student")
     with pytest.raises(SystemExit, match=r"shapes differ\n  loss_nd: s_emb from the student"):
-        common.run(main)
+        stopped_by(error)
 
 
 def test_a_fault_keeps_its_traceback():
-    def main() -> None:
-        raise KeyError("data_preprocessor")  # raised in our own code, and not for users
-
     with pytest.raises(KeyError):
-        common.run(main)
+        stopped_by(KeyError("data_preprocessor"))  # raised in our own code, and not for users

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from torch import nn
 
 _STAGES = """
 import torch
@@ -35,7 +37,8 @@ PATCHED = {"mmrazor_inplace": _STAGES}
 
 
 def test_breaks_without_the_patch(left_out):
-    assert left_out["mmrazor_inplace"] == "AssertionError: in place: 18"
+    broken = not isinstance(nn.Module()._modules, OrderedDict)  # since torch 2.4
+    assert left_out["mmrazor_inplace"] == ("AssertionError: in place: 18" if broken else None)
 
 
 def test_nothing_works_in_place_with_it(patched):

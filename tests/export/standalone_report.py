@@ -33,8 +33,7 @@ def main() -> None:
     if kind == "det":
         from mmdet.apis import DetInferencer
 
-        found = DetInferencer(config, weights, device="cpu", show_progress=False)(images)
-        found = found["predictions"]
+        found = DetInferencer(config, weights, device="cpu")(images)["predictions"]
     else:
         from mmpretrain.apis import ImageClassificationInferencer
 

@@ -22,7 +22,7 @@ from small_cls import CLS, build_classifier
 
 from kd_det.algorithms import CheckpointError
 from kd_det.export.plain_config import plain_config
-from kd_det.export.student import export_student, logged_metrics
+from kd_det.export.student import _step, export_student, logged_metrics
 from kd_det.recipes import load_named
 
 EMA = dict(type="EMAHook", momentum=0.2, priority="ABOVE_NORMAL")
@@ -114,11 +114,10 @@ def test_a_detector_alone_finds_what_the_run_finds(detection, digits):
     assert alone["metrics"] == metrics
     expected = {Path(sample.img_path).name: sample.pred_instances for sample in samples}
     assert sum(map(len, expected.values())) > 10
-    for image, found in zip(images, alone["found"], strict=True):
-        theirs = expected[image.name]
-        assert found["bboxes"] == theirs.bboxes.tolist()
-        assert found["scores"] == theirs.scores.tolist()
-        assert found["labels"] == theirs.labels.tolist()
+    assert len(alone["found"]) == len(images)
+    for image, found in zip(images, alone["found"]):
+        for name in ("bboxes", "scores", "labels"):
+            assert found[name] == expected[image.name][name].tolist()
 
 
 def test_a_classifier_alone_finds_what_the_run_finds(classification):
@@ -134,22 +133,18 @@ def test_a_classifier_alone_finds_what_the_run_finds(classification):
 
 
 def test_all_files_are_of_one_export(detection):
-    work_dir, _ = detection
-    folder = work_dir / "student"
+    folder = detection[0] / "student"
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.py", "metadata.json", "model.pth", "model.safetensors",
     ]  # fmt: skip
-    text = (folder / "config.py").read_text()
-    assert "kd_det" not in text and "mmrazor" not in text
     saved = torch.load(folder / "model.pth", weights_only=True)
-    metadata = json.loads((folder / "metadata.json").read_text())
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert set(file.keys()) == set(saved["state_dict"])
         for name, value in saved["state_dict"].items():
             assert torch.equal(value, file.get_tensor(name)), name
         kept = file.metadata()
-    assert saved["meta"]["cfg"] == text
-    for key, value in metadata.items():
+    assert saved["meta"]["cfg"] == (folder / "config.py").read_text()
+    for key, value in json.loads((folder / "metadata.json").read_text()).items():
         assert saved["meta"][key] == value
         assert kept[key] == (value if isinstance(value, str) else json.dumps(value))
 
@@ -158,13 +153,13 @@ def test_weights_are_the_averaged_ones_of_the_checkpoint(detection):
     work_dir, _ = detection
     checkpoint = torch.load(work_dir / "epoch_2.pth", weights_only=True)
     exported = torch.load(work_dir / "student" / "model.pth", weights_only=True)["state_dict"]
-    averaged, last = checkpoint["state_dict"], checkpoint["ema_state_dict"]
+    averaged = checkpoint["state_dict"]
     names = [key for key in averaged if key.startswith("architecture.")]
     assert exported.keys() == {key.removeprefix("architecture.") for key in names}
     for name in names:
         assert torch.equal(exported[name.removeprefix("architecture.")], averaged[name])
     name = "architecture.roi_head.bbox_head.fc_cls.weight"
-    assert not torch.equal(averaged[name], last[f"module.{name}"])
+    assert not torch.equal(averaged[name], checkpoint["ema_state_dict"][f"module.{name}"])
 
 
 def test_metadata_say_where_the_student_comes_from(detection, teacher_ckpt, digits):
@@ -238,14 +233,6 @@ def test_metrics_are_those_of_the_last_evaluation_at_that_step(tmp_path):
         (dict(by_epoch=False), {}, None),
     ],
 )
-def test_metrics_are_looked_up_as_the_logger_counts(tmp_path, loop, logger, step):
-    (tmp_path / "run" / "vis_data").mkdir(parents=True)
-    lines = [json.dumps(dict(score=number, step=number)) for number in (0, 3, 70)]
-    (tmp_path / "run" / "vis_data" / "scalars.json").write_text("\n".join(lines))
-    meta = dict(epoch=3, iter=70)
-    torch.save(dict(meta=meta, state_dict=dict(a=torch.ones(1))), tmp_path / "epoch_3.pth")
-    cfg = digits_config("plain", tmp_path, tmp_path)
-    cfg.update(train_cfg=loop, default_hooks=dict(logger=logger))
-    folder = tmp_path / "student"
-    metadata = export_student(tmp_path / "epoch_3.pth", cfg, plain_config(cfg), folder, tmp_path)
-    assert metadata["metrics"] == (None if step is None else {"score": step})
+def test_metrics_are_looked_up_as_the_logger_counts(loop, logger, step):
+    run = Config(dict(train_cfg=loop, default_hooks=dict(logger=logger)))
+    assert _step(dict(epoch=3, iter=70), run) == step

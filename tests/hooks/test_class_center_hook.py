@@ -409,7 +409,8 @@ def centers_of_training(run: Runner) -> list[ClassCenters]:
         data = run.model.data_preprocessor(pseudo_collate([item]), training=False)
         with torch.no_grad():
             found = in_training(run.model.teacher, data["inputs"], data["data_samples"])
-        for own, (emb, labels) in zip(centers, found, strict=True):
+        assert len(found) == len(centers)
+        for own, (emb, labels) in zip(centers, found):
             own.update(emb, labels)
     return centers
 

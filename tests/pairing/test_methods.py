@@ -25,7 +25,7 @@ def test_configs_are_those_of_the_repository():
 
 def test_configs_that_were_installed_are_found_first(tmp_path, monkeypatch):
     package = tmp_path / "kd_det"
-    monkeypatch.setattr("kd_det.__file__", str(package / "__init__.py"))
+    monkeypatch.setattr("kd_det.shipped.__file__", str(package / "shipped.py"))
     with pytest.raises(FileNotFoundError, match=f"neither in {package}/.mim/configs nor in "):
         find_configs()
     for folder in (tmp_path / "configs", package / ".mim" / "configs"):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 
+from kd_det.literals import ascii_source, read_assignments
 from kd_det.pairing.text import find_changes, to_source, write_config
 
 LEAVES = (
@@ -95,6 +96,19 @@ def test_what_cannot_be_said_is_told(tmp_path):
 def test_names_of_files_in_any_encoding_are_read_back(tmp_path):
     # As Python reads the name of a folder of fruit where the locale is not UTF-8.
     name = "水果".encode().decode("ascii", "surrogateescape")
-    wanted = dict(data_root=name, classes=("水果", "père"))
-    write_config(tmp_path / "made.py", [], wanted, [f"images of {name} and 水果"])
-    assert Config.fromfile(tmp_path / "made.py").to_dict() == wanted
+    wanted = dict(data_root=name, classes=("水果", "père"), names={"груша": "\\水"})
+    made = tmp_path / "水果" / "made.py"
+    write_config(made, [], wanted, [f"images of {name} and 水果"])
+    assert Config.fromfile(made).to_dict() == wanted and made.read_bytes().isascii()
+    derived = tmp_path / "derived.py"
+    write_config(derived, [made], {**wanted, "more": 1})
+    assert Config.fromfile(derived).to_dict() == {**wanted, "more": 1}
+    assert derived.read_bytes().isascii()
+
+
+def test_source_is_escaped_where_it_can_be():
+    for value in ("梨", "\\梨", {"梨": "\udce6"}):
+        escaped = ascii_source(f"a = {value!r}  # 梨\n")
+        assert escaped.isascii() and read_assignments(escaped) == {"a": value}
+    name = "a = dict(梨=1)\n"
+    assert ascii_source(name) == name

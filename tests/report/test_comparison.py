@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kd_det.report.comparison import Comparison, gap_closed
+from kd_det.report.comparison import Comparison
 
 
 def comparison(**values: float) -> Comparison:
@@ -20,12 +20,19 @@ def comparison(**values: float) -> Comparison:
     return Comparison(runs, None, found, {})
 
 
-def test_gap_closed():
-    assert gap_closed(0.2, 0.6, 0.3) == pytest.approx(0.25)
-    assert gap_closed(0.2, 0.6, 0.1) == pytest.approx(-0.25)
-    assert gap_closed(0.6, 0.2, 0.3) is None
-    assert gap_closed(0.2, 0.6, math.nan) is None
-    assert gap_closed(math.nan, 0.6, 0.3) is None
+@pytest.mark.parametrize(
+    ("plain", "teacher", "distilled", "closed"),
+    [
+        (0.2, 0.6, 0.3, 0.25),
+        (0.2, 0.6, 0.1, -0.25),
+        (0.6, 0.2, 0.3, None),
+        (0.2, 0.6, math.nan, None),
+        (math.nan, 0.6, 0.3, None),
+    ],
+)
+def test_gap_closed(plain, teacher, distilled, closed):
+    found = comparison(plain_1=plain, teacher_1=teacher, distilled_1=distilled)
+    assert found.gap_closed(found.runs[2]) == (closed and pytest.approx(closed))
 
 
 def test_the_best_of_each_kind_is_chosen():

@@ -21,10 +21,8 @@ def test_class_and_overlap_must_fit():
     boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 29]])  # an IoU of 0.45
     assert not right(boxes, np.ones(2), np.array([1, 0]), TRUE, np.zeros(2, int)).any()
     boxes[1, 3] = 30  # of 0.5
-    assert right(boxes, np.ones(2), np.array([1, 0]), TRUE, np.zeros(2, int)).tolist() == [
-        False,
-        True,
-    ]
+    found = right(boxes, np.ones(2), np.array([1, 0]), TRUE, np.zeros(2, int))
+    assert found.tolist() == [False, True]
 
 
 def test_nothing_is_right_where_there_is_nothing():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -37,11 +36,13 @@ def test_without_a_distilled_run_all_are_plain(trained_runs):
 
 def test_a_run_that_was_moved_and_one_of_the_same_name(trained_runs, tmp_path):
     """The file last_checkpoint names the place where the run was."""
-    moved = tmp_path / "plain"
-    shutil.copytree(trained_runs["plain"], moved)
+    moved = shutil.copytree(trained_runs["plain"], tmp_path / "plain")
     runs = read_runs([trained_runs["plain"], moved])
     assert [run.name for run in runs] == [str(trained_runs["plain"]), str(moved)]
     assert [run.checkpoint for run in runs] == [f"{run.folder}/epoch_1.pth" for run in runs]
+    # CheckpointHook's out_dir may put checkpoints elsewhere.
+    (moved / "epoch_1.pth").unlink()
+    assert read_runs([moved])[0].checkpoint == str(trained_runs["plain"] / "epoch_1.pth")
 
 
 def test_options_reach_all_configs(trained_runs):
@@ -53,6 +54,10 @@ def test_a_folder_that_is_no_run_is_told(trained_runs, tmp_path):
     with pytest.raises(FileNotFoundError, match="is no work directory of a training: expected"):
         read_runs([tmp_path])
     unfinished = tmp_path / "unfinished"
-    shutil.copytree(trained_runs["plain"], unfinished, ignore=shutil.ignore_patterns("*.pth"))
+    kept = shutil.ignore_patterns("last_checkpoint")
+    shutil.copytree(trained_runs["plain"], unfinished, ignore=kept)
     with pytest.raises(FileNotFoundError, match="has no finished checkpoint: expected a file"):
-        read_runs([Path(unfinished)])
+        read_runs([unfinished])
+    (unfinished / "last_checkpoint").write_text("/gone/epoch_9.pth")
+    with pytest.raises(FileNotFoundError, match=r"last_checkpoint names does not exist: /gone"):
+        read_runs([unfinished])

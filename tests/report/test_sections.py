@@ -22,9 +22,8 @@ def test_numbers(metric, value, sign, shown):
 
 
 def test_names_of_metrics():
-    assert metric_name("coco/bbox_mAP_50") == "mAP 50"
-    assert metric_name("coco/segm_mAP") == "segm mAP"
-    assert metric_name("accuracy/top1") == "top1"
+    names = ["coco/bbox_mAP_50", "coco/segm_mAP", "accuracy/top1"]
+    assert [*map(metric_name, names)] == ["mAP 50", "segm mAP", "top1"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ Arguments as in mmcv 2.1.0's `mmcv/ops/csrc/pytorch/roi_align.cpp` and `roi_pool
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,36 +15,13 @@ from kd_det.compat.mmcv.common import compute_dtype, not_provided
 
 
 def roi_align_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **bins: Any
 ) -> None:
     """`[B, C, H, W], [K, 5] -> [K, C, h, w]`, the mean of bilinear samples in each bin.
 
     The arithmetic is that of mmcv, bit for bit on a CPU; both come from detectron2's kernel.
     """
-    if pool_mode != 1:
-        raise not_provided("roi_align_forward with pool_mode='max'")
-    dtype = compute_dtype(input)
-    output.copy_(
-        torch.ops.torchvision.roi_align(
-            input.to(dtype),
-            rois.to(dtype),
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            sampling_ratio,
-            aligned,
-        )
-    )
+    output.copy_(_roi_align(torch.ops.torchvision.roi_align, input, rois, (), **bins))
 
 
 def roi_align_backward(
@@ -50,28 +30,32 @@ def roi_align_backward(
     argmax_y: Tensor,
     argmax_x: Tensor,
     grad_input: Tensor,
+    **bins: Any,
+) -> None:
+    """Gradient of :func:`roi_align_forward` with respect to its feature map."""
+    kernel = torch.ops.torchvision._roi_align_backward
+    grad_input.copy_(_roi_align(kernel, grad_output, rois, grad_input.shape, **bins))
+
+
+def _roi_align(
+    kernel: Callable[..., Tensor],
+    x: Tensor,
+    rois: Tensor,
+    shape: Sequence[int],
+    *,
     aligned_height: int,
     aligned_width: int,
     spatial_scale: float,
     sampling_ratio: int,
     pool_mode: int,
     aligned: bool,
-) -> None:
-    """Gradient of :func:`roi_align_forward` with respect to its feature map."""
+) -> Tensor:
     if pool_mode != 1:
-        raise not_provided("roi_align_backward with pool_mode='max'")
-    dtype = compute_dtype(grad_output)
-    grad_input.copy_(
-        torch.ops.torchvision._roi_align_backward(
-            grad_output.to(dtype),
-            rois.to(dtype),
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
-        )
+        raise not_provided("roi_align with pool_mode='max'")
+    dtype = compute_dtype(x)
+    size = (aligned_height, aligned_width)
+    return kernel(
+        x.to(dtype), rois.to(dtype), spatial_scale, *size, *shape, sampling_ratio, aligned
     )
 
 
