@@ -1,0 +1,91 @@
+"""Compare an exported file with its detector: on images, and by mAP on the validation set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from torch import Tensor
+
+# Of scores, and of boxes in pixels.
+SCORE_TOLERANCE, BOX_TOLERANCE = 1e-3, 0.1
+# Detections that may have no counterpart. NMS and the choice of the best compare numbers that are
+# rounded in another order, so that one box may be kept instead of its near twin.
+UNMATCHED_SHARE = 0.01
+Run = Callable[[np.ndarray], "dict[str, np.ndarray]"]
+
+
+@dataclass
+class Comparison:
+    """Detections of a file beside PyTorch's.
+
+    Args:
+        detections: PyTorch's, of all images.
+        unmatched: Of both, those without a counterpart of the same label within the tolerances.
+        score_difference: Largest of matched ones.
+        box_difference: Largest of matched ones, in pixels.
+    """
+
+    detections: int = 0
+    unmatched: int = 0
+    score_difference: float = 0.0
+    box_difference: float = 0.0
+
+    @property
+    def fits(self) -> bool:
+        """Whether the file detects what PyTorch does."""
+        return self.unmatched <= UNMATCHED_SHARE * 2 * max(self.detections, 1)
+
+    def __str__(self) -> str:
+        matched = f"{self.unmatched} without a counterpart" if self.unmatched else "all matched"
+        return (
+            f"{self.detections} detections, {matched}, scores within "
+            f"{self.score_difference:.1e} and boxes within {self.box_difference:.1e} pixels"
+        )
+
+
+def compare(model: Any, run: Run, images: Tensor) -> Comparison:
+    """Compare on a batch of normalised images `[B, 3, H, W]`, each filling its place.
+
+    Args:
+        model: The detector in PyTorch, in eval mode.
+        run: A session of an exported file with the same input.
+        images: On the model's device.
+    """
+    size = tuple(images.shape[-2:])
+    info = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
+    samples = [DetDataSample(metainfo=dict(info, scale_factor=(1.0, 1.0))) for _ in images]
+    with torch.no_grad():
+        predicted = model.predict(images, samples, rescale=False)
+    found = run(images.cpu().numpy())
+    result = Comparison()
+    for index, sample in enumerate(predicted):
+        theirs = sample.pred_instances.cpu()
+        keep = found["scores"][index] > 0
+        _match(
+            result,
+            (theirs.bboxes.numpy(), theirs.scores.numpy(), theirs.labels.numpy()),
+            tuple(found[name][index][keep] for name in ("boxes", "scores", "labels")),
+        )
+    return result
+
+
+def _match(result: Comparison, theirs: tuple[Any, ...], ours: tuple[Any, ...]) -> None:
+    """Match each detection with the closest free one, best scores first."""
+    result.detections += len(theirs[0])
+    free = np.ones(len(ours[0]), bool)
+    for box, score, label in zip(*theirs):
+        boxes = np.abs(ours[0] - box).max(1, initial=0)
+        scores = np.abs(ours[1] - score)
+        fits = free & (ours[2] == label) & (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE)
+        if not fits.any():
+            result.unmatched += 1
+            continue
+        place = int(np.argmin(np.where(fits, boxes + scores, np.inf)))
+        free[place] = False
+        result.score_difference = max(result.score_difference, float(scores[place]))
+        result.box_difference = max(result.box_difference, float(boxes[place]))
+    result.unmatched += int(free.sum())

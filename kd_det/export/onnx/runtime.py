@@ -1,0 +1,53 @@
+"""An exported file as a session of ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_det.export.onnx.file import INPUT, METADATA, OUTPUTS, require
+
+
+class OnnxSession:
+    """Runs a file on the CPU.
+
+    Args:
+        path: Of :func:`kd_det.export.onnx.file.export_onnx`.
+
+    Raises:
+        MissingPackageError: Without the package ``onnxruntime``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        runtime = require("onnxruntime")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # shapes that are inferred late are no news
+        self.session = runtime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        properties = self.session.get_modelmeta().custom_metadata_map
+        self.metadata: dict[str, Any] = json.loads(properties[METADATA])
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Boxes, scores and labels by name."""
+        found = self.session.run(list(OUTPUTS), {INPUT: images})
+        return dict(zip(OUTPUTS, found))
+
+
+class OpenVinoSession:
+    """Runs the same file by OpenVINO, where that is installed.
+
+    Raises:
+        MissingPackageError: Without the package ``openvino``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.compiled = require("openvino").Core().compile_model(str(path), "CPU")
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Boxes, scores and labels by name."""
+        found = self.compiled({INPUT: images})
+        return {name: found[name] for name in OUTPUTS}
