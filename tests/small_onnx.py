@@ -33,22 +33,11 @@ def model_config(name: str) -> dict:
         model.neck.in_channels = [8, 16, 32, 64]
         if name == "dino":
             model.update(num_queries=20)
-            model.neck.update(
-                in_channels=[16, 32, 64], out_channels=16, norm_cfg=dict(type="GN", num_groups=4)
-            )
-            layer = dict(
-                self_attn_cfg=dict(embed_dims=16, num_heads=2, num_levels=4, dropout=0.0),
-                ffn_cfg=dict(embed_dims=16, feedforward_channels=32, ffn_drop=0.0),
-            )
-            crossed = dict(cross_attn_cfg=dict(layer["self_attn_cfg"]))
-            alone = dict(embed_dims=16, num_heads=2, dropout=0.0)
-            model.encoder.update(num_layers=1, layer_cfg=layer)
-            model.decoder.update(
-                num_layers=2, layer_cfg=dict(layer, **crossed, self_attn_cfg=alone)
-            )
-            model.positional_encoding.num_feats = 8
-            model.bbox_head.embed_dims = 16
-            model.dn_cfg.group_cfg.num_dn_queries = 10
+            # The encoding of its boxes is made for 256 channels.
+            model.neck.update(in_channels=[16, 32, 64], out_channels=256)
+            model.encoder.num_layers, model.decoder.num_layers = 1, 2
+            for part in (model.encoder, model.decoder):
+                part.layer_cfg.ffn_cfg.feedforward_channels = 32
             model.test_cfg.max_per_img = 30
     else:
         model.backbone.update(widen_factor=0.125, init_cfg=None)
@@ -83,7 +72,7 @@ def detector(name: str, seed: int = 0) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
     with torch.no_grad():
-        features = model.train().extract_feat(torch.randn(2, 3, 64, 64, generator=generator))
+        features = model.train().extract_feat(torch.randn(4, 3, 128, 128, generator=generator))
         if name in ("rtmdet", "yolox"):
             model.bbox_head(features)
     return model.eval()

@@ -1,21 +1,23 @@
-"""Compare an exported file with its detector: on images, and by mAP on the validation set."""
+"""Compare the detections of an exported file with those of its detector."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
-from torch import Tensor
+
+from kd_det.export.onnx.detector import OnnxDetector
 
 # Of scores, and of boxes in pixels.
 SCORE_TOLERANCE, BOX_TOLERANCE = 1e-3, 0.1
 # Detections that may have no counterpart. NMS and the choice of the best compare numbers that are
 # rounded in another order, so that one box may be kept instead of its near twin.
 UNMATCHED_SHARE = 0.01
-Run = Callable[[np.ndarray], "dict[str, np.ndarray]"]
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclass
@@ -47,20 +49,22 @@ class Comparison:
         )
 
 
-def compare(model: Any, run: Run, images: Tensor) -> Comparison:
-    """Compare on a batch of normalised images `[B, 3, H, W]`, each filling its place.
+def compare(detector: OnnxDetector, run: Run, images: np.ndarray) -> Comparison:
+    """Compare on a batch, each image of which fills its place.
 
     Args:
-        model: The detector in PyTorch, in eval mode.
-        run: A session of an exported file with the same input.
-        images: On the model's device.
+        detector: What was exported; MMDetection's own ``predict`` of its model is the reference.
+        run: A session of the file.
+        images: Input of the file.
     """
-    size = tuple(images.shape[-2:])
-    info = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
-    samples = [DetDataSample(metainfo=dict(info, scale_factor=(1.0, 1.0))) for _ in images]
+    inputs = torch.from_numpy(images).to(next(detector.parameters()).device)
     with torch.no_grad():
-        predicted = model.predict(images, samples, rescale=False)
-    found = run(images.cpu().numpy())
+        inputs = detector.normalised(inputs)
+        size = tuple(inputs.shape[-2:])
+        info = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
+        samples = [DetDataSample(metainfo=dict(info, scale_factor=(1.0, 1.0))) for _ in images]
+        predicted = detector.model.predict(inputs, samples, rescale=False)
+    found = run(images)
     result = Comparison()
     for index, sample in enumerate(predicted):
         theirs = sample.pred_instances.cpu()

@@ -41,15 +41,19 @@ class OnnxDetector(nn.Module):
 
         The best come first; rows without a detection have score 0 and label -1.
         """
-        if self.preprocess:
-            x = images if self.swaps else images.flip(-1)
-            x = x.to(torch.float32).permute(0, 3, 1, 2)
-            images = (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[
-                :, None, None
-            ]
+        images = self.normalised(images)
         limits = ops.image_limits(images)
         features = self.model.extract_feat(images)
         return self.predict(self.model, features, limits)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network sees, `[B, 3, H, W]`, of an input."""
+        if not self.preprocess:
+            return images
+        x = images if self.swaps else images.flip(-1)
+        x = x.to(torch.float32).permute(0, 3, 1, 2)
+        mean, std = (x.new_tensor(each).reshape(-1, 1, 1) for each in (self.mean, self.std))
+        return (x - mean) / std
 
 
 def _way(model: Any) -> Callable[[Any, Any, Tensor], Any]:
