@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
+from PIL import Image
+from small import ROOT
 from small_onnx import detector
 
 from kd_det.errors import UnsupportedTypeError
@@ -33,13 +40,14 @@ def images(batch: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "name", ["faster", "cascade", "retina", "fcos", "atss", "gfl", "rtmdet", "yolox"]
+    "name", ["faster", "cascade", "retina", "fcos", "atss", "gfl", "rtmdet", "yolox", "dino"]
 )
 def test_detections_of_any_size_and_batch(name: str, tmp_path: Path) -> None:
     model = detector(name)
     export_onnx(model, tmp_path / "model.onnx")
     session = OnnxSession(tmp_path / "model.onnx")
-    for shape in SHAPES:
+    # The deepest of DINO's maps is a 64th of the image, and must have two rows and columns.
+    for shape in SHAPES if name != "dino" else ((1, 128, 192), (2, 192, 128)):
         result = compare(OnnxDetector(model), session, images(*shape))
         assert result.detections >= 10 * shape[0] and result.fits, result
 
@@ -127,3 +135,45 @@ def test_an_operator_without_counterpart_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedTypeError, match="special_i0"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+SCRIPT = re.search(r"^    ```python\n(.*?)^    ```", (ROOT / "docs/deploy.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("options", [{}, dict(size=(96, 96), batch=1, preprocess=True)])
+def test_the_script_of_the_docs_needs_no_torch(options: dict, tmp_path: Path) -> None:
+    """What it prints is what the file finds in the image as MMDetection's pipeline resizes it."""
+    text = textwrap.dedent(SCRIPT[1])
+    assert len(text.splitlines()) <= 30
+    (tmp_path / "detect.py").write_text(text)
+    model = detector("atss")
+    path = tmp_path / "student.onnx"
+    metadata = export_onnx(model, path, classes=list("abcdefghij"), pipeline=PIPELINE, **options)
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    picture = picture.resize((200, 150), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "photo.png")
+
+    (tmp_path / "alone.py").write_text(
+        "import runpy, sys\n"
+        "for name in ('torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'cv2', 'kd_det'):\n"
+        "    sys.modules[name] = None\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [sys.executable, "alone.py", "detect.py", "student.onnx", "photo.png", "0"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    printed = [line.split() for line in ran.stdout.splitlines()]
+
+    width, height = (96, 72) if options else (128, 96)
+    resized = mmcv.imresize(np.asarray(picture)[..., ::-1], (width, height))
+    pixels = torch.from_numpy(resized.transpose(2, 0, 1).copy())
+    found = OnnxSession(path)(prepare([pixels], metadata, 1))
+    count = int((found["scores"][0] > 0).sum())
+    assert count >= 10 and abs(len(printed) - count) <= 1
+    label, score, *box = printed[0]
+    assert label == "abcdefghij"[found["labels"][0, 0]]
+    assert abs(float(score) - found["scores"][0, 0]) < 0.02
+    limits = np.array([width, height, width, height])
+    expected = np.clip(found["boxes"][0, 0], 0, limits) * 200 / width
+    assert np.abs(np.array(box, float) - expected).max() < 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
@@ -45,10 +46,11 @@ class Validation:
         loader.update(sampler=dict(type="DefaultSampler", shuffle=False), batch_sampler=None)
         loader.batch_size = batch or loader.get("batch_size", 1)
         if size:
-            for transform in pipeline(cfg, loader.dataset):
+            transforms = pipeline(cfg, loader.dataset)
+            for place, transform in enumerate(transforms):
                 kind = str(transform["type"]).split(".")[-1]
                 if kind == "Resize":
-                    transform["scale"] = size[::-1]
+                    transforms[place] = _Into(size, transform)
                 elif kind == "Pad" and transform.get("size"):
                     transform["size"] = size[::-1]
         self.loader: Any = Runner.build_dataloader(loader, seed=0)
@@ -85,6 +87,22 @@ class Validation:
         if first is None:
             raise InvalidInputError("--check-map needs validation images, found none")
         return first.evaluate(count), second.evaluate(count)
+
+
+class _Into:
+    """Resizes into a fixed input; MMDetection's own scale would turn for a portrait."""
+
+    def __init__(self, size: tuple[int, int], resize: dict[str, Any]) -> None:
+        self.size = size
+        self.transform = TRANSFORMS.build({**resize, "scale": size[::-1]})
+
+    def __call__(self, results: dict[str, Any]) -> Any:
+        if self.transform.keep_ratio:
+            sides = results["img"].shape[:2]
+            factor = min(limit / side for limit, side in zip(self.size, sides))
+            height, width = (int(side * factor + 0.5) for side in sides)
+            self.transform.scale = (width, height)
+        return self.transform(results)
 
 
 def pipeline(cfg: Config, dataset: Any = None) -> list[dict[str, Any]]:
