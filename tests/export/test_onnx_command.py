@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
-from kd_det import commands  # noqa: E402
-from kd_det.export.onnx import student  # noqa: E402
-from kd_det.export.onnx.check import Comparison  # noqa: E402
-from kd_det.export.onnx.runtime import OnnxSession  # noqa: E402
+from kd_det import commands
+from kd_det.export.onnx import student
+from kd_det.export.onnx.check import Comparison
+from kd_det.export.onnx.runtime import OnnxSession
 
 
 @pytest.fixture

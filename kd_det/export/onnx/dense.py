@@ -62,9 +62,7 @@ def _known(head: Any, name: str) -> bool:
     )
 
 
-def dense_detections(
-    model: Any, features: Any, limits: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def dense_detections(model: Any, features: Any, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and labels as :func:`kd_det.export.onnx.ops.detections` returns them."""
     head = model.bbox_head
     cfg = head.test_cfg

@@ -92,7 +92,7 @@ def require(package: str) -> Any:
 def _trace(detector: nn.Module, images: torch.Tensor, dynamic: dict[str, Any]) -> bytes:
     # Newer exporters need another package, and are no option for torch 2.0.
     named = inspect.signature(torch.onnx.export).parameters
-    options = {"dynamo": False} if "dynamo" in named else {}
+    options: dict[str, Any] = {"dynamo": False} if "dynamo" in named else {}
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # Of sizes that are constant on purpose, and of the exporter's age.

@@ -135,10 +135,7 @@ def detections(
     m = scores.shape[2]
     best, index = top(scores.flatten(1), count)
     found = best > 0
-    if boxes.dim() == 4:
-        boxes = take(boxes.flatten(1, 2), index)
-    else:
-        boxes = take(boxes, index % m)
+    boxes = take(boxes.flatten(1, 2), index) if boxes.dim() == 4 else take(boxes, index % m)
     labels = torch.where(found, index // m, torch.full_like(index, -1))
     return boxes * found[..., None], best * found, labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,8 @@ def _check_map(validation: Validation, model: Any, session: Any, metadata: Any) 
 def _sessions(session: OnnxSession, path: Path) -> dict[str, Any]:
     """Runtimes that are installed."""
     found: dict[str, Any] = {"ONNX Runtime": session}
-    try:
+    with contextlib.suppress(ImportError):
         found["OpenVINO"] = OpenVinoSession(path)
-    except ImportError:
-        pass
     return found
 
 

@@ -123,7 +123,9 @@ def _roi_features(extractor: Any, features: Any, rois: Tensor) -> Tensor:
         for x, place, layer in zip(maps, places, extractor.roi_layers)
     ]
     place = torch.cat(places)
-    order = torch.zeros_like(place).scatter(0, place, torch.arange(rois.shape[0], device=place.device))
+    order = torch.zeros_like(place).scatter(
+        0, place, torch.arange(rois.shape[0], device=place.device)
+    )
     return torch.cat(parts)[order]
 
 

@@ -38,7 +38,9 @@ class Validation:
 
     def __init__(self, cfg: Config, size: tuple[int, int] | None, batch: int | None) -> None:
         if not cfg.get("val_dataloader") or not cfg.get("val_evaluator"):
-            raise InvalidInputError("--check-map needs validation data, and the config has no val_*")
+            raise InvalidInputError(
+                "--check-map needs validation data, and the config has no val_*"
+            )
         init_default_scope(cfg.get("default_scope", "mmdet"))
         self.cfg = cfg
         loader = copy.deepcopy(cfg.val_dataloader)
@@ -105,7 +107,7 @@ class _Into:
         return self.transform(results)
 
 
-def pipeline(cfg: Config, dataset: Any = None) -> list[dict[str, Any]]:
+def pipeline(cfg: Config, dataset: Any = None) -> list[Any]:
     """Transforms of validation images, also of a dataset in another."""
     if dataset is None:
         dataset = (cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}).get("dataset", {})
