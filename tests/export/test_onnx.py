@@ -25,7 +25,7 @@ pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 from kd_det.export.onnx.check import Comparison, _match, compare
 from kd_det.export.onnx.detector import OnnxDetector
 from kd_det.export.onnx.file import export_onnx
-from kd_det.export.onnx.runtime import OnnxSession
+from kd_det.export.onnx.runtime import OnnxRunError, OnnxSession
 from kd_det.export.onnx.validation import on_images, prepare
 
 SHAPES = ((1, 64, 96), (3, 128, 64))
@@ -40,16 +40,30 @@ def images(batch: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "name", ["faster", "cascade", "retina", "fcos", "atss", "gfl", "rtmdet", "yolox", "dino"]
+    "name", ["faster", "cascade", "retina", "fcos", "atss", "gfl", "rtmdet", "yolox"]
 )
 def test_detections_of_any_size_and_batch(name: str, tmp_path: Path) -> None:
     model = detector(name)
     export_onnx(model, tmp_path / "model.onnx")
     session = OnnxSession(tmp_path / "model.onnx")
-    # The deepest of DINO's maps is a 64th of the image, and must have two rows and columns.
-    for shape in SHAPES if name != "dino" else ((1, 128, 192), (2, 192, 128)):
+    for shape in SHAPES:
         result = compare(OnnxDetector(model), session, images(*shape))
         assert result.detections >= 10 * shape[0] and result.fits, result
+
+
+def test_queries_of_a_fixed_input(tmp_path: Path) -> None:
+    """The deepest of DINO's maps is a 64th of the image, and must have two rows and columns."""
+    model = detector("dino")
+    export_onnx(model, tmp_path / "model.onnx", size=(128, 192), batch=2)
+    session = OnnxSession(tmp_path / "model.onnx")
+    result = compare(OnnxDetector(model), session, images(2, 128, 192))
+    assert result.detections == 60 and result.fits, result
+
+
+def test_what_a_runtime_refuses_is_an_error_for_users(tmp_path: Path) -> None:
+    export_onnx(detector("retina"), tmp_path / "model.onnx", size=(64, 96), batch=1)
+    with pytest.raises(OnnxRunError, match=r"model\.onnx: .*images"):
+        OnnxSession(tmp_path / "model.onnx")(images(1, 64, 64))
 
 
 def test_a_fixed_input_with_its_normalisation(tmp_path: Path) -> None:

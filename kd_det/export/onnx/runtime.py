@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kd_det.errors import UserError
 from kd_det.export.onnx.file import INPUT, METADATA, OUTPUTS, require
+
+
+class OnnxRunError(UserError):
+    """A file that ONNX Runtime cannot load or run."""
 
 
 class OnnxSession:
@@ -19,22 +26,38 @@ class OnnxSession:
 
     Raises:
         MissingPackageError: Without the package ``onnxruntime``.
+        OnnxRunError: If it refuses the file, here or when it is run.
     """
 
     def __init__(self, path: Path) -> None:
         runtime = require("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # shapes that are inferred late are no news
-        self.session = runtime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        self.path = path
+        with self._refusals():
+            self.session = runtime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
         properties = self.session.get_modelmeta().custom_metadata_map
         self.metadata: dict[str, Any] = json.loads(properties[METADATA])
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Boxes, scores and labels by name."""
-        found = self.session.run(list(OUTPUTS), {INPUT: images})
+        with self._refusals():
+            found = self.session.run(list(OUTPUTS), {INPUT: images})
         return dict(zip(OUTPUTS, found))
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # it has a class for each code, and no base that is public
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            raise OnnxRunError(
+                f"ONNX Runtime cannot run {self.path}: {str(error).splitlines()[0]} (a transformer "
+                "may need a fixed input: --size H W --batch-size N)"
+            ) from error
 
 
 class OpenVinoSession:
