@@ -184,7 +184,7 @@ def test_the_script_of_the_docs_needs_no_torch(options: dict, tmp_path: Path) ->
     width, height = (96, 72) if options else (128, 96)
     resized = mmcv.imresize(np.asarray(picture)[..., ::-1], (width, height))
     pixels = torch.from_numpy(resized.transpose(2, 0, 1).copy())
-    found = OnnxSession(path)(prepare([pixels], metadata, 1))
+    found = OnnxSession(path)(prepare([pixels], metadata, 1), np.array([[height, width]]))
     count = int((found["scores"][0] > 0).sum())
     assert count >= 10 and abs(len(printed) - count) <= 1
     label, score, *box = printed[0]

@@ -17,7 +17,7 @@ SCORE_TOLERANCE, BOX_TOLERANCE = 1e-3, 0.1
 # Detections that may have no counterpart. NMS and the choice of the best compare numbers that are
 # rounded in another order, so that one box may be kept instead of its near twin.
 UNMATCHED_SHARE = 0.01
-Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+Run = Callable[..., dict[str, np.ndarray]]
 
 
 @dataclass

@@ -36,15 +36,17 @@ class OnnxDetector(nn.Module):
         self.preprocess = preprocess
         self.mean, self.std, self.swaps = normalisation(model.data_preprocessor)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes `[B, K, 4]` in pixels of the input, scores `[B, K]`, labels `[B, K]`.
 
-        The best come first; rows without a detection have score 0 and label -1.
+        ``sizes`` are heights and widths `[B, 2]` of the images inside their padding. The best come
+        first; rows without a detection have score 0 and label -1.
         """
-        images = self.normalised(images)
-        limits = ops.image_limits(images)
-        features = self.model.extract_feat(images)
-        return self.predict(self.model, features, limits)
+        limits = ops.image_limits(sizes)
+        features = self.model.extract_feat(self.normalised(images))
+        boxes, scores, labels = self.predict(self.model, features, limits)
+        # An input that is not read, as by YOLOX, which does not clip, would not be in the file.
+        return boxes + 0 * limits, scores, labels
 
     def normalised(self, images: Tensor) -> Tensor:
         """What the network sees, `[B, 3, H, W]`, of an input."""

@@ -20,7 +20,7 @@ from kd_det.files import write_atomically
 # What torch 2.0 writes; RoiAlign samples as mmcv's since 16.
 OPSET = 17
 METADATA = "kd_det"
-INPUT, OUTPUTS = "images", ("boxes", "scores", "labels")
+INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
 # Of an input whose size is free.
 EXAMPLE_SIZE = (256, 320)
 
@@ -64,8 +64,10 @@ def export_onnx(
     axes: dict[int, str] = {} if batch else {0: "batch"}
     if not size:
         axes |= {1: "height", 2: "width"} if preprocess else {2: "height", 3: "width"}
-    dynamic = {INPUT: axes, **{name: {0: "batch"} for name in OUTPUTS if not batch}}
-    graph = onnx.load_from_string(_trace(detector, images, dynamic))
+    dynamic = {name: {0: "batch"} for name in (*INPUTS, *OUTPUTS) if not batch}
+    dynamic["images"] = axes
+    sizes = torch.tensor([[height, width]], device=device).repeat(len(images), 1)
+    graph = onnx.load_from_string(_trace(detector, (images, sizes), dynamic))
     metadata = preparation(model, pipeline, size, preprocess)
     metadata.update(model=type(model).__name__, classes=list(classes or ()))
     onnx.helper.set_model_props(graph, {METADATA: json.dumps(metadata)})
@@ -89,7 +91,7 @@ def require(package: str) -> Any:
         ) from error
 
 
-def _trace(detector: nn.Module, images: torch.Tensor, dynamic: dict[str, Any]) -> bytes:
+def _trace(detector: nn.Module, inputs: tuple[torch.Tensor, ...], dynamic: dict[str, Any]) -> bytes:
     # Newer exporters need another package, and are no option for torch 2.0.
     named = inspect.signature(torch.onnx.export).parameters
     options: dict[str, Any] = {"dynamo": False} if "dynamo" in named else {}
@@ -100,9 +102,9 @@ def _trace(detector: nn.Module, images: torch.Tensor, dynamic: dict[str, Any]) -
         try:
             torch.onnx.export(
                 detector,
-                (images,),
+                inputs,
                 file,  # type: ignore[arg-type]
-                input_names=[INPUT],
+                input_names=list(INPUTS),
                 output_names=list(OUTPUTS),
                 opset_version=OPSET,
                 dynamic_axes=dynamic,

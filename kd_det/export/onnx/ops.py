@@ -140,14 +140,13 @@ def detections(
     return boxes * found[..., None], best * found, labels
 
 
-def image_limits(images: Tensor) -> Tensor:
-    """`[4]`: width, height, width, height of a batch `[B, 3, H, W]`, also of a traced one."""
-    height, width = torch._shape_as_tensor(images)[2:].to(images).unbind()
-    return torch.stack([width, height, width, height])
+def image_limits(sizes: Tensor) -> Tensor:
+    """`[B, 1, 4]`: width, height, width, height of images of heights and widths `[B, 2]`."""
+    return sizes.to(torch.float32).flip(1).repeat(1, 2)[:, None]
 
 
 def clip(boxes: Tensor, limits: Tensor) -> Tensor:
-    """Move corners into the image."""
+    """Move corners of `[B, M, 4]` into the images."""
     return torch.minimum(boxes.clamp(min=0), limits)
 
 

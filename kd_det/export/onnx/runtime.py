@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kd_det.errors import UserError
-from kd_det.export.onnx.file import INPUT, METADATA, OUTPUTS, require
+from kd_det.export.onnx.file import INPUTS, METADATA, OUTPUTS, require
 
 
 class OnnxRunError(UserError):
@@ -41,10 +41,12 @@ class OnnxSession:
         properties = self.session.get_modelmeta().custom_metadata_map
         self.metadata: dict[str, Any] = json.loads(properties[METADATA])
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Boxes, scores and labels by name."""
+    def __call__(
+        self, images: np.ndarray, sizes: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Boxes, scores and labels by name; ``sizes`` are the whole input's if not given."""
         with self._refusals():
-            found = self.session.run(list(OUTPUTS), {INPUT: images})
+            found = self.session.run(list(OUTPUTS), _feed(images, sizes))
         return dict(zip(OUTPUTS, found))
 
     @contextlib.contextmanager
@@ -70,7 +72,16 @@ class OpenVinoSession:
     def __init__(self, path: Path) -> None:
         self.compiled = require("openvino").Core().compile_model(str(path), "CPU")
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Boxes, scores and labels by name."""
-        found = self.compiled({INPUT: images})
+    def __call__(
+        self, images: np.ndarray, sizes: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Boxes, scores and labels by name; ``sizes`` are the whole input's if not given."""
+        found = self.compiled(_feed(images, sizes))
         return {name: found[name] for name in OUTPUTS}
+
+
+def _feed(images: np.ndarray, sizes: np.ndarray | None) -> dict[str, np.ndarray]:
+    if sizes is None:
+        size = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
+        sizes = np.tile(np.array(size, np.int64), (len(images), 1))
+    return dict(zip(INPUTS, (images, sizes)))

@@ -77,7 +77,8 @@ def two_stage_detections(
         if stage < len(heads) - 1:
             label = of_stage[:, :-1].argmax(1)
             boxes = head.regress_by_class(boxes, label, deltas, dict(img_shape=None))
-            boxes = ops.clip(boxes, limits) if head.bbox_coder.clip_border else boxes
+            if head.bbox_coder.clip_border:
+                boxes = ops.clip(boxes.reshape(batch, count, 4), limits).reshape(-1, 4)
     scores = (sum(logits) / len(logits)).softmax(-1)[:, :-1]
     scores = scores.reshape(batch, count, -1) * valid[..., None]
     scores = (scores * (scores > cfg.score_thr)).transpose(1, 2)
@@ -134,10 +135,10 @@ def _final_boxes(
 ) -> Tensor:
     """`[B, P, 4]`, or `[B, C, P, 4]` of a head with boxes for each class."""
     if deltas is None:
-        return ops.clip(boxes, limits).reshape(batch, count, 4)
+        return ops.clip(boxes.reshape(batch, count, 4), limits)
     classes = 1 if head.reg_class_agnostic else head.num_classes
     each = boxes[:, None].expand(-1, classes, -1).reshape(-1, 4)
-    decoded = head.bbox_coder.decode(each, deltas.reshape(-1, 4))
+    decoded = head.bbox_coder.decode(each, deltas.reshape(-1, 4)).reshape(batch, -1, 4)
     decoded = ops.clip(decoded, limits) if head.bbox_coder.clip_border else decoded
     decoded = decoded.reshape(batch, count, classes, 4)
     return decoded[:, :, 0] if classes == 1 else decoded.transpose(1, 2)

@@ -83,7 +83,9 @@ class Validation:
                 first = fitting_evaluator(base, theirs, "the student")
                 second = fitting_evaluator(base, theirs, "the ONNX file")
             first.process(theirs, data)
-            found = run(prepare(data["inputs"], metadata, self.loader.batch_size))
+            sizes = np.array([sample.img_shape[:2] for sample in kept], np.int64)
+            sizes = np.resize(sizes, (self.loader.batch_size, 2))
+            found = run(prepare(data["inputs"], metadata, self.loader.batch_size), sizes)
             second.process(on_images(found, kept), data)
         count = len(self.loader.dataset)
         if first is None:
