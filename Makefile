@@ -42,7 +42,7 @@ env: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --upgrade pip
 	$(PY) -m pip install -r requirements/torch.txt
-	$(PY) -m pip install -e '.[lite,cls,demo,report,docs,test,dev]'
+	$(PY) -m pip install -e '.[lite,cls,demo,report,onnx,docs,test,dev]'
 	$(PY) -c 'import cv2' 2>/dev/null || $(PY) -m pip install --force-reinstall --no-deps \
 		opencv-python-headless==$$($(PY) -c 'from importlib.metadata import version as v; print(v("opencv-python"))')
 	touch $@

@@ -63,6 +63,8 @@ setup(
         "cls": ["mmpretrain>=1.0,<1.3", "timm>=0.9"],
         "demo": ["scikit-learn>=1.1"],
         "report": ["jinja2>=3.0", "matplotlib>=3.6"],
+        # onnxruntime checks what onnx writes; kd-det export --format onnx needs both.
+        "onnx": ["onnx>=1.14", "onnxruntime>=1.15"],
         "docs": [
             "latex2mathml>=3.81.1",
             "mkdocs>=1.6.1",

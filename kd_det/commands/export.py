@@ -1,4 +1,4 @@
-"""Export the student of a run: config and weights for MMDetection (or MMPretrain) alone."""
+"""Export the student of a run: for MMDetection (or MMPretrain) alone, or as one ONNX file."""
 
 from __future__ import annotations
 
@@ -30,9 +30,24 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder to write, replacing an earlier export (default: student, student_best or "
-        "student_FILE in the work directory)",
+        help="folder (or .onnx file) to write, replacing an earlier export (default: student, "
+        "student_best or student_FILE in the work directory)",
     )
+    add = parser.add_argument_group("ONNX (docs/deploy.md)").add_argument
+    add(
+        "--format",
+        choices=["mmdet", "onnx"],
+        default="mmdet",
+        help="config and weights, or one ONNX file with NMS inside (default: %(default)s)",
+    )
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="fixed input size (default: any)")
+    add("--batch-size", type=int, metavar="N", help="fixed number of images (default: any)")
+    add(
+        "--with-preprocessing",
+        action="store_true",
+        help="normalise inside: the input is RGB images, uint8 [B, H, W, 3]",
+    )
+    add("--check-map", action="store_true", help="evaluate the file on the validation set too")
     return parser
 
 
@@ -46,10 +61,15 @@ def execute(args: argparse.Namespace) -> None:
     folder = args.out or args.run / f"student{suffix}"
 
     from kd_det.export.plain_config import plain_config
-    from kd_det.export.student import export_student
 
     cfg = find_config(args.run, checkpoint)
     plain = plain_config(cfg)
+    if args.format == "onnx":
+        write_onnx(args, checkpoint, plain, args.out or folder.with_name(f"{folder.name}.onnx"))
+        return
+
+    from kd_det.export.student import export_student
+
     for part in plain.left_out:
         print(f"the exported config is without {part}")
     if plain.requires:
@@ -58,6 +78,25 @@ def execute(args: argparse.Namespace) -> None:
     metadata = export_student(checkpoint, cfg, plain, folder, args.run)
     metrics = ", ".join(f"{name} {value}" for name, value in (metadata["metrics"] or {}).items())
     print(f"{metadata['model']} of {checkpoint} ({metrics or 'no metrics logged'}) is in {folder}")
+
+
+def write_onnx(args: argparse.Namespace, checkpoint: Path, plain: PlainConfig, path: Path) -> None:
+    """Write and check the ONNX file."""
+    if plain.cfg.default_scope != "mmdet":
+        raise InvalidInputError(
+            f"--format onnx is for detectors of mmdet, found a model of {plain.cfg.default_scope}"
+        )
+    from kd_det.export.onnx.student import export_student_onnx
+
+    export_student_onnx(
+        checkpoint,
+        plain.cfg,
+        path,
+        size=tuple(args.size) if args.size else None,
+        batch=args.batch_size,
+        preprocess=args.with_preprocessing,
+        check_map=args.check_map,
+    )
 
 
 def find_checkpoint(run: Path, which: str) -> Path:

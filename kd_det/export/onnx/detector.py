@@ -1,0 +1,86 @@
+"""A detector as one module from images to boxes, scores and labels, for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors.base_detr import DetectionTransformer
+from torch import Tensor, nn
+
+from kd_det.errors import UnsupportedTypeError
+from kd_det.export.onnx import ops
+from kd_det.export.onnx.dense import check_head, dense_detections
+from kd_det.export.onnx.query import check_queries, query_detections
+from kd_det.export.onnx.two_stage import check_heads, two_stage_detections
+
+
+class OnnxDetector(nn.Module):
+    """What is exported.
+
+    Args:
+        model: MMDetection's, single-stage or two-stage, in eval mode.
+        preprocess: Whether the input is RGB images, uint8 `[B, H, W, 3]`, which are normalised
+            inside; otherwise it is normalised float32 `[B, 3, H, W]`.
+
+    Raises:
+        UnsupportedTypeError: If its heads predict in a way that is not known here.
+    """
+
+    def __init__(self, model: Any, preprocess: bool = False) -> None:
+        super().__init__()
+        self.predict = _way(model)
+        self.model = model
+        self.preprocess = preprocess
+        self.mean, self.std, self.swaps = normalisation(model.data_preprocessor)
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes `[B, K, 4]` in pixels of the input, scores `[B, K]`, labels `[B, K]`.
+
+        ``sizes`` are heights and widths `[B, 2]` of the images inside their padding. The best come
+        first; rows without a detection have score 0 and label -1.
+        """
+        limits = ops.image_limits(sizes)
+        features = self.model.extract_feat(self.normalised(images))
+        boxes, scores, labels = self.predict(self.model, features, limits)
+        # An input that is not read, as by YOLOX, which does not clip, would not be in the file.
+        return boxes + 0 * limits, scores, labels
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network sees, `[B, 3, H, W]`, of an input."""
+        if not self.preprocess:
+            return images
+        x = images if self.swaps else images.flip(-1)
+        x = x.to(torch.float32).permute(0, 3, 1, 2)
+        mean, std = (x.new_tensor(each).reshape(-1, 1, 1) for each in (self.mean, self.std))
+        return (x - mean) / std
+
+
+def _way(model: Any) -> Callable[[Any, Any, Tensor], Any]:
+    """The function that predicts by the heads of a detector."""
+    if isinstance(model, DetectionTransformer):
+        check_queries(model)
+        return query_detections
+    if hasattr(model, "roi_head") and hasattr(model, "rpn_head"):
+        check_heads(model)
+        return two_stage_detections
+    if isinstance(model, SingleStageDetector):
+        check_head(model.bbox_head)
+        return dense_detections
+    raise UnsupportedTypeError(
+        f"{type(model).__name__} cannot be exported to ONNX: expected a single-stage, two-stage or "
+        "transformer detector of MMDetection"
+    )
+
+
+def normalisation(preprocessor: Any) -> tuple[list[float], list[float], bool]:
+    """Mean and std in the network's order of channels, and whether that order is RGB.
+
+    Images come in BGR, as OpenCV reads them.
+    """
+    rgb = bool(preprocessor._channel_conversion)
+    if not preprocessor._enable_normalize:
+        return [0.0] * 3, [1.0] * 3, rgb
+    return preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist(), rgb
