@@ -10,6 +10,7 @@ from kd_det.errors import InvalidInputError
 from kd_det.pairing.data import Data
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.schedule import list_hooks, set_length
+from kd_det.pairing.start_weights import nested_dicts
 from kd_det.registry import as_list, type_name
 
 # Set by the pairing, or part of the model.
@@ -21,12 +22,12 @@ OUR_HOOKS = dict(
     finite_loss="kd_det.FiniteLossHook",
     student_export="kd_det.StudentExportHook",
 )
-# Hooks that reach into the model and would find the distillation's; each with the reason.
+# Hooks with no place in the training, each with the reason.
 NOT_KEPT = dict(
     MeanTeacherHook="it averages the student into a teacher, which is fixed here",
-    SetEpochInfoHook="it tells the epoch to the model, which is the distillation's",
-    YOLOXModeSwitchHook="it switches the model's own head, and the model is the distillation's",
 )
+# Transforms that keep images of former batches in each worker.
+CACHED = ("CachedMosaic", "CachedMixUp")
 
 
 def make_alone(
@@ -70,6 +71,12 @@ def make_alone(
     decisions += [f"schedule: {schedule}, {length}", *changes]
     _add_hooks(cfg, decisions)
     _set_seed(cfg, decisions)
+    kinds = {type_name(part) for part in nested_dicts(cfg["train_dataloader"]) if "type" in part}
+    if cached := [name for name in CACHED if name in kinds]:
+        decisions.append(
+            f"{', '.join(cached)} mix images that each worker keeps, and a resumed training begins "
+            "with none: it draws others than one that was never interrupted"
+        )
     if "kd_det:" in str(cfg["model"].get("init_cfg")):
         add_imports(cfg, ["kd_det.algorithms.checkpoint"])
     cfg.update(load_from=None, resume=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ NO_FIGURE = "no published detector figure"
 
 @dataclass(frozen=True)
 class Method:
-    """A method: a file of the same name in ``configs/_base_/methods``.
+    """A method: a file of the same name in ``configs/_base_/methods``, or in another of ``NEEDS``.
 
     Args:
         does: What the student learns from, in one line.
@@ -30,7 +31,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "robust": Method(
-        "CWD at a temperature relative to the teacher, from the teacher's RPN and box head",
+        "CWD at a temperature relative to the teacher, from the teacher's heads",
         "none; digits 17.8 to 39.8, bccd 34.2 to 38.0 (README.md)",
         "kd_det, after arXiv 2011.13256",
     ),
@@ -69,24 +70,57 @@ METHODS: dict[str, Method] = {
     "pkd_nd_kd": Method("PKD, ND loss and KD", NO_FIGURE, "kd_det"),
 }
 DEFAULT = "robust"
+# What each part of a method's name needs of a pair (offers.py), by the folder of configs/_base_ in
+# which the method's file lies.
+NEEDS = {
+    "methods": dict(
+        dict.fromkeys(("robust", "cwd", "pkd", "review"), "pyramid"),
+        **dict.fromkeys(("kd", "dkd", "dist"), "roi_logits"),
+        nd="roi_embedding",
+    ),
+}
 
 
-def describe_methods() -> str:
+@dataclass(frozen=True)
+class Form:
+    """A method for pairs of some kind: its file, and what it needs of a pair."""
+
+    path: Path
+    needs: tuple[str, ...]
+
+
+def find_forms(method: str) -> list[Form]:
+    """The forms of a method, the preferred one first.
+
+    Raises:
+        ValueError: For an unknown method; lists the available ones.
+    """
+    require_known(method)
+    base = find_configs() / "_base_"
+    paths = {folder: base / folder / f"{method}.py" for folder in NEEDS}
+    parts = method.split("_")
+    return [
+        Form(path, tuple(dict.fromkeys(NEEDS[folder][part] for part in parts)))
+        for folder, path in paths.items()
+        if path.is_file()
+    ]
+
+
+def require_known(method: str) -> None:
+    """Raise ``ValueError`` for an unknown method; lists the available ones."""
+    if method not in METHODS:
+        raise InvalidInputError(f"unknown method {method!r}; available: {', '.join(METHODS)}")
+
+
+def describe_methods(names: Iterable[str] = METHODS) -> str:
     """One line for each method, in columns."""
     rows = [("method", "what the student learns from", "published gain (box AP on COCO)", "source")]
-    rows += [(name, m.does, m.gain, m.source) for name, m in METHODS.items()]
+    rows += [(name, m.does, m.gain, m.source) for name, m in METHODS.items() if name in names]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
 
 
-def find_bases(method: str) -> list[Path]:
-    """The method's file, from which its configs derive, and COCO's data and schedule.
-
-    Raises:
-        ValueError: For an unknown method; lists the available ones.
-    """
-    if method not in METHODS:
-        raise InvalidInputError(f"unknown method {method!r}; available: {', '.join(METHODS)}")
-    folder = find_configs() / "_base_"
-    return [folder / "methods" / f"{method}.py", folder / "coco_1x.py"]
+def find_coco() -> Path:
+    """COCO's data and schedule, for what a student's config lacks."""
+    return find_configs() / "_base_" / "coco_1x.py"

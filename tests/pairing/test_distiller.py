@@ -13,7 +13,7 @@ from zoo import student as zoo_student
 from kd_det.pairing import PairingError
 from kd_det.pairing.detectors import Detector, Level, read_detector
 from kd_det.pairing.distiller import common_levels, fit_distiller
-from kd_det.pairing.methods import METHODS, find_bases
+from kd_det.pairing.methods import METHODS, find_forms
 from kd_det.pairing.text import read_bases
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -31,7 +31,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Detector:
 
 @cache
 def _model(method: str) -> dict[str, Any]:
-    return read_bases(find_bases(method)[:1])["model"]
+    return read_bases([find_forms(method)[0].path])["model"]
 
 
 def fit(method: str, student: Detector, teacher: Detector) -> tuple[dict[str, Any], list[str]]:
