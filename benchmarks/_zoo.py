@@ -19,8 +19,9 @@ from kd_det.errors import UserError
 from kd_det.registry import type_name
 
 SIDE = 128
-# SSD's last maps need more.
+# SSD's last maps need more, and detectors that take their queries from the encoder.
 LARGER_SIDE = 320
+TOO_SMALL = ("Kernel size", "out of range")
 # Options of transforms and preprocessors that are sizes of images, in pixels.
 SIZES = (
     "scale", "scales", "img_scale", "crop_size", "size", "pad_size", "border", "random_size_range",
@@ -89,7 +90,9 @@ def try_pair(student: str, teacher: str, data: Path, limit: int, memory: float) 
         found.outcome, found.reason = "refused", str(error)
     except Exception as error:  # whatever it is, the next one is tried
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        found.reason = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+        found.reason = (
+            f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+        )
     found.seconds = round(time.monotonic() - start, 1)
     return found
 
@@ -122,7 +125,7 @@ def _try(found: Outcome, data: Path, memory: float) -> None:
         try:
             _train(made.cfg, Path(folder), SIDE)
         except RuntimeError as error:
-            if "Kernel size" not in str(error):
+            if not any(text in str(error) for text in TOO_SMALL):
                 raise
             _train(made.cfg, Path(folder), LARGER_SIDE)
     found.outcome = "passed"
@@ -140,12 +143,13 @@ def _train(cfg: Any, folder: Path, side: int) -> None:
     drop_downloads(cfg["model"]["architecture"])
     with DefaultScope.overwrite_default_scope("mmdet"):
         teacher = MODELS.build(ConfigDict(cfg["model"]["teacher"]))
+        teacher.init_weights()
     torch.save(teacher.state_dict(), folder / "teacher.pth")
     del teacher
     cfg["model"]["teacher_ckpt"] = str(folder / "teacher.pth")
     preprocessor = cfg["model"]["architecture"].get("data_preprocessor") or {}
-    for part in (cfg["custom_hooks"], preprocessor.get("batch_augments"),
-                 *(cfg[f"{part}_dataloader"]["dataset"] for part in ("train", "val", "test"))):  # fmt: skip
+    datasets = [cfg[f"{part}_dataloader"]["dataset"] for part in ("train", "val", "test")]
+    for part in (cfg["custom_hooks"], preprocessor.get("batch_augments"), *datasets):
         _shrink(part, side)
     for part in ("train", "val", "test"):
         loader = cfg[f"{part}_dataloader"]
@@ -174,6 +178,8 @@ def _shrink(part: Any, side: int) -> None:
             _shrink(each, side)
     if not isinstance(part, dict):
         return
+    if "times" in part:  # an epoch is one step
+        part["times"] = 1
     largest = max([side, *(x for key in SIZES for x in _numbers(part.get(key)))])
     for key, value in part.items():
         if key in SIZES:

@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from _zoo import Outcome, make_data, outcome_file, try_pair
+from _zoo import SIDE, Outcome, make_data, outcome_file, try_pair
 
 from kd_det.commands import common
 from kd_det.report.machine import software
@@ -58,7 +58,7 @@ def main() -> None:
     add("--only", default="", help="configs whose name has this in it")
     add("--limit", type=int, default=300, help="seconds for a pair (default: %(default)s)")
     add("--memory", type=float, default=6.0,
-        help="GB; of a larger training shapes alone are computed (default: %(default)s)")  # fmt: skip
+        help="GB; of larger ones shapes alone are computed (default: %(default)s)")  # fmt: skip
     add("--batch", type=int, default=10, help="pairs of a process (default: %(default)s)")
     add("--again", action="store_true", help="try those again that failed")
     add("--table", type=Path, help="where the table goes (default: the work directory)")
@@ -150,9 +150,9 @@ def report(outcomes: Sequence[Outcome]) -> str:
     lines = [
         "# Every detector of mmdet teaches itself, and others",
         "",
-        f"Made by `benchmarks/zoo_sweep.py`: random weights, images of {_side()} pixels, the method "
+        f"Made by `benchmarks/zoo_sweep.py`: random weights, images of {SIDE} pixels, the method "
         "`robust`, a training step and an evaluation. *Shapes alone*: larger than the memory that "
-        "was allowed, built without values. *Refused*: in a sentence, before anything is trained.",
+        "was allowed, built without values. *Refused*: in a sentence, before training.",
         "",
         software(),
         "",
@@ -161,11 +161,19 @@ def report(outcomes: Sequence[Outcome]) -> str:
     ]
     for name, chosen in (("teaches itself", own), ("crosses kinds", cross)):
         for family in sorted({x.family for x in chosen}):
-            lines.append(_row(f"{family or 'none'}, {name}", [x for x in chosen if x.family == family]))
+            lines.append(
+                _row(f"{family or 'none'}, {name}", [x for x in chosen if x.family == family])
+            )
         lines.append(_row(f"all that {name}", chosen))
     for outcome in ("refused", "failed"):
         found = [x for x in outcomes if x.outcome == outcome]
-        lines += ["", f"## {outcome.capitalize()}", "", "| student | teacher | reason |", "|---|---|---|"]
+        lines += [
+            "",
+            f"## {outcome.capitalize()}",
+            "",
+            "| student | teacher | reason |",
+            "|---|---|---|",
+        ]
         for x in found:
             teacher = "itself" if x.student == x.teacher else x.teacher
             reason = " ".join(x.reason.replace("|", "\\|").split())[:400]
@@ -177,12 +185,6 @@ def _row(name: str, found: Sequence[Outcome]) -> str:
     count: Counter[Any] = Counter(x.outcome for x in found)
     cells = [name, len(found), *(count[x] for x in ("passed", "built", "refused", "failed"))]
     return f"| {' | '.join(map(str, cells))} |"
-
-
-def _side() -> int:
-    from _zoo import SIDE
-
-    return SIDE
 
 
 def _is_done(folder: Path, pair: Pair, again: bool) -> bool:

@@ -118,8 +118,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "--method",
         action=_Method,
         default="robust",
-        help="how it is taught (default: %(default)s); 'list' explains all methods, with two configs "
-        "those that fit them",
+        help="how it is taught (default: %(default)s); 'list' explains all methods, "
+        "or with two configs those that fit them",
     )
     parser.add_argument("--epochs", type=int, help="length (default: that of the student's config)")
     parser.add_argument("--batch-size", type=int, help="images of a step (default: the student's)")

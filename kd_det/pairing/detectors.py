@@ -173,18 +173,22 @@ def _build(model_cfg: dict[str, Any], name: str, who: str) -> Any:
     try:
         return _build_on("meta", model_cfg)
     except RuntimeError as error:
+        if "not installed" in str(error):  # as BoxInst's preprocessor says
+            raise MissingPackageError(_lacks_package(name, who, error)) from error
         if not _needs_values(error):
             raise
         # Swin's and ConvNeXt's drop paths ask for them.
         return _build_on("cpu", model_cfg)
     except ImportError as error:
-        raise MissingPackageError(
-            f"the {who} {name} needs a package that is not installed: {error}"
-        ) from error
+        raise MissingPackageError(_lacks_package(name, who, error)) from error
     except KeyError as error:
         if "is not in the" not in str(error):  # MMEngine's, of a registry
             raise
         raise PairingError(f"the {who} {name} cannot be built: {error.args[0]}") from error
+
+
+def _lacks_package(name: str, who: str, error: Exception) -> str:
+    return f"the {who} {name} needs a package that is not installed: {error}"
 
 
 @torch.no_grad()
@@ -203,13 +207,10 @@ def _levels(model: Any, model_cfg: dict[str, Any], who: str) -> list[Level]:
     """The pyramid of a detector that was built."""
     try:
         maps, side = _run(model, SIDE if _device(model).type == "meta" else SMALL_SIDE)
-    except RuntimeError as error:
-        # An image of 128 pixels is too small for SSD's last maps.
-        if _device(model).type == "meta":
-            if not _needs_values(error):
-                raise
+    except RuntimeError:
+        if _device(model).type == "meta":  # which has no values, and not all operations
             return _levels(_build_on("cpu", model_cfg), model_cfg, who)
-        maps, side = _run(model, SIDE)
+        maps, side = _run(model, SIDE)  # SSD's last maps need more
     maps = [maps] if isinstance(maps, torch.Tensor) else maps
     if not all(isinstance(x, torch.Tensor) and x.dim() == 4 for x in maps):
         raise UnsupportedTypeError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kd_det.algorithms import WiringError, student_init
+from kd_det.pairing.dense_fitting import fit_heads, reads_heads
 from kd_det.pairing.detectors import Detector, Level
 from kd_det.pairing.families import TwoStage
 from kd_det.registry import type_name
@@ -26,7 +27,9 @@ def fit_distiller(model: dict[str, Any], student: Detector, teacher: Detector) -
     """
     fitting = _Fitting(model, student, teacher)
     fitting.fit_pyramids()
-    if student.scores_rois and teacher.scores_rois:
+    if reads_heads(fitting.distiller):
+        fitting.decisions += fit_heads(fitting.distiller, student, teacher)
+    elif student.scores_rois and teacher.scores_rois:
         fitting.fit_embeddings()
         fitting.fit_stages()
     else:
@@ -231,7 +234,6 @@ class _Fitting:
                 f"{module}: the student starts from {number} of the teacher's tensors"
             )
         self.model[option] = possible
-
 
     def _start_modules(self, wanted: list[str]) -> list[str]:
         """What the student may start from; ``wanted`` names that of a two-stage pair."""

@@ -36,8 +36,19 @@ METHODS: dict[str, Method] = {
         "kd_det, after arXiv 2011.13256",
     ),
     "robust_nd_kd": Method("robust, ND loss and KD", NO_FIGURE, "kd_det"),
-    "kd": Method("logits of the student's RoIs", IN_PAPER, "arXiv 1503.02531, 2305.17007"),
-    "kd_nd": Method("KD++: KD, norm and direction of RoI embeddings", IN_PAPER, "arXiv 2305.17007"),
+    "kd": Method(
+        "logits of the student's RoIs; of dense heads, class maps and boxes",
+        IN_PAPER,
+        "arXiv 1503.02531, 2308.14286",
+    ),
+    "crosskd": Method(
+        "CrossKD: dense heads, what the teacher's head makes of the student's features",
+        "40.2 to 43.7, GFL R50 from R101, 1x",
+        "arXiv 2306.11369",
+    ),
+    "crosskd_pkd": Method("CrossKD and PKD", "40.2 to 43.9, GFL R50 from R101", "arXiv 2306.11369"),
+    "ld": Method("distributions of box edges, GFL's dense heads", IN_PAPER, "arXiv 2102.12252"),
+    "kd_nd": Method("KD++: KD, norm and direction of embeddings", IN_PAPER, "arXiv 2305.17007"),
     "dkd": Method("logits, target class apart from the others", IN_PAPER, "arXiv 2203.08679"),
     "dkd_nd": Method("DKD++: DKD and ND loss", NO_FIGURE, "arXiv 2305.17007"),
     "dist": Method(
@@ -77,6 +88,13 @@ NEEDS = {
         dict.fromkeys(("robust", "cwd", "pkd", "review"), "pyramid"),
         **dict.fromkeys(("kd", "dkd", "dist"), "roi_logits"),
         nd="roi_embedding",
+    ),
+    "methods_dense": dict(
+        dict.fromkeys(("cwd", "pkd", "review"), "pyramid"),
+        kd="class_maps",
+        ld="distributions",
+        crosskd="cross_head",
+        nd="dense_embedding",
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kd_det.pairing import PairingError, methods
+from kd_det.pairing.dense_parts import find_dense_offers
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.distiller import common_levels, strides
 from kd_det.pairing.methods import METHODS, Form
@@ -15,6 +16,7 @@ def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
         "pyramid": _why_no_pyramid(student, teacher),
         "roi_logits": rois,
         "roi_embedding": rois,
+        **find_dense_offers(student, teacher),
     }
 
 

@@ -35,10 +35,9 @@ def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[
         more = expected - len(classes)
         count = len(names) if names else rows - more
         known = bool(names) or key.endswith("fc_cls.weight")
-        trained = f"{count} classes{_listed(names or ())}" if known else (
-            f"another number of classes ({key} has {rows} rows, and a {type(teacher.model).__name__} "
-            f"of the data's {expected})"
-        )
+        trained = f"{count} classes{_listed(names or ())}"
+        if not known:  # a head with several outputs for each class
+            trained = f"another number of classes ({key} has {rows} rows instead of {expected})"
         raise PairingError(
             f"the teacher's checkpoint {path} was trained on {trained}, and the data has "
             f"{len(classes)}{_listed(classes)}; train the teacher on this data first "

@@ -24,8 +24,8 @@ FAMILIES: dict[type, Family] = {
 }
 NO_BOXES = "which segments objects and has no head for boxes"
 INSIDE = "give a config whose model is the detector inside it"
-# Models of mmdet that are built of detectors or derive from them, and are not to be paired; by name, since
-# mmdet of old has not all of them.
+# Models of mmdet that are built of detectors or derive from them, and are not to be paired; by
+# name, since mmdet of old has not all of them.
 REFUSED: dict[str, str] = {
     "SemiBaseDetector": (
         "which trains a detector semi-supervised, from images without labels too; kd_det pairs "
@@ -38,6 +38,7 @@ REFUSED: dict[str, str] = {
         "which has a teacher of its own; give the same config with the model's type of the student "
         "alone, as GFL and GFLHead"
     ),
+    "FastRCNN": "whose proposals come from files; give a Faster R-CNN, which finds its own",
     "SOLO": f"{NO_BOXES}; a Mask R-CNN, CondInst or RTMDet-Ins would do",
     "SOLOv2": f"{NO_BOXES}; a Mask R-CNN, CondInst or RTMDet-Ins would do",
     "MaskFormer": f"{NO_BOXES}; a Mask R-CNN, CondInst or RTMDet-Ins would do",
@@ -86,6 +87,5 @@ def find_family(model_cfg: dict[str, Any], name: str, who: str) -> Family:
         )
     known = ", ".join(base.__name__ for base in FAMILIES)
     raise UnsupportedTypeError(
-        f"kd_det pairs mmdet's detectors, which derive from {known}; the {who} is a "
-        f"{kind.__name__}"
+        f"kd_det pairs mmdet's detectors, which derive from {known}; the {who} is a {kind.__name__}"
     )
