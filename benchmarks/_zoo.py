@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import tempfile
@@ -73,6 +74,9 @@ def make_data(root: Path) -> None:
     make_digits_coco(root, image_size=SIDE, train_images=2, val_images=1)
     for path in (root / "annotations").glob("*.json"):
         found = json.loads(path.read_text(encoding="utf-8"))
+        found["annotations"] = [  # CrowdDet pairs the objects of an image
+            dict(each, id=2 * each["id"] + i) for each in found["annotations"] for i in range(2)
+        ]
         for each in found["annotations"]:
             x, y, w, h = each["bbox"]
             each["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
@@ -100,10 +104,10 @@ def try_pair(student: str, teacher: str, data: Path, limit: int, memory: float) 
 def _try(found: Outcome, data: Path, memory: float) -> None:
     from kd_det.pairing.compose import pair
 
-    names = [f"mmdet::{name}.py" for name in (found.student, found.teacher)]
     with tempfile.TemporaryDirectory(prefix="kd_det_zoo_") as folder:
         made = pair(
-            *names,
+            f"mmdet::{found.student}.py",
+            f"mmdet::{found.teacher}.py",
             found.method,
             data=str(data),
             work_dir=folder,
@@ -139,7 +143,7 @@ def _train(cfg: Any, folder: Path, side: int) -> None:
 
     from kd_det.pairing.start_weights import drop_downloads
 
-    cfg = cfg.to_dict()
+    cfg = copy.deepcopy(cfg.to_dict())
     drop_downloads(cfg["model"]["architecture"])
     with DefaultScope.overwrite_default_scope("mmdet"):
         teacher = MODELS.build(ConfigDict(cfg["model"]["teacher"]))

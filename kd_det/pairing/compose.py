@@ -237,11 +237,13 @@ def distill_config(
 
 @contextmanager
 def _name_both(student: str, teacher: str) -> Iterator[None]:
-    """Name both sides where one is of a kind that is not supported."""
+    """Name both sides where one cannot be paired."""
     try:
         yield
     except UnsupportedTypeError as error:
         raise PairingError(f"{teacher} cannot teach {student}: {error}. {INSTEAD}") from error
+    except PairingError as error:  # which says what would fit
+        raise PairingError(f"{teacher} cannot teach {student}: {error}") from error
 
 
 def _compare_classes(

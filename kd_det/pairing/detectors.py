@@ -11,7 +11,6 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
-from torch import nn
 
 from kd_det.algorithms import heads
 from kd_det.errors import MissingPackageError, UnsupportedTypeError
@@ -62,7 +61,7 @@ class Detector:
     family: Family
     cfg: dict[str, Any]
     model_cfg: dict[str, Any]
-    model: nn.Module
+    model: Any
     levels: list[Level]
     own_classes: int
     start: str = ""

@@ -14,7 +14,7 @@ def make_table(teacher: Detector, student: Detector, teacher_ckpt: str | None) -
     rows = [("", "teacher", "student"), ("config", teacher.name, student.name)]
     columns = [_properties(side) for side in (teacher, student)]
     for name in dict.fromkeys([*columns[0], *columns[1]]):
-        rows.append((name, *(column.get(name, "none") for column in columns)))
+        rows.append((name, columns[0].get(name, "none"), columns[1].get(name, "none")))
     weights = teacher_ckpt or "not given yet"
     rows.append(("weights", weights, describe_start(student.model_cfg)))
     widths = [max(map(len, column)) for column in zip(*rows)]

@@ -53,8 +53,9 @@ class Family:
 
 
 def _is_alike(student: nn.Module, teacher: nn.Module, name: str) -> bool:
-    own, other = (getattr(side, name, None) for side in (student, teacher))
-    if not isinstance(own, nn.Module) or type(own) is not type(other):
+    found = [getattr(side, name, None) for side in (student, teacher)]
+    modules = [module for module in found if isinstance(module, nn.Module)]
+    if len(modules) < 2 or type(modules[0]) is not type(modules[1]):
         return False
-    shapes = [{k: v.shape for k, v in side.state_dict().items()} for side in (own, other)]
+    shapes = [{k: v.shape for k, v in module.state_dict().items()} for module in modules]
     return bool(shapes[0]) and shapes[0] == shapes[1]

@@ -31,13 +31,11 @@ class TwoStage(Family):
 
     def num_classes(self, model: Any) -> int:
         """Number of classes of the box heads."""
-        head = model.roi_head.bbox_head
-        return int((head[0] if isinstance(head, nn.ModuleList) else head).num_classes)
+        return int(_box_heads(model)[0].num_classes)
 
     def describe(self, model: Any) -> dict[str, str]:
         """RoI head, and the size of its embedding."""
-        head = model.roi_head.bbox_head
-        found = list(head) if isinstance(head, nn.ModuleList) else [head]
+        found = _box_heads(model)
         stages = f"{len(found)} x " if len(found) > 1 else ""
         name = f"{type(model.roi_head).__name__} with {stages}{type(found[0]).__name__}"
         sizes = [x.fc_cls.in_features for x in found] if heads.scores_rois(model) else []
@@ -49,3 +47,8 @@ class TwoStage(Family):
     def start_modules(self, student: nn.Module, teacher: nn.Module) -> list[str]:
         """RPN and RoI head, tensor by tensor, as a student with a narrower pyramid may."""
         return list(self.start)
+
+
+def _box_heads(model: Any) -> list[Any]:
+    head = model.roi_head.bbox_head
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
