@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import signal
 import tempfile
 import time
@@ -106,8 +107,8 @@ def _try(found: Outcome, data: Path, memory: float) -> None:
 
     with tempfile.TemporaryDirectory(prefix="kd_det_zoo_") as folder:
         made = pair(
-            f"mmdet::{found.student}.py",
-            f"mmdet::{found.teacher}.py",
+            _config(found.student),
+            _config(found.teacher),
             found.method,
             data=str(data),
             work_dir=folder,
@@ -133,6 +134,15 @@ def _try(found: Outcome, data: Path, memory: float) -> None:
                 raise
             _train(made.cfg, Path(folder), LARGER_SIDE)
     found.outcome = "passed"
+
+
+def _config(name: str) -> str:
+    """A config as one names it; a path where its folder's name is none of a package."""
+    from mmengine.utils import get_installed_path
+
+    if re.fullmatch(r"[\w/-]+/[^/]+", name):
+        return f"mmdet::{name}.py"
+    return str(Path(get_installed_path("mmdet"), ".mim", "configs", f"{name}.py"))
 
 
 def _train(cfg: Any, folder: Path, side: int) -> None:

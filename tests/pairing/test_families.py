@@ -151,3 +151,8 @@ def test_other_strides_name_both(tmp_path):
     offers = find_offers(dataclasses.replace(student, levels=levels), teacher)
     assert "has maps of strides 8, 16 and the teacher DETR" in offers["pyramid"]
     assert "of 32, none in common" in offers["pyramid"]
+
+
+def test_weights_that_are_named_without_a_type_are_not_downloaded_for_a_teacher():
+    found = read_detector("mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py", "teacher")
+    assert found.model_cfg["backbone"]["init_cfg"] is None
