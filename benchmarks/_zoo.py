@@ -22,7 +22,7 @@ from kd_det.registry import type_name
 
 SIDE = 128
 # SSD's last maps need more, and detectors that take their queries from the encoder.
-LARGER_SIDE = 320
+LARGER_SIDE = 640
 TOO_SMALL = ("Kernel size", "out of range")
 # Options of transforms and preprocessors that are sizes of images, in pixels.
 SIZES = (

@@ -156,3 +156,10 @@ def test_other_strides_name_both(tmp_path):
 def test_weights_that_are_named_without_a_type_are_not_downloaded_for_a_teacher():
     found = read_detector("mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py", "teacher")
     assert found.model_cfg["backbone"]["init_cfg"] is None
+
+
+def test_crowddet_has_one_class():
+    name = "mmdet::crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py"
+    assert read_detector(name, "student", 1).num_classes == 1
+    with pytest.raises(TypeError, match="finds objects of one class, as mmdet has it, and 3 are"):
+        read_detector(name, "student", 3)

@@ -9,6 +9,7 @@ from torch import nn
 from kd_det.algorithms import heads
 from kd_det.errors import UnsupportedTypeError
 from kd_det.pairing.families.base import Family
+from kd_det.registry import type_name
 
 
 class TwoStage(Family):
@@ -28,6 +29,15 @@ class TwoStage(Family):
                 "one in evaluation, so that those of student and teacher differ; expected a "
                 "backbone with one"
             )
+
+    def set_classes(self, model_cfg: dict[str, Any], own: int, number: int) -> None:
+        """Set the number of classes; CrowdDet has one alone."""
+        if type_name(model_cfg["roi_head"]) == "MultiInstanceRoIHead":
+            raise UnsupportedTypeError(
+                f"a CrowdDet finds objects of one class, as mmdet has it, and {number} are asked "
+                "for; a Faster R-CNN would do"
+            )
+        super().set_classes(model_cfg, own, number)
 
     def num_classes(self, model: Any) -> int:
         """Number of classes of the box heads."""
