@@ -32,7 +32,8 @@ Shapes = dict[str, dict[str, str]]
 
 @torch.no_grad()
 def dry_run(model: Any) -> tuple[Shapes, str]:
-    """Run a step of a :class:`kd_det.TeacherDistill` and restore its buffers and the RNG state.
+    """Run a step of a :class:`kd_det.TeacherDistill` and restore its modules, buffers and
+    the RNG state.
 
     Returns:
         Shapes of all loss arguments, and of the batches that student and teacher got, as text.
@@ -41,6 +42,8 @@ def dry_run(model: Any) -> tuple[Shapes, str]:
         kd_det.algorithms.WiringError: If a loss does not fit images of any size.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    # DDQ's first forward pass shares a module with another: optimizers are made before it.
+    children = [(module, dict(module._modules)) for module in model.modules()]
     training = model.training
     model.eval()
     # Detectors with denoising queries ask the detector, and dense heads themselves, what to put
@@ -63,6 +66,10 @@ def dry_run(model: Any) -> tuple[Shapes, str]:
                     model.drop_records()
     finally:
         heads.clear_history(model.student)
+        for module, before in children:
+            if module._modules != before:
+                module._modules.clear()
+                module._modules.update(before)
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
         model.train(training)

@@ -23,6 +23,9 @@ OTHER_DATA = re.compile(
 
 def execute(args: argparse.Namespace) -> None:
     """Make the config that the command line asks for, and train it."""
+    if args.method == "list":
+        list_methods(args)
+        return
     from rich.console import Console
 
     from kd_det import config_files
@@ -76,6 +79,19 @@ def execute(args: argparse.Namespace) -> None:
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
 
 
+def list_methods(args: argparse.Namespace) -> None:
+    """Explain all methods, or those that fit the pair that is named, and why others do not."""
+    if args.teacher is None:
+        from kd_det.pairing.methods import describe_methods
+
+        print(describe_methods())
+        return
+    from kd_det.pairing.compose import read_pair
+    from kd_det.pairing.offers import describe_fitting
+
+    print(describe_fitting(*read_pair(args.student, args.teacher)))
+
+
 def _prepare(args: argparse.Namespace) -> Any:
     """The data of ``--data``: a folder is recognised, inspected and converted, and told of first.
 
@@ -104,13 +120,13 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
     parser = common.make_parser(
         prog,
-        "Distil any two-stage detector of mmdet into another. Reads both configs, finds out what "
+        "Distil any detector of mmdet into another. Reads both configs, finds out what "
         "fits to what,\nwrites the config that it made into the work directory, and trains it. For "
         "several GPUs: --dry-run first,\nthen train that config as docs/distributed.md says.",
         "%(prog)s mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py \\\n"
         "      mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py \\\n"
         "      --teacher-ckpt teacher.pth --data data/fruit\n"
-        "  %(prog)s --method list",
+        "  %(prog)s [STUDENT TEACHER] --method list",
     )
     common.add_run_options(parser)
     a_config = "config file, or a config of a package (kd_det::..., mmdet::...)"
@@ -130,7 +146,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "--method",
         action=_Method,
         default="robust",
-        help="how it is taught (default: %(default)s); 'list' explains all methods",
+        help="how it is taught (default: %(default)s); 'list' explains all methods, "
+        "or with two configs those that fit them",
     )
     parser.add_argument("--epochs", type=int, help="length (default: that of the student's config)")
     parser.add_argument("--batch-size", type=int, help="images of a step (default: the student's)")
@@ -149,11 +166,9 @@ class _Method(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        if values == "list":
-            from kd_det.pairing.methods import describe_methods
-
-            print(describe_methods())
-            parser.exit()
+        if values == "list":  # nothing else is needed
+            for action in parser._actions:
+                action.required = False
         setattr(namespace, self.dest, values)
 
 

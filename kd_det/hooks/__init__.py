@@ -7,6 +7,7 @@ from kd_det.hooks.finite_loss_hook import FiniteLossHook, NonFiniteLossError
 from kd_det.hooks.loss_balance_hook import LossBalanceHook
 from kd_det.hooks.loss_weight_hook import LossWeightHook
 from kd_det.hooks.student_export_hook import StudentExportHook
+from kd_det.hooks.student_hook import StudentHook
 from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError, TeacherAccuracyHook
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LossWeightHook",
     "NonFiniteLossError",
     "StudentExportHook",
+    "StudentHook",
     "TeacherAccuracyError",
     "TeacherAccuracyHook",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
-from kd_det.errors import InvalidInputError
+from kd_det.errors import InvalidInputError, MissingPackageError
 from kd_det.pairing.data import Data
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.schedule import list_hooks, set_length
+from kd_det.pairing.start_weights import nested_dicts
 from kd_det.registry import as_list, type_name
 
 # Set by the pairing, or part of the model.
@@ -21,12 +23,14 @@ OUR_HOOKS = dict(
     finite_loss="kd_det.FiniteLossHook",
     student_export="kd_det.StudentExportHook",
 )
-# Hooks that reach into the model and would find the distillation's; each with the reason.
+# Hooks with no place in the training, each with the reason.
 NOT_KEPT = dict(
     MeanTeacherHook="it averages the student into a teacher, which is fixed here",
-    SetEpochInfoHook="it tells the epoch to the model, which is the distillation's",
-    YOLOXModeSwitchHook="it switches the model's own head, and the model is the distillation's",
 )
+# Transforms that need a package beside mmdet's.
+PACKAGES = dict(Albu="albumentations", InstaBoost="instaboostfast", Corrupt="imagecorruptions")
+# Transforms that keep images of former batches in each worker.
+CACHED = ("CachedMosaic", "CachedMixUp")
 
 
 def make_alone(
@@ -55,6 +59,7 @@ def make_alone(
 
     Raises:
         kd_det.errors.InvalidInputError: For a number below 1, or a length that cannot be set.
+        kd_det.errors.MissingPackageError: If a transform needs a package that is not installed.
     """
     cfg = {key: copy.deepcopy(each) for key, each in student.cfg.items() if key not in NOT_TAKEN}
     decisions = [student.start] if student.start else []
@@ -70,6 +75,7 @@ def make_alone(
     decisions += [f"schedule: {schedule}, {length}", *changes]
     _add_hooks(cfg, decisions)
     _set_seed(cfg, decisions)
+    _check_transforms(cfg["train_dataloader"], decisions)
     if "kd_det:" in str(cfg["model"].get("init_cfg")):
         add_imports(cfg, ["kd_det.algorithms.checkpoint"])
     cfg.update(load_from=None, resume=False)
@@ -127,6 +133,21 @@ def _main_metric(evaluator: Any) -> str:
     if not isinstance(first, dict) or type_name(first) != "CocoMetric":
         return "auto"
     return "coco/bbox_mAP" if "bbox" in as_list(first.get("metric", "bbox")) else "auto"
+
+
+def _check_transforms(loader: dict[str, Any], decisions: list[str]) -> None:
+    kinds = {type_name(part) for part in nested_dicts(loader) if "type" in part}
+    for name, package in PACKAGES.items():
+        if name in kinds and find_spec(package) is None:
+            raise MissingPackageError(
+                f"the student's pipeline has the transform {name}, which needs {package}: "
+                f"pip install {package}, or take it out of the pipeline"
+            )
+    if cached := [name for name in CACHED if name in kinds]:
+        decisions.append(
+            f"{', '.join(cached)} mix images that each worker keeps, and a resumed training begins "
+            "with none: it draws others than one that was never interrupted"
+        )
 
 
 def _set_seed(cfg: dict[str, Any], decisions: list[str]) -> None:

@@ -16,18 +16,18 @@ from kd_det import config_files
 from kd_det.config_options import merge_options
 from kd_det.datasets.prepared import PreparedData
 from kd_det.errors import UnsupportedTypeError
-from kd_det.pairing import PairingError, methods, report, text
+from kd_det.pairing import PairingError, methods, offers, report, text
 from kd_det.pairing.alone import add_imports, make_alone
 from kd_det.pairing.data import Data, read_data
 from kd_det.pairing.detectors import Detector, detector_config, read_detector, short_name
 from kd_det.pairing.distiller import fit_distiller
 from kd_det.pairing.teacher_classes import check_teacher
-from kd_det.registry import as_list
+from kd_det.registry import as_list, type_name
 
-INSTEAD = (
-    "For one-stage detectors derive from configs/retinanet_r101_r50_review.py; docs/mixing.md says "
-    "how to build other pairs"
-)
+INSTEAD = "docs/mixing.md says how to build other pairs"
+
+# Hooks that reach into the detector.
+INTO_MODEL = ("YOLOXModeSwitchHook", "SetEpochInfoHook")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Pairing:
         cfg: The whole config, for a Runner.
         alone: That of the same training without the teacher, to compare with.
         method: Name of the method.
+        base: The method's file.
         student: What was found of the student.
         teacher: What was found of the teacher.
         decisions: What was decided, in sentences.
@@ -46,6 +47,7 @@ class Pairing:
     cfg: Config
     alone: Config
     method: str
+    base: Path
     student: Detector
     teacher: Detector
     decisions: list[str]
@@ -61,7 +63,7 @@ class Pairing:
         title = f"{short_name(self.teacher.name)} teaches {short_name(self.student.name)}"
         comments = [f"{title} by the method {self.method}. Made by tools/distill.py:"]
         comments += [f"- {decision}" for decision in self.decisions]
-        text.write_config(path, methods.find_bases(self.method)[:1], self.cfg.to_dict(), comments)
+        text.write_config(path, [self.base], self.cfg.to_dict(), comments)
         comments = [f"The training of {path.name} without its teacher, to compare with."]
         text.write_config(self.alone_path(path), [], self.alone.to_dict(), comments)
 
@@ -118,7 +120,7 @@ def pair(
     are read from the models, never guessed from names. Both get the classes of the data.
 
     Args:
-        student: Config of a two-stage detector: a file, or a package's (``mmdet::...``).
+        student: Config of a detector: a file, or a package's (``mmdet::...``).
         teacher: Likewise. Weights that its config names are not downloaded.
         method: One of :data:`kd_det.pairing.methods.METHODS`.
         teacher_ckpt: File or URL of the teacher's weights.
@@ -130,12 +132,14 @@ def pair(
         cfg_options: Further entries, ``{"model.distiller...": value}``, which win.
 
     Raises:
-        PairingError: If the two cannot be paired; names both and says what to do.
+        PairingError: If the two cannot be paired, or not by this method; names both and says what
+            to do.
         kd_det.datasets.coco.DataError: If the data is missing or not valid.
         kd_det.algorithms.CheckpointError: If the checkpoint cannot be read.
         ValueError: For an unknown method, or a number below 1.
     """
-    recipe, coco = (text.read_bases([path]) for path in methods.find_bases(method))
+    methods.require_known(method)
+    coco = text.read_bases([methods.find_coco()])
     work_dir = work_dir or default_work_dir(student, teacher, method)
     cfgs = read_sides(student, teacher)  # before data are read
     found = read_data(data, cfgs[0], coco, work_dir)
@@ -144,6 +148,8 @@ def pair(
             read_detector(student, "student", len(found.classes), cfgs[0]),
             read_detector(teacher, "teacher", len(found.classes), cfgs[1]),
         )
+    form = offers.choose_form(method, *sides)
+    recipe = text.read_bases([form.path])
     decisions = [*found.decisions, *_compare_classes(*sides, found, teacher_ckpt)]
     decisions += _unify_padding(*sides)
     alone, kept = make_alone(sides[0], found, coco, data is None, epochs, batch_size)
@@ -161,7 +167,17 @@ def pair(
         decisions.append(f"changed by cfg_options, whatever stands above: {', '.join(cfg_options)}")
     for each in (result, plain):
         config_files.drop_hooks_of_none(each)
-    return Pairing(result, plain, method, *sides, decisions)
+    return Pairing(result, plain, method, form.path, *sides, decisions)
+
+
+def read_pair(student: str, teacher: str) -> tuple[Detector, Detector]:
+    """Both detectors as their configs are, without data.
+
+    Raises:
+        PairingError: If one cannot be paired; names both.
+    """
+    with _name_both(student, teacher):
+        return read_detector(student, "student"), read_detector(teacher, "teacher")
 
 
 def _add_teacher(
@@ -179,7 +195,8 @@ def _add_teacher(
         teacher_ckpt=teacher_ckpt,
     )
     decisions = fit_distiller(cfg["model"], student, teacher)
-    cfg["custom_hooks"] = [*cfg["custom_hooks"], *(method.get("custom_hooks") or ())]
+    own = [_of_student(hook) for hook in cfg["custom_hooks"]]
+    cfg["custom_hooks"] = [*own, *(method.get("custom_hooks") or ())]
     cfg["default_hooks"]["teacher_accuracy"] = dict(type="kd_det.TeacherAccuracyHook")
     optimizer = cfg["optim_wrapper"]
     if optimizer.get("constructor") or optimizer.get("paramwise_cfg"):
@@ -192,6 +209,15 @@ def _add_teacher(
             cfg[key] = [f"architecture.{name}" for name in as_list(cfg[key])]
     add_imports(cfg, as_list((teacher.cfg.get("custom_imports") or {}).get("imports")))
     return cfg, decisions
+
+
+def _of_student(hook: dict[str, Any]) -> dict[str, Any]:
+    """A hook of the student's config, which reaches the student where it reaches into the model."""
+    if type_name(hook) not in INTO_MODEL:
+        return hook
+    rest = {key: value for key, value in hook.items() if key != "priority"}
+    priority = {key: value for key, value in hook.items() if key == "priority"}
+    return dict(type="kd_det.StudentHook", hook=rest, **priority)
 
 
 def _pick_student_options(cfg_options: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,21 +254,23 @@ def distill_config(
 
 @contextmanager
 def _name_both(student: str, teacher: str) -> Iterator[None]:
-    """Name both sides where one is of a kind that is not supported."""
+    """Name both sides where one cannot be paired."""
     try:
         yield
     except UnsupportedTypeError as error:
         raise PairingError(f"{teacher} cannot teach {student}: {error}. {INSTEAD}") from error
+    except PairingError as error:  # which says what would fit
+        raise PairingError(f"{teacher} cannot teach {student}: {error}") from error
 
 
 def _compare_classes(
     student: Detector, teacher: Detector, data: Data, teacher_ckpt: str | None
 ) -> list[str]:
     decisions = [
-        f"{side.who}: {len(data.classes)} classes, as the data has, instead of the "
+        f"{side.who}: {side.num_classes} classes, as the data has, instead of the "
         f"{side.own_classes} of its config"
         for side in (student, teacher)
-        if side.own_classes != len(data.classes)
+        if side.own_classes != side.num_classes
     ]
     if teacher_ckpt is not None:
         decisions += check_teacher(teacher_ckpt, teacher, data.classes)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.models.detectors import SemiBaseDetector, TwoStageDetector
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
-from torch import nn
 
 from kd_det.algorithms import heads
-from kd_det.errors import UnsupportedTypeError
+from kd_det.errors import MissingPackageError, UnsupportedTypeError
 from kd_det.pairing import PairingError
+from kd_det.pairing.families import Family, find_family
 from kd_det.pairing.start_weights import (
     drop_downloads,
     nested_dicts,
@@ -48,6 +47,7 @@ class Detector:
     Args:
         name: The config's name or path.
         who: ``'student'`` or ``'teacher'``.
+        family: Its kind.
         cfg: The whole config.
         model_cfg: The detector's part of it, with the classes of the data.
         model: The detector, mostly on the meta device.
@@ -58,9 +58,10 @@ class Detector:
 
     name: str
     who: str
+    family: Family
     cfg: dict[str, Any]
     model_cfg: dict[str, Any]
-    model: nn.Module
+    model: Any
     levels: list[Level]
     own_classes: int
     start: str = ""
@@ -73,19 +74,31 @@ class Detector:
     @property
     def pyramid(self) -> str:
         """Name of the module whose output is the pyramid."""
-        return "neck" if hasattr(self.model, "neck") else "backbone"
+        return "backbone" if getattr(self.model, "neck", None) is None else "neck"
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that it tells apart."""
+        return self.family.num_classes(self.model)
+
+    @property
+    def scores_rois(self) -> bool:
+        """Whether it has box heads that score given RoIs."""
+        return heads.scores_rois(self.model)
 
     @property
     def embeddings(self) -> list[int]:
-        """Size of the embedding of each box head."""
+        """Size of the embedding of each box head; none without."""
+        if not self.scores_rois:
+            return []
         return [box_head.fc_cls.in_features for box_head in heads.box_heads(self.model)]
 
     @property
     def box_heads(self) -> list[str]:
-        """Name of the box head of each stage."""
+        """Name of the box head of each stage that scores RoIs."""
         name = "roi_head.bbox_head"
         if not heads.is_cascade(self.model):
-            return [name]
+            return [name] if self.scores_rois else []
         return [f"{name}.{stage}" for stage in range(len(self.embeddings))]
 
 
@@ -93,12 +106,12 @@ def detector_config(cfg: dict[str, Any], name: str, who: str) -> dict[str, Any]:
     """The detector's part of a config, with the data preprocessor that MMEngine would give it.
 
     Raises:
-        PairingError: If it is not the config of a detector.
-        TypeError: Unless it is a two-stage detector.
+        PairingError: If it is not the config of a detector that can be paired.
+        TypeError: If it is of no known family.
     """
     found = cfg.get("model")
     model_cfg = copy.deepcopy(found) if isinstance(found, dict) else {}
-    _require_two_stage(model_cfg, name, who)
+    find_family(model_cfg, name, who)
     if cfg.get("data_preprocessor"):
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg["data_preprocessor"]))
     for part in nested_dicts(model_cfg):
@@ -121,8 +134,9 @@ def read_detector(
 
     Raises:
         FileNotFoundError: If the config, or a file of weights that it names, is missing.
-        PairingError: If it is not the config of a detector.
-        TypeError: Unless it is a two-stage detector with a supported RoI head; says why.
+        PairingError: If it is not the config of a detector that can be paired.
+        TypeError: If it is of no known family, or has no pyramid; says why.
+        kd_det.errors.MissingPackageError: If a part of it needs a package that is not installed.
         kd_det.algorithms.CheckpointError: If weights that the student's config loads cannot be
             read.
     """
@@ -130,58 +144,50 @@ def read_detector(
     model_cfg = detector_config(cfg, name, who)
     if who == "teacher":
         drop_downloads(model_cfg)
-    model = _build(model_cfg)
-    heads.require_two_stage(model, who)
-    own = heads.num_classes(model)
+    family = find_family(model_cfg, name, who)
+    model = _build(model_cfg, name, who)
+    family.require(model, who)
+    own = family.num_classes(model)
     if num_classes is not None and num_classes != own:
-        # The map of the scene that HTC learns has classes of its own.
-        for part in nested_dicts(model_cfg["roi_head"]):
-            if part.get("num_classes") == own:
-                part["num_classes"] = num_classes
-        model = _build(model_cfg)
+        family.set_classes(model_cfg, own, num_classes)
+        model = _build(model_cfg, name, who)
     start = ""
     if who == "student" and cfg.get("load_from"):
         start = set_start(model_cfg, cfg["load_from"], model)
-    return Detector(name, who, cfg, model_cfg, model, _levels(model, model_cfg), own, start)
+    levels = _levels(model, model_cfg, who)
+    return Detector(name, who, family, cfg, model_cfg, model, levels, own, start)
 
 
-def _require_two_stage(model_cfg: dict[str, Any], name: str, who: str) -> None:
-    """Refuse other models before they are built, which may ask for packages or downloads."""
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        kind: Any = MODELS.get(str(model_cfg.get("type")))
-    if isinstance(kind, type) and issubclass(kind, SemiBaseDetector):
-        raise PairingError(
-            f"the {who} {name} is a {kind.__name__}, which trains a detector semi-supervised, from "
-            "images without labels too; kd_det pairs detectors alone: give a config whose model is "
-            "the detector inside it (its model.detector), with plain data loaders. A checkpoint of "
-            "semi-supervised training may be given as it is"
-        )
-    if "backbone" not in model_cfg:
-        raise PairingError(
-            f"expected the config of a detector as {who}, found no model with a backbone in "
-            f"{name}; give one like mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
-        )
-    if kind is None:
-        raise PairingError(
-            f"{name} has a model of type {model_cfg.get('type')!r}, which is not registered; its "
-            "config has to import it (custom_imports)"
-        )
-    if not issubclass(kind, TwoStageDetector):
-        raise UnsupportedTypeError(
-            f"kd_det pairs two-stage detectors, and the {who} is a {kind.__name__}, which is no "
-            "TwoStageDetector"
-        )
+def class_tensors(detector: Detector) -> set[str]:
+    """Names of the tensors whose rows follow from the number of classes."""
+    more = copy.deepcopy(detector.model_cfg)
+    detector.family.set_classes(more, detector.num_classes, detector.num_classes + 1)
+    other = _build(more, detector.name, detector.who).state_dict()
+    own = detector.model.state_dict()
+    return {key for key, value in own.items() if other[key].shape[:1] != value.shape[:1]}
 
 
-def _build(model_cfg: dict[str, Any]) -> Any:
+def _build(model_cfg: dict[str, Any], name: str, who: str) -> Any:
     """The detector on the meta device, if it can be built there."""
     try:
         return _build_on("meta", model_cfg)
     except RuntimeError as error:
+        if "not installed" in str(error):  # as BoxInst's preprocessor says
+            raise MissingPackageError(_lacks_package(name, who, error)) from error
         if not _needs_values(error):
             raise
         # Swin's and ConvNeXt's drop paths ask for them.
         return _build_on("cpu", model_cfg)
+    except ImportError as error:
+        raise MissingPackageError(_lacks_package(name, who, error)) from error
+    except KeyError as error:
+        if "is not in the" not in str(error):  # MMEngine's, of a registry
+            raise
+        raise PairingError(f"the {who} {name} cannot be built: {error.args[0]}") from error
+
+
+def _lacks_package(name: str, who: str, error: Exception) -> str:
+    return f"the {who} {name} needs a package that is not installed: {error}"
 
 
 @torch.no_grad()
@@ -196,18 +202,31 @@ def _build_on(device: str, model_cfg: dict[str, Any]) -> Any:
 
 
 @torch.no_grad()
-def _levels(model: Any, model_cfg: dict[str, Any]) -> list[Level]:
+def _levels(model: Any, model_cfg: dict[str, Any], who: str) -> list[Level]:
     """The pyramid of a detector that was built."""
-    device = next(model.parameters()).device
-    side = SIDE if device.type == "meta" else SMALL_SIDE
     try:
-        with torch.device(device):
-            maps = model.extract_feat(torch.zeros(1, 3, side, side))
-    except RuntimeError as error:
-        if device.type != "meta" or not _needs_values(error):
-            raise
-        return _levels(_build_on("cpu", model_cfg), model_cfg)
+        maps, side = _run(model, SIDE if _device(model).type == "meta" else SMALL_SIDE)
+    except RuntimeError:
+        if _device(model).type == "meta":  # which has no values, and not all operations
+            return _levels(_build_on("cpu", model_cfg), model_cfg, who)
+        maps, side = _run(model, SIDE)  # SSD's last maps need more
+    maps = [maps] if isinstance(maps, torch.Tensor) else maps
+    if not all(isinstance(x, torch.Tensor) and x.dim() == 4 for x in maps):
+        raise UnsupportedTypeError(
+            f"the {who} {type(model).__name__} has no pyramid: expected maps [N, C, H, W] of "
+            f"extract_feat, found {', '.join(type(x).__name__ for x in maps)}"
+        )
     return [Level(i, x.shape[1], side // x.shape[2]) for i, x in enumerate(maps)]
+
+
+def _run(model: Any, side: int) -> tuple[Any, int]:
+    with torch.device(_device(model)):
+        return model.extract_feat(torch.zeros(1, 3, side, side)), side
+
+
+def _device(model: Any) -> torch.device:
+    # DINO's own parameters are on the CPU wherever it is built.
+    return next(model.backbone.parameters()).device
 
 
 def _needs_values(error: RuntimeError) -> bool:

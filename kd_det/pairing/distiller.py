@@ -6,9 +6,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from kd_det.algorithms import WiringError, heads, student_init
-from kd_det.pairing import PairingError
+from kd_det.algorithms import WiringError, student_init
+from kd_det.pairing.dense_fitting import fit_heads, reads_heads
 from kd_det.pairing.detectors import Detector, Level
+from kd_det.pairing.families import TwoStage
 from kd_det.registry import type_name
 
 # Names of a method's recorders (configs/_base_/frcnn_distiller.py).
@@ -22,13 +23,17 @@ Mapping = dict[str, dict[str, Any]]
 def fit_distiller(model: dict[str, Any], student: Detector, teacher: Detector) -> list[str]:
     """Fit the ``model`` of a method's config to a pair, in place; returns what was decided.
 
-    Raises:
-        PairingError: If the method compares pyramids, and these have no stride in common.
+    The pair meets the method's needs (:func:`kd_det.pairing.offers.choose_form`).
     """
     fitting = _Fitting(model, student, teacher)
     fitting.fit_pyramids()
-    fitting.fit_embeddings()
-    fitting.fit_stages()
+    if reads_heads(fitting.distiller):
+        fitting.decisions += fit_heads(fitting.distiller, student, teacher)
+    elif student.scores_rois and teacher.scores_rois:
+        fitting.fit_embeddings()
+        fitting.fit_stages()
+    else:
+        fitting.drop_rois()
     fitting.fit_student_init()
     fitting.drop_unused_connectors()
     return fitting.decisions
@@ -66,12 +71,6 @@ class _Fitting:
     def fit_pyramids(self) -> None:
         pairs = common_levels(self.student.levels, self.teacher.levels)
         used = bool(self._records([PYRAMID]))
-        if used and not pairs:
-            raise PairingError(
-                f"{self.student.title} has maps of strides {_strides(self.student.levels)} and "
-                f"{self.teacher.title} of {_strides(self.teacher.levels)}, none in common; take a "
-                "method that compares RoIs alone (kd, kd_nd, dkd, dist)"
-            )
         for place, side in enumerate((self.student, self.teacher)):
             chosen = [pair[place] for pair in pairs] if used else side.levels
             self.distiller[f"{side.who}_recorders"][PYRAMID] = _recorder(side, chosen)
@@ -96,15 +95,15 @@ class _Fitting:
     def _say_levels(
         self, pairs: Sequence[tuple[Level, Level]], compared: Sequence[tuple[Level, Level]]
     ) -> None:
-        text = f"levels of strides {_strides([student for student, _ in compared])} are compared"
+        text = f"levels of strides {strides([student for student, _ in compared])} are compared"
         left_out = [pair[0] for pair in pairs if pair not in compared]
         if left_out:
-            text += f"; the method leaves those of {_strides(left_out)} out"
+            text += f"; the method leaves those of {strides(left_out)} out"
         for place, side in enumerate((self.student, self.teacher)):
             kept = {pair[place].index for pair in pairs}
             alone = [level for level in side.levels if level.index not in kept]
             if alone:
-                text += f"; the {side.who}'s of {_strides(alone)} have no partner"
+                text += f"; the {side.who}'s of {strides(alone)} have no partner"
         self.decisions.append(text)
 
     def _fit_fusion(self, channels: Sequence[tuple[int, int]]) -> bool:
@@ -133,13 +132,19 @@ class _Fitting:
 
     # Embeddings and logits
 
+    def drop_rois(self) -> None:
+        """Record nothing of RoIs, where a side has none."""
+        for side in ("student", "teacher"):
+            for name in OF_ROIS:
+                self.distiller[f"{side}_recorders"].pop(name, None)
+
     def fit_embeddings(self) -> None:
         student, teacher = (side.embeddings[-1] for side in (self.student, self.teacher))
         for loss in self.distiller["distill_losses"].values():
             if "embed_dim" in loss:
                 loss["embed_dim"] = teacher
             if "num_classes" in loss:
-                loss["num_classes"] = heads.num_classes(self.teacher.model)
+                loss["num_classes"] = self.teacher.num_classes
         used = [r for _, r in self._records(["embedding"]) if r["from_student"]]
         if used and student != teacher:
             self._connectors["embedding"] = dict(
@@ -217,7 +222,7 @@ class _Fitting:
         if not wanted:
             return
         possible = []
-        for module in wanted:
+        for module in self._start_modules(wanted):
             try:
                 rows = student_init.plan(self.student.model, self.teacher.model, [module])
             except WiringError:
@@ -229,6 +234,21 @@ class _Fitting:
                 f"{module}: the student starts from {number} of the teacher's tensors"
             )
         self.model[option] = possible
+
+    def _start_modules(self, wanted: list[str]) -> list[str]:
+        """What the student may start from; ``wanted`` names that of a two-stage pair."""
+        student, teacher = self.student, self.teacher
+        if student.family is not teacher.family:
+            text = f"a {teacher.family.name} teacher has no heads for a {student.family.name}"
+            self.decisions.append(f"the student's heads start as its config says: {text} student")
+            return []
+        found = student.family.start_modules(student.model, teacher.model)
+        if isinstance(student.family, TwoStage):
+            return [name for name in wanted if name in found]
+        if not found:
+            self.decisions.append("the student's heads start as its config says: none is like the "
+                                  "teacher's")  # fmt: skip
+        return found
 
 
 def common_levels(student: Sequence[Level], teacher: Sequence[Level]) -> list[tuple[Level, Level]]:
@@ -250,7 +270,8 @@ def _recorder(side: Detector, levels: Sequence[Level]) -> dict[str, Any]:
     return dict(type="kd_det.Pyramid", levels=[dict(whole, data_idx=i.index) for i in levels])
 
 
-def _strides(levels: Sequence[Level]) -> str:
+def strides(levels: Sequence[Level]) -> str:
+    """Strides of levels, for messages."""
     return ", ".join(str(level.stride) for level in levels)
 
 

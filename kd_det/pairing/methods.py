@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ NO_FIGURE = "no published detector figure"
 
 @dataclass(frozen=True)
 class Method:
-    """A method: a file of the same name in ``configs/_base_/methods``.
+    """A method: a file of the same name in ``configs/_base_/methods``, or in another of ``NEEDS``.
 
     Args:
         does: What the student learns from, in one line.
@@ -30,13 +31,24 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "robust": Method(
-        "CWD at a temperature relative to the teacher, from the teacher's RPN and box head",
+        "CWD at a temperature relative to the teacher, from the teacher's heads",
         "none; digits 17.8 to 39.8, bccd 34.2 to 38.0 (README.md)",
         "kd_det, after arXiv 2011.13256",
     ),
     "robust_nd_kd": Method("robust, ND loss and KD", NO_FIGURE, "kd_det"),
-    "kd": Method("logits of the student's RoIs", IN_PAPER, "arXiv 1503.02531, 2305.17007"),
-    "kd_nd": Method("KD++: KD, norm and direction of RoI embeddings", IN_PAPER, "arXiv 2305.17007"),
+    "kd": Method(
+        "logits of the student's RoIs; of dense heads, class maps and boxes",
+        IN_PAPER,
+        "arXiv 1503.02531, 2308.14286",
+    ),
+    "crosskd": Method(
+        "CrossKD: dense heads, what the teacher's head makes of the student's features",
+        "40.2 to 43.7, GFL R50 from R101, 1x",
+        "arXiv 2306.11369",
+    ),
+    "crosskd_pkd": Method("CrossKD and PKD", "40.2 to 43.9, GFL R50 from R101", "arXiv 2306.11369"),
+    "ld": Method("distributions of box edges, GFL's dense heads", IN_PAPER, "arXiv 2102.12252"),
+    "kd_nd": Method("KD++: KD, norm and direction of embeddings", IN_PAPER, "arXiv 2305.17007"),
     "dkd": Method("logits, target class apart from the others", IN_PAPER, "arXiv 2203.08679"),
     "dkd_nd": Method("DKD++: DKD and ND loss", NO_FIGURE, "arXiv 2305.17007"),
     "dist": Method(
@@ -69,24 +81,64 @@ METHODS: dict[str, Method] = {
     "pkd_nd_kd": Method("PKD, ND loss and KD", NO_FIGURE, "kd_det"),
 }
 DEFAULT = "robust"
+# What each part of a method's name needs of a pair (offers.py), by the folder of configs/_base_ in
+# which the method's file lies.
+NEEDS = {
+    "methods": dict(
+        dict.fromkeys(("robust", "cwd", "pkd", "review"), "pyramid"),
+        **dict.fromkeys(("kd", "dkd", "dist"), "roi_logits"),
+        nd="roi_embedding",
+    ),
+    "methods_dense": dict(
+        dict.fromkeys(("cwd", "pkd", "review"), "pyramid"),
+        kd="class_maps",
+        ld="distributions",
+        crosskd="cross_head",
+        nd="dense_embedding",
+    ),
+}
 
 
-def describe_methods() -> str:
+@dataclass(frozen=True)
+class Form:
+    """A method for pairs of some kind: its file, and what it needs of a pair."""
+
+    path: Path
+    needs: tuple[str, ...]
+
+
+def find_forms(method: str) -> list[Form]:
+    """The forms of a method, the preferred one first.
+
+    Raises:
+        ValueError: For an unknown method; lists the available ones.
+    """
+    require_known(method)
+    base = find_configs() / "_base_"
+    paths = {folder: base / folder / f"{method}.py" for folder in NEEDS}
+    parts = method.split("_")
+    return [
+        Form(path, tuple(dict.fromkeys(NEEDS[folder][part] for part in parts)))
+        for folder, path in paths.items()
+        if path.is_file()
+    ]
+
+
+def require_known(method: str) -> None:
+    """Raise ``ValueError`` for an unknown method; lists the available ones."""
+    if method not in METHODS:
+        raise InvalidInputError(f"unknown method {method!r}; available: {', '.join(METHODS)}")
+
+
+def describe_methods(names: Iterable[str] = METHODS) -> str:
     """One line for each method, in columns."""
     rows = [("method", "what the student learns from", "published gain (box AP on COCO)", "source")]
-    rows += [(name, m.does, m.gain, m.source) for name, m in METHODS.items()]
+    rows += [(name, m.does, m.gain, m.source) for name, m in METHODS.items() if name in names]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
 
 
-def find_bases(method: str) -> list[Path]:
-    """The method's file, from which its configs derive, and COCO's data and schedule.
-
-    Raises:
-        ValueError: For an unknown method; lists the available ones.
-    """
-    if method not in METHODS:
-        raise InvalidInputError(f"unknown method {method!r}; available: {', '.join(METHODS)}")
-    folder = find_configs() / "_base_"
-    return [folder / "methods" / f"{method}.py", folder / "coco_1x.py"]
+def find_coco() -> Path:
+    """COCO's data and schedule, for what a student's config lacks."""
+    return find_configs() / "_base_" / "coco_1x.py"

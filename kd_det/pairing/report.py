@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kd_det.algorithms import heads
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.start_weights import describe_start
 
@@ -14,7 +13,8 @@ def make_table(teacher: Detector, student: Detector, teacher_ckpt: str | None) -
     """A row for each property, a column for each side."""
     rows = [("", "teacher", "student"), ("config", teacher.name, student.name)]
     columns = [_properties(side) for side in (teacher, student)]
-    rows += [(name, columns[0][name], columns[1][name]) for name in columns[0]]
+    for name in dict.fromkeys([*columns[0], *columns[1]]):
+        rows.append((name, columns[0].get(name, "none"), columns[1].get(name, "none")))
     weights = teacher_ckpt or "not given yet"
     rows.append(("weights", weights, describe_start(student.model_cfg)))
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -25,26 +25,19 @@ def _properties(side: Detector) -> dict[str, str]:
     model: Any = side.model
     backbone = side.model_cfg["backbone"]
     depth = f"-{backbone['depth']}" if "depth" in backbone else ""
-    neck = type(model.neck).__name__ if hasattr(model, "neck") else "none"
-    classes = heads.num_classes(model)
+    neck = "none" if side.pyramid == "backbone" else type(model.neck).__name__
+    classes = side.num_classes
     own = "" if classes == side.own_classes else f" ({side.own_classes} in its config)"
     return {
         "detector": type(model).__name__,
         "backbone": f"{type(model.backbone).__name__}{depth}",
         "neck": neck,
         "channels at strides": ", ".join(f"{x.channels} at {x.stride}" for x in side.levels),
-        "RoI head": f"{type(model.roi_head).__name__} with {_box_heads(model)}",
-        "embedding": ", ".join(dict.fromkeys(map(str, side.embeddings))),
+        **side.family.describe(model),
         "classes": f"{classes}{own}",
         "input": _input(side.model_cfg.get("data_preprocessor") or {}),
         "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M",
     }
-
-
-def _box_heads(model: Any) -> str:
-    found = heads.box_heads(model)
-    stages = f"{len(found)} x " if len(found) > 1 else ""
-    return f"{stages}{type(found[0]).__name__}"
 
 
 def _input(preprocessor: dict[str, Any]) -> str:

@@ -56,11 +56,13 @@ def describe_start(model_cfg: Any) -> str:
 
 
 def pretrained_inits(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """The ``init_cfg`` entries of a module's config that load weights."""
+    """The ``init_cfg`` entries of a module's config that load weights; PVT's have no type."""
     return [
         each
         for each in as_list(part.get("init_cfg"))
-        if isinstance(each, dict) and type_name(each) in ("Pretrained", "PretrainedInit")
+        if isinstance(each, dict)
+        and ("type" in each or "checkpoint" in each)
+        and type_name(each) in ("Pretrained", "PretrainedInit", "None")
     ]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kd_det.algorithms.checkpoint import class_names, read_weights
 from kd_det.datasets.class_order import find_moved
 from kd_det.pairing import PairingError
-from kd_det.pairing.detectors import Detector
+from kd_det.pairing.detectors import Detector, class_tensors
 
 SHOWN = 6
 
@@ -29,17 +30,18 @@ def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[
         ]
     state, meta = read_weights(path, "teacher")
     names = class_names(meta)
-    key = f"{teacher.box_heads[0]}.fc_cls.weight"
-    expected = teacher.model.state_dict().get(key)
-    # A checkpoint of another architecture lacks the key; loading it says so.
-    if expected is not None and key in state and len(state[key]) != len(expected):
-        more = len(expected) - len(classes)
-        count = len(names) if names else len(state[key]) - more
+    if found := _other_classes(state, teacher):
+        key, rows, expected = found
+        more = expected - len(classes)
+        count = len(names) if names else rows - more
+        known = bool(names) or key.endswith("fc_cls.weight")
+        trained = f"{count} classes{_listed(names or ())}"
+        if not known:  # a head with several outputs for each class
+            trained = f"another number of classes ({key} has {rows} rows instead of {expected})"
         raise PairingError(
-            f"the teacher's checkpoint {path} was trained on {count} classes"
-            f"{_listed(names or ())}, and the data has {len(classes)}{_listed(classes)}; train "
-            "the teacher on this data first (tools/train.py with its config), or give the data "
-            "that it was trained on"
+            f"the teacher's checkpoint {path} was trained on {trained}, and the data has "
+            f"{len(classes)}{_listed(classes)}; train the teacher on this data first "
+            "(tools/train.py with its config), or give the data that it was trained on"
         )
     if not names:
         return [
@@ -58,6 +60,24 @@ def check_teacher(path: str, teacher: Detector, classes: Sequence[str]) -> list[
         f"{path} names its classes otherwise{_listed(names)}; they must mean the same in the same "
         "order"
     ]
+
+
+def _other_classes(state: Mapping[str, Any], teacher: Detector) -> tuple[str, int, int] | None:
+    """The first tensor with as many rows as classes ask for, if the checkpoint has others.
+
+    Its name, rows found and rows expected. A checkpoint of another architecture lacks the key;
+    loading it says so.
+    """
+    own = teacher.model.state_dict()
+    lengths = {key: len(value) for key, value in own.items() if value.dim()}
+    differing = [key for key in lengths if key in state and len(state[key]) != lengths[key]]
+    if not differing:
+        return None
+    by_classes = class_tensors(teacher)
+    for key in differing:
+        if key in by_classes:
+            return key, len(state[key]), lengths[key]
+    return None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -122,9 +122,7 @@ def test_a_folder_of_yolo_is_converted_and_told_of_first(tool, arguments, digits
 
 def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "kd_det.pairing.compose", raising=False)
-    with pytest.raises(SystemExit) as caught:
-        tool("distill", "--method", "list")
-    assert caught.value.code == 0
+    tool("distill", "--method", "list")
     out = capsys.readouterr().out
     assert "\nrobust " in out and "arXiv 2104.09044" in out
     # Nobody waits for mmdet to read a list.
@@ -154,6 +152,14 @@ def test_wrong_input_is_one_sentence(refusal, arguments, tmp_path, more, message
     assert fill(message) in refusal("distill", *arguments(), *map(fill, more))
 
 
-def test_another_kind_of_detector_is_told_what_there_is_for_it(refusal, arguments):
-    message = refusal("distill", "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", *arguments()[1:])
-    assert "PairingError" in message and "configs/retinanet_r101_r50_review.py" in message
+def test_the_list_of_methods_for_a_pair_needs_no_weights(tool, capsys):
+    retinanet = "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py"
+    tool("distill", retinanet, TEACHER, "--method", "list")
+    out = capsys.readouterr().out
+    assert "\nrobust " in out and "\nkd_nd " not in out
+    assert "RoIs are not scored by the student RetinaNet" in out
+
+
+def test_a_model_that_is_no_detector_of_boxes_is_told_what_would_do(refusal, arguments):
+    message = refusal("distill", "mmdet::solo/solo_r50_fpn_1x_coco.py", *arguments()[1:])
+    assert "PairingError" in message and "a Mask R-CNN, CondInst or RTMDet-Ins would do" in message

@@ -470,3 +470,11 @@ def test_nms_match_groups_boxes_with_what_they_suppress():
     assert nms_match(dets[:0], 0.5) == []
     kept = torch.ops.torchvision.nms(dets[:, :4], dets[:, 4], 0.51)
     assert [group[0] for group in nms_match(dets, 0.51)] == kept.tolist()
+
+
+def test_offsets_of_another_size_are_refused_in_a_sentence():
+    """DyHead's; mmcv's kernel misreads them, and torchvision's raises of its own."""
+    x, weight = torch.zeros(1, 2, 4, 4), torch.zeros(2, 2, 3, 3)
+    offset, mask = torch.zeros(1, 18, 8, 8), torch.zeros(1, 9, 8, 8)
+    with pytest.raises(MissingOpError, match="offsets of another size"):
+        mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1)

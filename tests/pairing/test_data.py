@@ -14,7 +14,7 @@ from zoo import FASTER
 
 from kd_det.datasets.coco import DataError
 from kd_det.pairing.data import read_data
-from kd_det.pairing.methods import find_bases
+from kd_det.pairing.methods import find_coco
 from kd_det.pairing.text import read_bases, read_config
 
 DIGITS = tuple("0123456789")
@@ -37,7 +37,7 @@ def build(dataset: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def base() -> dict:
-    return read_bases(find_bases("kd"))
+    return read_bases([find_coco()])
 
 
 def test_a_folder_reaches_all_loaders_and_the_pipelines_stay(digits, base, tmp_path):

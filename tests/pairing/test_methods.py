@@ -5,11 +5,20 @@ from __future__ import annotations
 import pytest
 from small import ROOT
 
-from kd_det.pairing.methods import DEFAULT, METHODS, describe_methods, find_bases, find_configs
+from kd_det.pairing.methods import (
+    DEFAULT,
+    METHODS,
+    NEEDS,
+    describe_methods,
+    find_coco,
+    find_configs,
+    find_forms,
+)
 
 
 def test_the_table_has_every_method():
-    files = {path.stem for path in (ROOT / "configs" / "_base_" / "methods").glob("*.py")}
+    base = ROOT / "configs" / "_base_"
+    files = {path.stem for folder in NEEDS for path in (base / folder).glob("*.py")}
     assert METHODS.keys() == files and DEFAULT in METHODS
 
 
@@ -20,7 +29,12 @@ def test_each_has_one_line():
 
 def test_configs_are_those_of_the_repository():
     assert find_configs() == ROOT / "configs"
-    assert all(path.is_file() for path in find_bases("kd_nd"))
+    assert find_coco().is_file()
+    forms = [(form.path.parent.name, form.needs) for form in find_forms("kd_nd")]
+    assert forms == [
+        ("methods", ("roi_logits", "roi_embedding")),
+        ("methods_dense", ("class_maps", "dense_embedding")),
+    ]
 
 
 def test_configs_that_were_installed_are_found_first(tmp_path, monkeypatch):
@@ -35,4 +49,4 @@ def test_configs_that_were_installed_are_found_first(tmp_path, monkeypatch):
 
 def test_an_unknown_method_lists_all():
     with pytest.raises(ValueError, match="unknown method 'fitnets'; available: robust, robust_nd_"):
-        find_bases("fitnets")
+        find_forms("fitnets")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_det.compat.mmcv.common import compute_dtype
+from kd_det.compat.mmcv.common import compute_dtype, not_provided
 
 # Stride, padding, dilation (of rows, of columns), both numbers of groups: torchvision's order.
 _GEOMETRY = ("dH", "dW", "padH", "padW", "dilationH", "dilationW", "group", "deformable_group")
@@ -83,7 +83,14 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **geometry: Any,
 ) -> None:
-    """Deformable convolution v2 (arXiv 1811.11168)."""
+    """Deformable convolution v2 (arXiv 1811.11168).
+
+    Raises:
+        MissingOpError: For offsets of another size than the output's, as DyHead has: mmcv's kernel
+            reads them as if they were of that size, and torchvision's refuses them.
+    """
+    if offset.shape[-2:] != output.shape[-2:]:
+        raise not_provided("modulated_deform_conv_forward with offsets of another size")
     output.copy_(_forward(input, weight, offset, mask, bias if with_bias else None, geometry))
 
 

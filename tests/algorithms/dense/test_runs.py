@@ -11,7 +11,7 @@ from dense_parts import cross_parts, kd_parts, ld_parts, nd_parts
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from small import digits_config, runner
-from small_dense import CLASSES, config, detector
+from small_dense import CLASSES, config, detector, pair
 
 from kd_det.centers import ClassCenters
 
@@ -86,3 +86,22 @@ def test_a_config_trains_with_every_method(name, digits, tmp_path):
     assert torch.equal(
         again.model.distiller.distill_losses["loss_nd"].centers, centers.means.float()
     )
+
+
+def test_modules_that_a_forward_pass_adds_are_not_there_before_training():
+    """As DDQ's decoder gets those of its head, which an optimizer would find twice."""
+    student = detector("gfl")
+    student.neck.register_forward_hook(lambda neck, *_: setattr(neck, "more", student.backbone))
+    neck = dict(fpn=dict(type="ModuleOutputs", source="neck"))
+    mapping = dict(
+        preds_S=dict(recorder="fpn", from_student=True, data_idx=0),
+        preds_T=dict(recorder="fpn", from_student=False, data_idx=0),
+    )
+    parts = dict(
+        student_recorders=neck,
+        teacher_recorders=neck,
+        distill_losses=dict(loss_pkd=dict(type="mmrazor.PKDLoss")),
+        loss_forward_mappings=dict(loss_pkd=mapping),
+    )
+    model = pair(student, detector("gfl"), parts)
+    assert not hasattr(model.student.neck, "more")

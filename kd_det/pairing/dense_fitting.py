@@ -1,0 +1,117 @@
+"""Fit a method on dense heads to a pair: records of their layers, connectors, sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kd_det.pairing import dense_parts
+from kd_det.pairing.detectors import Detector
+from kd_det.registry import type_name
+
+# Names of what such methods record (configs/_base_/dense_losses.py).
+OF_HEADS = ("head", "boxes", "positives", "cls_feats", "box_feats")
+# Losses of which a pair has one: on distributions of edges where both heads have them, else boxes.
+CROSS_BOX, CROSS_DISTS = "loss_cross_box", "loss_cross_dists"
+Records = list[tuple[str, str, dict[str, Any]]]
+
+
+def reads_heads(distiller: dict[str, Any]) -> bool:
+    """Whether losses read records of dense heads."""
+    return any(record["recorder"] in OF_HEADS for _, _, record in _records(distiller))
+
+
+def fit_heads(distiller: dict[str, Any], student: Detector, teacher: Detector) -> list[str]:
+    """Fit a distiller's config to dense heads, in place; returns what was decided."""
+    decisions = [f"compared are {_words(distiller, student, teacher)}"]
+    crossed = any(record["recorder"].endswith("_feats") for _, _, record in _records(distiller))
+    depth = dense_parts.depth_of_crossing(student, teacher) if crossed else 0
+    for side in (student, teacher):
+        names = {
+            record["recorder"]
+            for _, _, record in _records(distiller)
+            if record["from_student"] == (side.who == "student")
+        }
+        if any(argument == "region" for _, argument, _ in _records(distiller)):
+            names.add("region")
+        recorders = distiller[f"{side.who}_recorders"]
+        for name in ("embedding", "logits", "targets"):  # of RoIs
+            recorders.pop(name, None)
+        recorders.update(dense_parts.recorders_of(side, names, depth))
+    _add_objectness(distiller, student, teacher)
+    if crossed:
+        decisions.append(_fit_crossing(distiller, student, teacher, depth))
+    if any(record["recorder"] == "embedding" for _, _, record in _records(distiller)):
+        decisions += _fit_embeddings(distiller, student, teacher)
+    return decisions
+
+
+def _records(distiller: dict[str, Any]) -> Records:
+    """Losses, their arguments and the records that these are."""
+    return [
+        (loss, argument, record)
+        for loss, mapping in distiller["loss_forward_mappings"].items()
+        for argument, record in mapping.items()
+    ]
+
+
+def _words(distiller: dict[str, Any], student: Detector, teacher: Detector) -> str:
+    """What is compared; drops the loss on predicted boxes that does not fit."""
+    losses, mappings = distiller["distill_losses"], distiller["loss_forward_mappings"]
+    if CROSS_BOX in losses:
+        both = dense_parts.has_distributions(student, teacher)
+        dropped = CROSS_BOX if both else CROSS_DISTS
+        del losses[dropped], mappings[dropped]
+    heads = " and ".join(type(side.model.bbox_head).__name__ for side in (student, teacher))
+    return f"the heads {heads} by {', '.join(losses)}"
+
+
+def _add_objectness(distiller: dict[str, Any], student: Detector, teacher: Detector) -> None:
+    for loss, mapping in distiller["loss_forward_mappings"].items():
+        if type_name(distiller["distill_losses"][loss]) != "BinaryKDLoss":
+            continue
+        for side in (student, teacher):
+            record = mapping[f"{side.who[0]}_logits"]
+            # What comes out of the teacher's head is of its classes alone.
+            crossed = "connector" in mapping["s_logits"]
+            if not crossed and dense_parts.scores_objects(side):
+                mapping[f"{side.who[0]}_objectness"] = dict(record, data_idx=2)
+
+
+def _fit_crossing(
+    distiller: dict[str, Any], student: Detector, teacher: Detector, depth: int
+) -> str:
+    """Set the depth at which the student's maps enter the teacher's head, and join widths."""
+    channels = [dense_parts.crossing_channels(side, depth) for side in (student, teacher)]
+    text = f"the student's maps enter the teacher's head after {depth} convolutions"
+    for name, connector in list(distiller["connectors"].items()):
+        if type_name(connector) != "CrossHead":
+            continue
+        cross = dict(connector, depth=depth)
+        joined = [_join(channels, len(student.levels)), cross]
+        distiller["connectors"][name] = cross if channels[0] == channels[1] else joined
+    if channels[0] != channels[1]:
+        text += f", by PyramidConnector {channels[0]} -> {channels[1]}"
+    return text
+
+
+def _fit_embeddings(distiller: dict[str, Any], student: Detector, teacher: Detector) -> list[str]:
+    sizes = [dense_parts.embedding_size(side) for side in (student, teacher)]
+    for loss in distiller["distill_losses"].values():
+        if "embed_dim" in loss:
+            loss.update(embed_dim=sizes[1], num_classes=teacher.num_classes)
+    if sizes[0] == sizes[1]:
+        return []
+    connectors = distiller.setdefault("connectors", {})
+    connectors["embedding"] = _join(sizes, len(student.levels))
+    for _, _, record in _records(distiller):
+        if record["recorder"] == "embedding" and record["from_student"]:
+            record["connector"] = "embedding"
+    return [f"embeddings: PyramidConnector {sizes[0]} -> {sizes[1]}"]
+
+
+def _join(channels: list[int], levels: int) -> dict[str, Any]:
+    return dict(
+        type="kd_det.PyramidConnector",
+        in_channels=[channels[0]] * levels,
+        out_channels=[channels[1]] * levels,
+    )

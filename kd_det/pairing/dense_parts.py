@@ -1,0 +1,177 @@
+"""What a pair of dense detectors offers, and the records of its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mmdet.models.dense_heads import GFLHead, YOLOXHead
+from torch import nn
+
+from kd_det.algorithms import dense
+from kd_det.algorithms.dense.layers import random_maps
+from kd_det.errors import UserError
+from kd_det.pairing.detectors import Detector
+from kd_det.recorders import RAZOR_TASK_UTILS
+
+HEAD = "bbox_head"
+# gamma of LD's valuable localisation region, as published.
+REGION = 0.25
+Recorders = dict[str, dict[str, Any]]
+
+
+def find_dense_offers(student: Detector, teacher: Detector) -> dict[str, str]:
+    """For each need of the losses on dense heads, why it is not met; empty if it is."""
+    why = _why_not_dense(student, teacher) or _why_other_grids(student, teacher)
+    checks: dict[str, Callable[[Detector, Detector], str]] = {
+        "class_maps": _why_no_class_maps,
+        "distributions": _why_no_distributions,
+        "cross_head": _why_no_cross_head,
+        "dense_embedding": _why_no_embedding,
+    }
+    return {need: why or check(student, teacher) for need, check in checks.items()}
+
+
+def has_distributions(student: Detector, teacher: Detector) -> bool:
+    """Whether both predict distributions of edges over the same distances."""
+    own, other = (side.model.bbox_head for side in (student, teacher))
+    return all(isinstance(x, GFLHead) for x in (own, other)) and own.reg_max == other.reg_max
+
+
+def depth_of_crossing(student: Detector, teacher: Detector) -> int:
+    """After how many convolutions the student's maps go on in the teacher's head.
+
+    Before the last one, as published; 0, the pyramid, where a branch has one alone.
+    """
+    return max(
+        0, min(dense.depth_of(side.model.bbox_head, "cls") for side in (student, teacher)) - 1
+    )
+
+
+def recorders_of(side: Detector, names: set[str], depth: int) -> Recorders:
+    """The recorders of these records of a side.
+
+    Args:
+        side: A dense detector.
+        names: Of ``head``, ``boxes``, ``positives``, ``region``, ``embedding``, ``cls_feats`` and
+            ``box_feats``; with ``region``, ``positives`` has that region too.
+        depth: Convolutions before the last two.
+    """
+    head = side.model.bbox_head
+    found: Recorders = {}
+    if "head" in names:
+        found["head"] = dict(type="ModuleOutputs", source=HEAD)
+    if "boxes" in names:
+        found["boxes"] = dict(type="kd_det.Boxes", source=HEAD)
+    if "positives" in names:
+        region = dict(region=REGION) if "region" in names else {}
+        found["positives"] = dict(type="kd_det.Positives", source=HEAD, **region)
+    if "embedding" in names:
+        found["embedding"] = dense.pyramid(dense.class_layers(head), inputs=True)
+    for branch in ("cls", "box"):
+        if f"{branch}_feats" in names:
+            layers = dense.branch_layers(head, branch, depth) if depth else None
+            whole = dict(type="ModuleOutputs", source=side.pyramid)
+            found[f"{branch}_feats"] = whole if layers is None else dense.pyramid(layers)
+    return found
+
+
+def embedding_size(side: Detector) -> int:
+    """Channels of the class branch's last maps."""
+    layer = side.model.get_submodule(dense.class_layers(side.model.bbox_head)[0].source)
+    assert isinstance(layer, nn.Conv2d)
+    return layer.in_channels
+
+
+def crossing_channels(side: Detector, depth: int) -> int:
+    """Channels of a branch's maps after ``depth`` convolutions."""
+    head = side.model.bbox_head
+    return int(head.feat_channels if depth else head.in_channels)
+
+
+def scores_objects(side: Detector) -> bool:
+    """Whether a head scores objects and classes apart, as YOLOX does."""
+    return isinstance(side.model.bbox_head, YOLOXHead)
+
+
+def _why_not_dense(student: Detector, teacher: Detector) -> str:
+    without = [side.title for side in (student, teacher) if not dense.is_dense(side.model)]
+    return f"no dense head is in {' and '.join(without)}" if without else ""
+
+
+def _why_other_grids(student: Detector, teacher: Detector) -> str:
+    try:
+        shapes = [
+            [list(x.shape[1:]) for x in side.model.bbox_head.forward(_maps(side))[0]]
+            for side in (student, teacher)
+        ]
+    except (AttributeError, IndexError, TypeError, ValueError, RuntimeError):
+        return f"the class maps of {_heads(student, teacher)} are not known"
+    strides = [[level.stride for level in side.levels] for side in (student, teacher)]
+    if strides[0] == strides[1] and shapes[0] == shapes[1]:
+        return ""
+    if strides[0] != strides[1]:
+        return (
+            f"the grids of the heads differ: {student.title} has strides {strides[0]} and "
+            f"{teacher.title} {strides[1]}"
+        )
+    return (
+        f"the grids of the heads differ: {student.title} predicts {shapes[0][0][0]} channels "
+        f"of classes and {teacher.title} {shapes[1][0][0]}, for other anchors or classes"
+    )
+
+
+def _maps(side: Detector) -> list[Any]:
+    return random_maps(side.model.bbox_head)
+
+
+def _why_no_class_maps(student: Detector, teacher: Detector) -> str:
+    soft = [side for side in (student, teacher) if not _is_sigmoid(side)]
+    if soft:
+        return f"classes exclude one another (softmax) in {' and '.join(x.title for x in soft)}"
+    reason = _refusal(student, dict(type="kd_det.Positives", source=HEAD))
+    boxes = dict(type="kd_det.Boxes", source=HEAD)
+    return reason or _refusal(student, boxes) or _refusal(teacher, boxes)
+
+
+def _is_sigmoid(side: Detector) -> bool:
+    return bool(getattr(side.model.bbox_head, "use_sigmoid_cls", True))
+
+
+def _why_no_distributions(student: Detector, teacher: Detector) -> str:
+    if has_distributions(student, teacher):
+        return ""
+    return f"{_heads(student, teacher)} do not both predict the same distributions, as GFL's do"
+
+
+def _why_no_cross_head(student: Detector, teacher: Detector) -> str:
+    try:
+        for side in (student, teacher):
+            dense.depth_of(side.model.bbox_head, "cls")
+    except UserError as error:
+        return str(error)
+    return _why_no_class_maps(student, teacher)
+
+
+def _why_no_embedding(student: Detector, teacher: Detector) -> str:
+    try:
+        for side in (student, teacher):
+            dense.class_layers(side.model.bbox_head)
+    except UserError as error:
+        return str(error)
+    return _refusal(student, dict(type="kd_det.Positives", source=HEAD))
+
+
+def _refusal(side: Detector, recorder: dict[str, Any]) -> str:
+    """Why a recorder refuses a detector; empty if it does not."""
+    cfg = dict(recorder, type=f"{recorder['type']}Recorder")
+    try:
+        RAZOR_TASK_UTILS.build(cfg).initialize(side.model)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _heads(student: Detector, teacher: Detector) -> str:
+    names = [type(side.model.bbox_head).__name__ for side in (student, teacher)]
+    return " and ".join(dict.fromkeys(names))

@@ -1,0 +1,64 @@
+"""Detectors that score RoIs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from kd_det.algorithms import heads
+from kd_det.errors import UnsupportedTypeError
+from kd_det.pairing.families.base import Family
+from kd_det.registry import type_name
+
+
+class TwoStage(Family):
+    """Faster, Mask, Cascade R-CNN and their like; Sparse R-CNN too, by its pyramid."""
+
+    name = "two_stage"
+    parts = ("roi_head",)
+    start = ("rpn_head", "roi_head")
+
+    def require(self, model: Any, who: str) -> None:
+        """Refuse detectors without a box head, and TridentNet."""
+        if not getattr(model.roi_head, "with_bbox", True):
+            raise UnsupportedTypeError(f"the {who} {type(model).__name__} has no box head")
+        if type(model.roi_head).__name__ == "TridentRoIHead":
+            raise UnsupportedTypeError(
+                f"the {who} {type(model).__name__} has three maps for each image in training and "
+                "one in evaluation, so that those of student and teacher differ; expected a "
+                "backbone with one"
+            )
+
+    def set_classes(self, model_cfg: dict[str, Any], own: int, number: int) -> None:
+        """Set the number of classes; CrowdDet has one alone."""
+        if type_name(model_cfg["roi_head"]) == "MultiInstanceRoIHead":
+            raise UnsupportedTypeError(
+                f"a CrowdDet finds objects of one class, as mmdet has it, and {number} are asked "
+                "for; a Faster R-CNN would do"
+            )
+        super().set_classes(model_cfg, own, number)
+
+    def num_classes(self, model: Any) -> int:
+        """Number of classes of the box heads."""
+        return int(_box_heads(model)[0].num_classes)
+
+    def describe(self, model: Any) -> dict[str, str]:
+        """RoI head, and the size of its embedding."""
+        found = _box_heads(model)
+        stages = f"{len(found)} x " if len(found) > 1 else ""
+        name = f"{type(model.roi_head).__name__} with {stages}{type(found[0]).__name__}"
+        sizes = [x.fc_cls.in_features for x in found] if heads.scores_rois(model) else []
+        rows = {"head": name}
+        if sizes:
+            rows["embedding"] = ", ".join(dict.fromkeys(map(str, sizes)))
+        return rows
+
+    def start_modules(self, student: nn.Module, teacher: nn.Module) -> list[str]:
+        """RPN and RoI head, tensor by tensor, as a student with a narrower pyramid may."""
+        return list(self.start)
+
+
+def _box_heads(model: Any) -> list[Any]:
+    head = model.roi_head.bbox_head
+    return list(head) if isinstance(head, nn.ModuleList) else [head]

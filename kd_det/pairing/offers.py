@@ -1,0 +1,78 @@
+"""What a pair offers to methods, and which methods fit it."""
+
+from __future__ import annotations
+
+from kd_det.pairing import PairingError, methods
+from kd_det.pairing.dense_parts import find_dense_offers
+from kd_det.pairing.detectors import Detector
+from kd_det.pairing.distiller import common_levels, strides
+from kd_det.pairing.methods import METHODS, Form
+
+
+def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
+    """For each of a method's needs, why the pair does not meet it; empty if it does."""
+    rois = _why_no_rois(student, teacher)
+    return {
+        "pyramid": _why_no_pyramid(student, teacher),
+        "roi_logits": rois,
+        "roi_embedding": rois,
+        **find_dense_offers(student, teacher),
+    }
+
+
+def choose_form(method: str, student: Detector, teacher: Detector) -> Form:
+    """The form of a method that fits a pair.
+
+    Raises:
+        PairingError: If there is none; says why, and which methods fit.
+        ValueError: For an unknown method.
+    """
+    offers = find_offers(student, teacher)
+    forms = methods.find_forms(method)
+    for form in forms:
+        if not any(offers[need] for need in form.needs):
+            return form
+    fitting = [name for name in METHODS if not why_not(name, offers)]
+    instead = f"take one of {', '.join(fitting)}" if fitting else "no method fits them"
+    raise PairingError(
+        f"{teacher.name} cannot teach {student.name} by the method {method}: "
+        f"{why_not(method, offers)}; {instead}"
+    )
+
+
+def why_not(method: str, offers: dict[str, str]) -> str:
+    """Why no form of a method fits a pair, in words; empty if one does."""
+    reasons = [
+        [offers[need] for need in form.needs if offers[need]] for form in methods.find_forms(method)
+    ]
+    return "" if not all(reasons) else "; ".join(dict.fromkeys(each[0] for each in reasons))
+
+
+def describe_fitting(student: Detector, teacher: Detector) -> str:
+    """The list of methods that fit a pair, then of the others with the reason."""
+    offers = find_offers(student, teacher)
+    reasons = {name: why_not(name, offers) for name in METHODS}
+    fitting = [name for name, reason in reasons.items() if not reason]
+    lines = [f"{teacher.title} can teach {student.title} by:", methods.describe_methods(fitting)]
+    others: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        if reason:
+            others.setdefault(reason, []).append(name)
+    lines += [f"not by {', '.join(names)}: {reason}" for reason, names in others.items()]
+    return "\n".join(lines)
+
+
+def _why_no_pyramid(student: Detector, teacher: Detector) -> str:
+    if common_levels(student.levels, teacher.levels):
+        return ""
+    return (
+        f"{student.title} has maps of strides {strides(student.levels)} and {teacher.title} of "
+        f"{strides(teacher.levels)}, none in common"
+    )
+
+
+def _why_no_rois(student: Detector, teacher: Detector) -> str:
+    without = [side.title for side in (student, teacher) if not side.scores_rois]
+    if not without:
+        return ""
+    return f"RoIs are not scored by {' and '.join(without)}"

@@ -1,0 +1,165 @@
+"""Detectors of all families: what is read of them, and pairs within and across kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from small import build
+from small_cls import detection_batch, give_random_centers
+from small_dense import CONFIGS, config
+from zoo import FASTER, STUDENTS, save_teacher, write
+
+from kd_det.pairing import PairingError
+from kd_det.pairing.compose import pair, read_pair
+from kd_det.pairing.detectors import read_detector
+from kd_det.pairing.offers import describe_fitting, find_offers, why_not
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+DETR = "mmdet::detr/detr_r50_8xb2-150e_coco.py"
+DINO = "mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py"
+YOLO = "mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py"
+
+
+def dense(name: str, folder: Path, **options: Any) -> str:
+    """The config of a shrunk dense detector, with its own schedule and data."""
+    model = config(name, **options).to_dict()
+    path = folder / f"{name}{len(list(folder.iterdir()))}.py"
+    base = f"mmdet::{CONFIGS[name]}"
+    path.write_text(f"_base_ = {base!r}\nmodel = {dict(model, _delete_=True)!r}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "strides", "classes"),
+    [
+        (FASTER, "two_stage", [4, 8, 16, 32, 64], 3),
+        ("mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py", "two_stage", [4, 8, 16, 32], 3),
+        ("mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", "dense", [8, 16, 32, 64, 128], 3),
+        (YOLO, "dense", [32, 16, 8], 3),
+        ("mmdet::rpn/rpn_r50_fpn_1x_coco.py", "dense", [4, 8, 16, 32, 64], 1),
+        (DETR, "query", [32], 3),
+        (DINO, "query", [8, 16, 32, 64], 3),
+    ],
+)
+def test_each_family_is_read(name, family, strides, classes):
+    found = read_detector(name, "student", 3)
+    assert found.family.name == family
+    assert [level.stride for level in found.levels] == strides
+    assert found.num_classes == classes
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("solo/solo_r50_fpn_1x_coco", "a SOLO, which segments objects and has no head for boxes"),
+        ("mask2former/mask2former_r50_8xb2-lsj-50e_coco", "Mask2Former, which segments"),
+        ("lad/lad_r50-paa-r101_fpn_2xb8_coco_1x", "a LAD, which has a teacher of its own"),
+        ("ld/ld_r18-gflv1-r101_fpn_1x_coco", "which has a teacher of its own"),
+        ("glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365", "finds what a text names"),
+        ("panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco", "classes of things and of stuff"),
+        (
+            "ocsort/ocsort_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval",
+            r"an? OCSORT, which tracks objects .*model\.detector",
+        ),
+    ],
+)
+def test_what_is_no_detector_of_boxes_is_refused_before_it_is_built(name, reason, monkeypatch):
+    monkeypatch.setattr("kd_det.pairing.detectors._build", pytest.fail)
+    with pytest.raises(PairingError, match=reason):
+        read_detector(f"mmdet::{name}.py", "teacher")
+
+
+# Student, teacher, method, and what must have been decided.
+PAIRS = {
+    "gfl_crosskd": ("gfl", "gfl", "crosskd_pkd", "loss_cross_dists"),
+    "fcos_atss_kd": ("retinanet", "retinanet", "kd_nd", "loss_boxes, loss_nd"),
+    "rtmdet_yolox": (
+        "rtmdet",
+        "yolox",
+        "kd",
+        "RTMDetSepBNHead and YOLOXHead by loss_kd, loss_boxes",
+    ),
+    "gfl_ld": ("gfl", "gfl", "ld", "loss_ld"),
+    "gfl_from_faster": ("gfl", FASTER, "robust", "levels of strides 8, 16, 32, 64"),
+    "faster_from_atss": ("faster", "atss", "review", "ReviewFusion"),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_trains_a_step(name, tmp_path, digits):
+    learner, teacher, method, decided = PAIRS[name]
+    if learner == "faster":
+        learner = write(tmp_path / "s.py", **STUDENTS["narrow"])
+    else:
+        learner = dense(learner, tmp_path)
+    teacher = teacher if "::" in teacher else dense(teacher, tmp_path, width=16)
+    made = pair(learner, teacher, method, data=str(digits), epochs=1)
+    assert decided in made.describe()
+    path = tmp_path / "config" / "distill.py"
+    made.write(path)
+    cfg = Config.fromfile(path)
+    assert cfg.to_dict() == made.cfg.to_dict()
+    cfg.model.teacher_ckpt = save_teacher(cfg, tmp_path / "teacher.pth")
+    model = build(cfg.model)
+    give_random_centers(model)
+    model.train()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-4))
+    losses = model.train_step(detection_batch(96, 1), wrapper)
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    distilled = {key.split(".")[-1] for key in losses if key.startswith("distill.")}
+    assert distilled == cfg.model.distiller.distill_losses.keys()
+
+
+def test_a_pair_says_which_methods_fit_it():
+    student, teacher = read_pair(DINO, FASTER)
+    text = describe_fitting(student, teacher)
+    assert "\nrobust " in text and "\npkd " in text and "\nkd " not in text
+    assert "not by " in text and "RoIs are not scored by the student DINO" in text
+
+
+def test_a_method_that_does_not_fit_is_refused_with_those_that_do(digits):
+    with pytest.raises(PairingError) as caught:
+        pair(DETR, FASTER, "kd_nd", data=str(digits))
+    message = str(caught.value)
+    assert message.startswith(f"{FASTER} cannot teach {DETR} by the method kd_nd: ")
+    assert message.endswith("take one of robust, review, cwd, pkd")
+
+
+def test_heads_whose_grids_differ_offer_their_pyramids(tmp_path):
+    sides = (dense("gfl", tmp_path), dense("rtmdet", tmp_path))
+    offers = find_offers(*read_pair(*sides))
+    assert not offers["pyramid"]
+    for need in ("class_maps", "cross_head", "dense_embedding"):
+        assert "grids of the heads differ" in offers[need]
+    assert "strides [8, 16, 32, 64, 128]" in why_not("kd", offers)
+
+
+def test_other_strides_name_both(tmp_path):
+    # A backbone's last map alone, and a pyramid without it.
+    c4 = write(tmp_path / "t.py", base=DETR)
+    rtmdet = dense("rtmdet", tmp_path)
+    student, teacher = read_pair(rtmdet, c4)
+    levels = [level for level in student.levels if level.stride < 32]
+    import dataclasses
+
+    offers = find_offers(dataclasses.replace(student, levels=levels), teacher)
+    assert "has maps of strides 8, 16 and the teacher DETR" in offers["pyramid"]
+    assert "of 32, none in common" in offers["pyramid"]
+
+
+def test_weights_that_are_named_without_a_type_are_not_downloaded_for_a_teacher():
+    found = read_detector("mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py", "teacher")
+    assert found.model_cfg["backbone"]["init_cfg"] is None
+
+
+def test_crowddet_has_one_class():
+    name = "mmdet::crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py"
+    assert read_detector(name, "student", 1).num_classes == 1
+    with pytest.raises(TypeError, match="finds objects of one class, as mmdet has it, and 3 are"):
+        read_detector(name, "student", 3)
