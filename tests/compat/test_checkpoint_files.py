@@ -107,7 +107,7 @@ def test_a_crash_while_writing_leaves_what_can_be_resumed(
         make_runner("run").train()
     monkeypatch.undo()
     last = find_latest_checkpoint(str(tmp_path / "run"))
-    assert last is not None and torch.load(last, weights_only=False)["meta"]["epoch"] == 1
+    assert last is not None and torch.load(last, weights_only=True)["meta"]["epoch"] == 1
     resumed = make_runner("run", resume=True)
     resumed.train()
     assert resumed.epoch == 3

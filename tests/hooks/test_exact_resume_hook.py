@@ -95,7 +95,7 @@ def test_resumed_run_equals_one_that_was_not_stopped(
 
     last = LAST.get(loop, "iter_6.pth")
     states = [
-        torch.load(tmp_path / name / last, weights_only=False) for name in ("whole", "killed")
+        torch.load(tmp_path / name / last, weights_only=True) for name in ("whole", "killed")
     ]
     for part in ("state_dict", "optimizer", "kd_det_random"):
         assert same(states[0][part], states[1][part]), part
