@@ -31,6 +31,7 @@ PATCHES = (
     "mmrazor_quantization",
     "torch_load",
     "downloads",
+    "config_to_dict",
     "installed_path",
     "mmcls",  # after installed_path: `mmcls::` configs are found through it
     "mmcls_classes",
