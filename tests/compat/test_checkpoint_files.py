@@ -34,15 +34,10 @@ for step in (1, 2):
     hook._save_checkpoint_with_step(Runner(), step, {})
 """
 }
-PATCHED = dict(LEFT_OUT)
 
 
 def test_breaks_without_the_patch(left_out):
     assert left_out["checkpoint_files"] == "AssertionError: epoch_1 is gone"
-
-
-def test_old_checkpoint_is_there_while_the_new_one_is_written(patched):
-    assert patched["checkpoint_files"] is None
 
 
 def test_a_file_that_cannot_be_finished_is_not_there(tmp_path: Path):
