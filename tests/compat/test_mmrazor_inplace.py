@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-_STAGES = """
+LEFT_OUT = {
+    "mmrazor_inplace": """
 import torch
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmrazor.registry import MODELS
 model = dict(
@@ -29,17 +29,12 @@ with DefaultScope.overwrite_default_scope("mmpretrain"):
 left = [name for name, module in algorithm.named_modules() if getattr(module, "inplace", False)]
 assert not left, "in place: " + str(len(left))
 """
-LEFT_OUT = {"mmrazor_inplace": _STAGES}
-PATCHED = {"mmrazor_inplace": _STAGES}
+}
 
 
 def test_breaks_without_the_patch(left_out):
     broken = not isinstance(nn.Module()._modules, OrderedDict)  # since torch 2.4
     assert left_out["mmrazor_inplace"] == ("AssertionError: in place: 18" if broken else None)
-
-
-def test_nothing_works_in_place_with_it(patched):
-    assert patched["mmrazor_inplace"] is None
 
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
