@@ -1,9 +1,12 @@
 # make demo: from an empty machine to a distilled detector; METHOD=... names another method.
 # make test: lint and all tests. make docs: the documentation, into site/.
+# make matrix: the tests' core in each environment of requirements/matrix; CELL=... one, ARGS=--full
+# all tests. make oldest: what matters most, with the oldest Python and packages to be had.
 PYTHON ?= python3
 PY := .venv/bin/python
+NOX := .nox/tool/bin/nox
 
-.PHONY: demo test lint docs env clean
+.PHONY: demo test lint docs matrix oldest env clean
 
 demo: env
 	$(PY) -m kd_det demo $(if $(METHOD),--method $(METHOD))
@@ -21,6 +24,16 @@ lint: env
 docs: env
 	$(PY) -m mkdocs build --strict
 
+matrix: $(NOX)
+	$(NOX) $(if $(CELL),-s $(CELL)) -- $(ARGS)
+
+oldest: $(NOX)
+	$(NOX) -s oldest -- $(ARGS)
+
+$(NOX):
+	$(PYTHON) -m venv .nox/tool
+	.nox/tool/bin/python -m pip install -q nox
+
 env: .venv/.installed
 
 # opencv-python needs system libraries for windows that a bare machine lacks; its headless
@@ -35,4 +48,4 @@ env: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv work_dirs site
+	rm -rf .venv .nox work_dirs site

@@ -6,12 +6,15 @@ from kd_det import connectors, losses
 from kd_det.registry import MODELS
 
 for module in (
+    losses.BinaryKDLoss,
+    losses.BoxKDLoss,
     losses.CenterContrastLoss,
     losses.CenterCosineLoss,
     losses.CWDLoss,
     losses.DKDLoss,
     losses.FeatureNormLoss,
     losses.HCLLoss,
+    losses.LDLoss,
     losses.NDLoss,
     connectors.EmbeddingConnector,
     connectors.PyramidConnector,

@@ -38,7 +38,10 @@ OPTIM_WRAPPERS = Registry(
     "optim_wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope="kd_det", locations=["kd_det.optim"]
 )
 TASK_UTILS = Registry(
-    "task util", parent=MMENGINE_TASK_UTILS, scope="kd_det", locations=["kd_det.recorders"]
+    "task util",
+    parent=MMENGINE_TASK_UTILS,
+    scope="kd_det",
+    locations=["kd_det.recorders", "kd_det.algorithms"],
 )
 DATASETS = Registry(
     "dataset", parent=MMENGINE_DATASETS, scope="kd_det", locations=["kd_det.datasets"]

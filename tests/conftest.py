@@ -16,9 +16,43 @@ from torch import Tensor
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 GOLDEN = Path(__file__).parent / "golden"
+# What the matrix runs in each of its environments: what depends on the versions of others.
+CORE = (
+    "algorithms",
+    "commands/test_distill.py",
+    "commands/test_export.py",
+    "commands/test_resume.py",
+    "commands/test_train.py",
+    "compat",
+    "connectors",
+    "datasets",
+    "export",
+    "hooks/test_class_center_hook.py",
+    "hooks/test_exact_resume_hook.py",
+    "hooks/test_student_export_hook.py",
+    "losses",
+    "pairing/test_dry_run.py",
+    "test_caches.py",
+    "test_centers.py",
+    "test_cls_runs.py",
+    "test_config_files.py",
+    "test_configs.py",
+    "test_files.py",
+    "test_optim.py",
+    "test_recorders.py",
+    "test_torch_alone.py",
+)
 DEVICES = ["cpu"]
 if torch.cuda.is_available():
     DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the core."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if path.startswith(CORE):
+            item.add_marker(pytest.mark.core)
 
 
 @pytest.fixture(params=DEVICES)

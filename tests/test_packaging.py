@@ -15,6 +15,7 @@ from small import ROOT
 MODULES = {
     "mmcv-lite": "mmcv",
     "pillow": "PIL",
+    "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
 # Compatibility is for modules that may be there or not: setuptools (pkg_resources), mmcls.

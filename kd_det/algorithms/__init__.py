@@ -1,6 +1,7 @@
 """Algorithms: how teacher and student run on one batch."""
 
 from kd_det.algorithms.checkpoint import CheckpointError
+from kd_det.algorithms.dense import BoxesRecorder, CrossHead, PositivesRecorder
 from kd_det.algorithms.teacher_distill import (
     FixedTeacherDistill,
     RoITeacherDistill,
@@ -9,8 +10,11 @@ from kd_det.algorithms.teacher_distill import (
 from kd_det.algorithms.wiring import WiringError
 
 __all__ = [
+    "BoxesRecorder",
     "CheckpointError",
+    "CrossHead",
     "FixedTeacherDistill",
+    "PositivesRecorder",
     "RoITeacherDistill",
     "TeacherDistill",
     "WiringError",

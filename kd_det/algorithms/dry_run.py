@@ -23,6 +23,8 @@ from kd_det.losses import CentersNotSetError
 # Pixels. One more than a multiple of 128: any two divisors of a power of two, 8 and 128 for
 # example, that give maps of different size for some image do so for this one.
 SIDE = 129
+# Necks that add maps of neighbouring levels need a multiple of 32, unless images are padded to one.
+DETECTOR_SIDES = (SIDE, 160)
 # Classifiers are often made for images of one size, mostly of CIFAR's or of ImageNet's.
 CLASSIFIER_SIDES = (32, 224)
 Shapes = dict[str, dict[str, str]]
@@ -41,15 +43,21 @@ def dry_run(model: Any) -> tuple[Shapes, str]:
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     training = model.training
     model.eval()
-    # Detectors with denoising queries ask the detector; layers stay in eval mode.
-    model.student.training = True
+    # Detectors with denoising queries ask the detector, and dense heads themselves, what to put
+    # out; layers stay in eval mode.
+    for asked in (model.student, getattr(model.student, "bbox_head", None)):
+        if isinstance(asked, nn.Module):
+            asked.training = True
     failed: list[Exception] = []
     try:
         with torch.random.fork_rng(devices=[]):
-            for side in [SIDE] if isinstance(model.student, BaseDetector) else CLASSIFIER_SIDES:
+            detects = isinstance(model.student, BaseDetector)
+            for side in DETECTOR_SIDES if detects else CLASSIFIER_SIDES:
                 try:
                     return _run_blank(model, side)
                 except Exception as error:  # some models run on no blank image
+                    if detects and isinstance(error, WiringError):
+                        raise
                     failed.append(error)
                 finally:
                     model.drop_records()
@@ -70,6 +78,9 @@ def _run_blank(model: Any, side: int) -> tuple[Shapes, str]:
     inputs, samples = blank_batch(
         model.data_preprocessor, side, isinstance(model.student, BaseDetector)
     )
+    if not getattr(model.student, "with_mask", True):
+        for sample in samples:  # RTMDet's assigner would read a mask where there is one
+            del sample.gt_instances.masks
     converted = model.teacher_input(inputs, samples)
     model.record(inputs, samples)
     hint = model.teacher_input.hint if inputs.shape != converted.shape else ""

@@ -14,10 +14,11 @@ from mmdet.models.detectors.base import BaseDetector
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor
 
-from kd_det.algorithms import heads, roi
+from kd_det.algorithms import dense, heads, roi
 from kd_det.algorithms.probes import Probe
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
-from kd_det.recorders import recording
+from kd_det.losses.positives import labels_of, rows_at
+from kd_det.recorders import flat, recording
 
 
 class _Record(NamedTuple):
@@ -29,7 +30,7 @@ class _Record(NamedTuple):
     data_idx: int | None
 
     def __str__(self) -> str:
-        return f"{type(self.recorder).__name__} {self.source}[{self.data_idx}]"
+        return f"{type(self.recorder).__name__} {self.recorder.source}[{self.data_idx}]"
 
 
 def embedding_sources(model: Any) -> dict[str, str]:
@@ -47,12 +48,22 @@ def describe_embeddings(model: Any, rois: str) -> dict[str, str]:
 
     Raises:
         ValueError: As :func:`embedding_sources`.
-        TypeError: If the teacher is neither a classifier nor a detector with an RoI head.
+        TypeError: If the teacher is neither a classifier nor a detector with an RoI or dense head.
     """
     stage = _teacher_stage(model)
     more = f", RoIs {rois}" if hasattr(model.teacher, "roi_head") else ""
+    more += ", the teacher's positives" if dense.is_dense(model.teacher) else ""
     more += f", teacher_stage {stage}" if stage else ""
     return {record.source: f"{record}{more}" for record in _records(model).values()}
+
+
+def rules(teacher: Any, rois: str) -> list[Any]:
+    """All that decides which samples of a teacher are embedded, and how they are labelled."""
+    if hasattr(teacher, "roi_head"):
+        # How it chooses and scores RoIs of its own.
+        names = ("train_cfg", "test_cfg")
+        return [getattr(teacher, name, None) for name in names] if rois == "sampled" else []
+    return dense.rules(teacher) if dense.is_dense(teacher) else []
 
 
 @torch.no_grad()
@@ -66,7 +77,8 @@ def teacher_embeddings(
             and ``probe`` are used where it has them.
         batch: What a dataloader yields.
         rois: Of a detector with an RoI head: ``'sampled'``, its own proposals as its assigner and
-            sampler choose them in training, or ``'gt'``, the annotated boxes.
+            sampler choose them in training, or ``'gt'``, the annotated boxes. A dense head has its
+            positives, as its assigner chooses them.
 
     Returns:
         For each source, the module that is recorded, and each set of RoIs: the source, embeddings
@@ -99,7 +111,8 @@ def teacher_embeddings(
                     if recorder.data_buffer:
                         # Of RoIs, which are those of one stage, there is one record.
                         call = 0 if hasattr(teacher, "roi_head") else record_idx
-                        found.append((source, recorder.get_record_data(call, data_idx), labels))
+                        record = recorder.get_record_data(call, data_idx)
+                        found.append((source, *_rows(source, record, labels)))
                     recorder.reset_data_buffer()
     finally:
         teacher.train(was_training)
@@ -123,9 +136,9 @@ def _records(model: Any) -> dict[str, _Record]:
                 f"record of the teacher without a connector, found {given or None}"
             )
         recorder = distiller.teacher_recorders.recorders[given["recorder"]]
-        record = _Record(
-            recorder.source, recorder, given.get("record_idx", 0), given.get("data_idx")
-        )
+        # Of a pyramid's levels, each module once.
+        source = ", ".join(dict.fromkeys(level.source for level in flat([recorder])))
+        record = _Record(source, recorder, given.get("record_idx", 0), given.get("data_idx"))
         other = by_source.setdefault(record.source, str(record))
         if other != str(record):
             raise InvalidInputError(
@@ -138,13 +151,19 @@ def _records(model: Any) -> dict[str, _Record]:
 
 def _passes(
     model: Any, inputs: Tensor, samples: list, recorders: Iterable[BaseRecorder], rois: str
-) -> Iterator[Tensor]:
-    """Run the teacher; yields the labels of each set of RoIs, or those of the images."""
+) -> Iterator[Any]:
+    """Run the teacher; yields the labels of each set of RoIs, or those of the images.
+
+    Of a dense head, its positives.
+    """
     teacher, stage = model.teacher, _teacher_stage(model)
     if hasattr(teacher, "roi_head"):
         score = roi.score_ground_truth if rois == "gt" else roi.score_proposals
         with roi.samplers_unrecorded(teacher, recorders):
             yield from score(teacher, inputs, samples, stage)
+        return
+    if dense.is_dense(teacher):
+        yield dense.teacher_positives(teacher, inputs, samples)
         return
     labels = torch.cat([sample.gt_label.reshape(-1) for sample in samples])
     if len(labels) != len(inputs):
@@ -165,9 +184,21 @@ def _teacher_stage(model: Any) -> str | None:
             return model.teacher_stage
         # An algorithm of MMRazor's, whose teacher scores RoIs of its own.
         return heads.choose_stage(None, teacher, teacher)
-    if isinstance(teacher, BaseDetector):
+    if isinstance(teacher, BaseDetector) and not dense.is_dense(teacher):
         raise UnsupportedTypeError(
-            "class centers are means over RoIs or images: expected a teacher with an RoI head or a "
-            f"classifier, found {type(teacher).__name__}"
+            "class centers are means over RoIs, positives or images: expected a teacher with an "
+            f"RoI head or a dense head, or a classifier, found {type(teacher).__name__}"
         )
     return None
+
+
+def _rows(source: str, record: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Embeddings ``[n, D]`` and labels ``[n]``; of a dense head's maps, at its positives."""
+    if isinstance(labels, Tensor):
+        return record, labels
+    if isinstance(record, Tensor):
+        raise InvalidInputError(
+            f"class centers of a dense head need its maps of all levels, found one record of "
+            f"{source}; record it as kd_det.Pyramid"
+        )
+    return rows_at(record, labels), labels_of(labels)

@@ -112,6 +112,9 @@ class TeacherDistill(SingleTeacherDistill):
             distiller = {"_scope_": "mmrazor", **distiller}
             super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
             del self._modules["teacher"]  # an attribute, see Teacher
+            for connector in self.distiller.connectors.modules():
+                if hasattr(connector, "set_teacher"):
+                    connector.set_teacher(teacher)
             self.teacher_input = TeacherInput.between(self.data_preprocessor, teacher)
             self.probe = probes.choose(probe, student, teacher, self.distiller, self.teacher_stage)
             print_log(describe(self, *dry_run(self)), logger="current")

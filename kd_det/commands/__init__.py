@@ -17,6 +17,7 @@ from typing import NoReturn
 COMMANDS = {
     "train": "train a detector, distilled or plain, from a config",
     "test": "evaluate the student, the teacher or both by the config's metric",
+    "data": "look at labelled images before training: what they hold, and all faults",
     "distill": "make the config with which one detector teaches another, and train it",
     "centers": "gather a teacher's class centers into a file",
     "export": "export a run's student: plain MMDetection config and weights",

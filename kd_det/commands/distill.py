@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_det.commands import common
+from kd_det.commands import common, data_options
 from kd_det.commands import train as training
+from kd_det.errors import InvalidInputError
 
 STOPPED = common.GOES_ON_WITH_RESUME
 # Options that name other data than those of --data or the student's config.
@@ -31,13 +32,14 @@ def execute(args: argparse.Namespace) -> None:
     if args.work_dir is not None:
         common.check_work_dir(Path(args.work_dir))
     config_files.require(args.teacher_ckpt, "the teacher's checkpoint", "give its file or URL")
+    data = _prepare(args)
     with Console(stderr=True).status("Reading both detectors and the data"):
         pairing = pair(
             args.student,
             args.teacher,
             args.method,
             teacher_ckpt=args.teacher_ckpt,
-            data=args.data,
+            data=data,
             work_dir=args.work_dir,
             epochs=args.epochs,
             batch_size=args.batch_size,
@@ -74,6 +76,30 @@ def execute(args: argparse.Namespace) -> None:
     print(f"Everything fits, and nothing was trained. Config: {path}. Next: {again}")
 
 
+def _prepare(args: argparse.Namespace) -> Any:
+    """The data of ``--data``: a folder is recognised, inspected and converted, and told of first.
+
+    Raises:
+        kd_det.errors.UserError: If it is not valid, or options of a folder are given without one.
+    """
+    from kd_det.datasets.prepared import prepare
+    from kd_det.pairing.compose import default_work_dir, read_sides
+    from kd_det.pairing.data import image_scale, is_config
+
+    if args.data is None or is_config(args.data):
+        given = data_options.given(args)
+        if given:
+            raise InvalidInputError(
+                f"{', '.join(given)}: expected a folder of labelled images as --data"
+            )
+        return args.data
+    work_dir = args.work_dir or default_work_dir(args.student, args.teacher, args.method)
+    common.check_work_dir(Path(work_dir))
+    scale = image_scale(read_sides(args.student, args.teacher)[0])
+    options = data_options.read_options(args)
+    return prepare(Path(args.data), Path(work_dir), scale, print, **options)
+
+
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
     parser = common.make_parser(
@@ -95,9 +121,11 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data",
-        help="folder in COCO format (annotations and images are found by their names), or a config "
-        "of mmdet with data loaders (default: the data that the student's config names)",
+        help="folder of labelled images (COCO, YOLO, Pascal VOC, CVAT or LabelMe; 'kd-det data' "
+        "looks at it alone), or a config of mmdet with data loaders (default: the data that the "
+        "student's config names)",
     )
+    data_options.add(parser)
     parser.add_argument(
         "--method",
         action=_Method,

@@ -1,4 +1,8 @@
-"""Built-in sample data: small sets, made in seconds, to try a recipe on."""
+"""Data: built-in sample sets, made in seconds; readers and checks of what people have.
+
+``formats`` reads labelled images of any usual format, ``inspection`` looks at them, ``writing``
+writes what training reads, and ``prepared`` is all three.
+"""
 
 from __future__ import annotations
 

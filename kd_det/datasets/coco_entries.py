@@ -7,11 +7,8 @@ after the models were built.
 
 from __future__ import annotations
 
-import codecs
 import json
-import locale
 from collections import Counter
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,21 +19,25 @@ from kd_det.datasets.coco import (
     DataError,
     Entry,
     Repair,
+    describe_encoding,
+    is_number,
     parse,
     refuse,
     split_categories,
 )
-from kd_det.datasets.images import check_images
+from kd_det.datasets.faults import WARNING, Fault
+from kd_det.datasets.images import check_images, find_images
+from kd_det.datasets.looks import read_headers
 
 
 def check_annotations(
-    path: Path, folders: Sequence[Path], evaluated: bool = False, labelled: bool = True
+    path: Path, images: Path, evaluated: bool = False, labelled: bool = True
 ) -> Annotations:
     """Read an annotation file, check all entries and images, and compute what can be computed.
 
     Args:
         path: The file, which is never written.
-        folders: Where images may lie; the one that has most of them is taken.
+        images: The folder that each ``file_name`` is relative to.
         evaluated: Whether detections are compared with it by pycocotools.
         labelled: Whether it must have annotations; a test set may have none.
 
@@ -48,21 +49,33 @@ def check_annotations(
     raw = path.read_bytes()
     data = parse(path, raw, KEYS if labelled else ("images", "categories"))
     data.setdefault("annotations", [])
-    found = Annotations(path, data, folders[0])
-    encoding = json.detect_encoding(raw)  # type: ignore[attr-defined]
-    if encoding != "utf-8":
-        name = "a byte order mark" if encoding == "utf-8-sig" else f"the encoding {encoding}"
-        found.repairs.append(Repair(f"{name} changed to plain text"))
-    elif not raw.isascii() and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
-        found.repairs.append(Repair("letters beyond ASCII escaped, which this locale cannot read"))
+    found = Annotations(path, data, images)
+    encoding = describe_encoding(raw)
+    if encoding:
+        found.repairs.append(Repair(encoding))
+    check_entries(found, evaluated)
+    check_images(found, read_headers(find_images(found)))
+    if evaluated and labelled and not data["annotations"]:
+        what = "there are no objects, so every mAP will be -1"
+        found.warnings.append(Fault(str(path), what, 1, severity=WARNING))
+    return found
+
+
+def check_entries(found: Annotations, evaluated: bool = False) -> None:
+    """Check all entries, and compute what can be computed; images are not looked for.
+
+    Args:
+        found: The annotations, whose data, repairs, warnings and faults are changed.
+        evaluated: Whether detections are compared with it by pycocotools.
+
+    Raises:
+        DataError: If an entry is not valid, unless faults are collected; if there are no
+            categories or no images, or several categories of one name.
+    """
     _check_categories(found)
     _check_image_entries(found)
     _check_annotation_entries(found, evaluated)
     _require_names(found)
-    check_images(found, folders)
-    if evaluated and labelled and not data["annotations"]:
-        found.warnings.append(f"{path} has no objects, so every mAP will be -1")
-    return found
 
 
 def _check_categories(found: Annotations) -> None:
@@ -73,7 +86,7 @@ def _check_categories(found: Annotations) -> None:
         found, "categories", [c for c in categories if c.get("name") in (None, "")],
         "have no 'name'", "give each a name",
     )  # fmt: skip
-    numbers = [c for c in categories if not isinstance(c["name"], str)]
+    numbers = [c for c in found.data["categories"] if not isinstance(c["name"], str)]
     for category in numbers:
         category["name"] = str(category["name"])
     if numbers:
@@ -83,25 +96,27 @@ def _check_categories(found: Annotations) -> None:
 
 
 def _check_image_entries(found: Annotations) -> None:
-    images = found.data["images"]
-    if not images:
+    if not found.data["images"]:
         raise DataError(f"{found.path}: no images in it")
     _normalise_ids(found, "images", "id")
     _require_unique(found, "images")
+    nameless = [i for i in found.data["images"] if not _is_text(i.get("file_name"))]
     refuse(
-        found, "images",
-        [i for i in images if not isinstance(i.get("file_name"), str) or not i["file_name"]],
+        found, "images", nameless,
         "have no 'file_name'", "name the file of each",
     )  # fmt: skip
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
 def _check_annotation_entries(found: Annotations, evaluated: bool) -> None:
-    annotations = found.data["annotations"]
     for key, kind in (("image_id", "images"), ("category_id", "categories")):
         _normalise_ids(found, "annotations", key)
         known = {entry["id"] for entry in found.data[kind]}
         refuse(
-            found, "annotations", [a for a in annotations if a[key] not in known],
+            found, "annotations", [a for a in found.data["annotations"] if a[key] not in known],
             f"have an unknown {key} (no such id in {kind})",
             "mmdet would drop them, and if ids are shifted by one, the others are wrong too: "
             f"correct {key}, or remove them",
@@ -214,7 +229,7 @@ def _complete_boxes(found: Annotations) -> None:
     for annotation in found.data["annotations"]:
         box = annotation.get("bbox")
         if isinstance(box, list) and len(box) == 4:
-            if all(type(value) in (int, float) for value in box):
+            if all(map(is_number, box)):
                 continue
             numbers = [_number(value) for value in box]
             if None not in numbers:
@@ -244,7 +259,8 @@ def _box_around(segmentation: Any) -> list[float] | None:
     try:
         x = [float(value) for value in chain.from_iterable(p[0::2] for p in segmentation)]
         y = [float(value) for value in chain.from_iterable(p[1::2] for p in segmentation)]
-        return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+        box = [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+        return box if all(map(is_number, box)) else None
     except (TypeError, ValueError):
         return None
 
@@ -253,7 +269,7 @@ def _complete_numbers(found: Annotations) -> None:
     """``area`` and ``iscrowd``."""
     area = crowd = 0
     for annotation in found.data["annotations"]:
-        if type(annotation.get("area")) not in (int, float):
+        if not is_number(annotation.get("area")):
             number = _number(annotation.get("area"))
             _, _, width, height = annotation["bbox"]
             annotation["area"] = width * height if number is None else number
@@ -269,6 +285,7 @@ def _complete_numbers(found: Annotations) -> None:
 
 def _number(value: Any) -> float | None:
     try:
-        return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if is_number(number) else None

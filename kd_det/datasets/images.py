@@ -1,35 +1,19 @@
-"""Look for the images that an annotation file names, and read their sizes by their headers."""
+"""Check the images that an annotation file names: that they are there and whole, and their size."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import cv2
-import numpy as np
-from PIL import Image
+from kd_det.datasets.coco import Annotations, Repair, is_number, refuse
+from kd_det.datasets.faults import WARNING, Fault
+from kd_det.datasets.looks import DAMAGED, MISSING, UNREADABLE, Look
 
-from kd_det.datasets.coco import Annotations, DataError, Repair
-
-ORIENTATION = 0x0112
-# EXIF orientations that change width and height for one another.
-TURNED = (5, 6, 7, 8)
-THREADS = 8
-# How many names stand in a message.
-NAMED = 3
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size of an image in pixels as mmcv reads it, and whether its EXIF orientation turned it."""
-
-    width: int
-    height: int
-    turned: bool = False
+# How far beyond the border a box may end, in pixels, by rounding.
+BORDER = 1.0
 
 
 def find_names(folder: Path, names: Iterable[str]) -> list[str | None]:
@@ -52,100 +36,109 @@ def find_names(folder: Path, names: Iterable[str]) -> list[str | None]:
     return [next(filter(exists, (name, name.replace("\\", "/"))), None) for name in names]
 
 
-def read_size(path: str) -> Size | None:
-    """Size of an image by its header; None if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = bool(image.info.get("exif")) and image.getexif().get(ORIENTATION) in TURNED
-    except Exception:  # Pillow has an exception for each format; what counts is whether mmcv can
-        return _decoded_size(path)
-    return Size(height, width, True) if turned else Size(width, height)
-
-
-def _decoded_size(path: str) -> Size | None:
-    """Size of an image that only OpenCV may know."""
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error):
-        return None
-    return None if image is None else Size(image.shape[1], image.shape[0])
-
-
-def check_images(found: Annotations, folders: Sequence[Path]) -> None:
-    """Look for all images, and compare their sizes with what the file says.
-
-    Args:
-        found: The annotations; its ``images`` is set to the folder.
-        folders: Where images may lie; the one that has most of them is taken.
+def find_images(found: Annotations) -> list[str]:
+    """Look for all images, and return the paths of those that are there.
 
     Raises:
-        DataError: If an image is missing or cannot be read.
+        DataError: If an image is missing, unless faults are collected.
     """
+    missing, renamed = [], 0
     images = found.data["images"]
-    names = [image["file_name"] for image in images]
-    spellings = {folder: find_names(folder, names) for folder in folders}
-    found.images = max(folders, key=lambda folder: sum(n is not None for n in spellings[folder]))
-    missing = [n for n, there in zip(names, spellings[found.images]) if there is None]
-    if missing:
-        places = ", ".join(
-            str(f) for f in (folders if len(missing) == len(images) else [found.images])
-        )
-        raise DataError(
-            f"{found.path}: {len(missing)} of {len(images)} images are missing in {places}: "
-            f"{_few(missing)}; add them, or remove them and their annotations from the file"
-        )
-    renamed = 0
-    for image, name in zip(images, spellings[found.images]):
-        renamed += name != image["file_name"]
-        image["file_name"] = name
+    for image, name in zip(images, find_names(found.images, [i["file_name"] for i in images])):
+        if name is None:
+            missing.append(image)
+        elif name != image["file_name"]:
+            image["file_name"] = name
+            renamed += 1
+    refuse(
+        found, "images", missing, f"are missing in {found.images}",
+        "add them, or remove them and their annotations from the file",
+        [image["file_name"] for image in missing],
+    )  # fmt: skip
     if renamed:
         found.repairs.append(Repair(f"\\ to / in {renamed} file names"))
-    _check_sizes(found, found.images)
+    return [image_path(found, image) for image in found.data["images"]]
 
 
-def _check_sizes(found: Annotations, folder: Path) -> None:
-    images = found.data["images"]
-    paths = {image["file_name"]: str(folder / image["file_name"]) for image in images}
-    with ThreadPoolExecutor(THREADS) as pool:
-        sizes = dict(zip(paths.values(), pool.map(read_size, paths.values())))
-    unreadable = [path for path in paths.values() if sizes[path] is None]
-    if unreadable:
-        raise DataError(
-            f"{found.path}: failed to load image{'s' if len(unreadable) > 1 else ''} "
-            f"{_few(unreadable)}: not an image, or damaged ({len(unreadable)} of {len(images)}); "
-            "replace them, or remove them and their annotations from the file"
-        )
+def image_path(found: Annotations, image: Mapping[str, Any]) -> str:
+    """The path of an image's file."""
+    return os.path.join(found.images, image["file_name"])
+
+
+def check_images(found: Annotations, looks: Mapping[str, Look]) -> None:
+    """Refuse images that cannot be read, and compare the others' sizes with what the file says.
+
+    Args:
+        found: The annotations; ``width`` and ``height`` are set where they are missing.
+        looks: What was seen of each image, by its path.
+
+    Raises:
+        DataError: If an image cannot be read, unless faults are collected.
+    """
+    seen = {image["id"]: looks[image_path(found, image)] for image in found.data["images"]}
+    total = len(seen)
+    unreadable = [i for i in found.data["images"] if seen[i["id"]].fault in (MISSING, UNREADABLE)]
+    refuse(
+        found, "images", unreadable, "failed to load: no images, or cut off",
+        "replace them, or remove them and their annotations from the file",
+        [image_path(found, image) for image in unreadable],
+    )  # fmt: skip
+
+    def warn(images: Sequence[Mapping[str, Any]], what: str, remedy: str, sizes: bool) -> None:
+        items = tuple(
+            f"{i['file_name']}: {i['width']}x{i['height']}, not "
+            f"{seen[i['id']].width}x{seen[i['id']].height}" if sizes else str(i["file_name"])
+            for i in images
+        )  # fmt: skip
+        if items:
+            text = f"{len(items)} of {total} images {what}"
+            found.warnings.append(Fault(str(found.path), text, len(items), items, remedy, WARNING))
+
+    warn(
+        [i for i in found.data["images"] if seen[i["id"]].fault == DAMAGED],
+        "are damaged or cut off, and are read in part", "replace them", sizes=False,
+    )  # fmt: skip
     computed = 0
-    turned: list[str] = []
-    other: list[str] = []
-    for image in images:
-        size = sizes[paths[image["file_name"]]]
-        assert size is not None
-        said = (image.get("width"), image.get("height"))
-        if not all(type(value) in (int, float) and value > 0 for value in said):
-            image["width"], image["height"] = size.width, size.height
+    turned: list[dict[str, Any]] = []
+    other: list[dict[str, Any]] = []
+    for image in found.data["images"]:
+        look, said = seen[image["id"]], (image.get("width"), image.get("height"))
+        if not all(is_number(value) and value > 0 for value in said):
+            image["width"], image["height"] = look.width, look.height
             computed += 1
-        elif said != (size.width, size.height):
-            as_stored = size.turned and said == (size.height, size.width)
-            (turned if as_stored else other).append(image["file_name"])
+        elif said != (look.width, look.height):
+            as_stored = look.turned and said == (look.height, look.width)
+            (turned if as_stored else other).append(image)
     if computed:
         found.repairs.append(Repair(f"{computed} width and height from the images"))
-    if turned:
-        found.warnings.append(
-            f"{found.path}: mmcv turns {len(turned)} of {len(images)} images by their EXIF "
-            f"orientation, and the file has the size before that: {_few(turned)}. If the boxes are "
-            "for it too, set color_type='color_ignore_orientation' in LoadImageFromFile"
-        )
-    if other:
-        found.warnings.append(
-            f"{found.path}: {len(other)} of {len(images)} images have another size than the file "
-            f"says: {_few(other)}. Are the boxes for the images as they are now?"
-        )
+    warn(
+        other, "have another size than the annotations say",
+        "check that the boxes are for the images as they are now", sizes=True,
+    )  # fmt: skip
+    warn(
+        turned,
+        "are turned by mmcv, for their EXIF orientation, and the annotations have the size before "
+        f"that ({_fit(found, turned)})",
+        "if the boxes are for the stored images, save these without EXIF, or set "
+        "color_type='color_ignore_orientation' in LoadImageFromFile",
+        sizes=False,
+    )
 
 
-def _few(names: Iterable[str]) -> str:
-    shown = list(names)
-    more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
-    return ", ".join(shown[:NAMED]) + more
+def ends_outside(box: Sequence[float], width: float, height: float) -> bool:
+    """Whether a box ``[x, y, w, h]`` ends outside an image, by more than rounding."""
+    x, y, w, h = box
+    return min(x, y) < -BORDER or x + w > width + BORDER or y + h > height + BORDER
+
+
+def _fit(found: Annotations, turned: Sequence[Mapping[str, Any]]) -> str:
+    """Which of both orientations the boxes are for, as far as they tell."""
+    sizes = {i["id"]: (i["height"], i["width"]) for i in turned}  # as mmcv reads them
+    beyond = {
+        a["image_id"]
+        for a in found.data["annotations"]
+        if a["image_id"] in sizes and ends_outside(a["bbox"], *sizes[a["image_id"]])
+    }
+    if not beyond:
+        return "all of their boxes fit both ways"
+    return f"boxes of {len(beyond)} do not fit the turned image, so they are for the stored one"

@@ -75,12 +75,12 @@ class LoaderCheck:
         images, evaluated = dataset_config.image_folder(dataset), part != "train"
         key = (path.resolve(), images.resolve(), evaluated)
         if key not in self._files:
-            self._keep(check_annotations(path, [images], evaluated, labelled=part != "test"), part)
+            self._keep(check_annotations(path, images, evaluated, labelled=part != "test"), part)
         return self._files[key]
 
     def _keep(self, found: Annotations, part: str) -> None:
         self._files[found.path.resolve(), found.images.resolve(), part != "train"] = found
-        self.remarks += found.warnings
+        self.remarks += [warning.sentence for warning in found.warnings]
 
     def _readable(self, found: Annotations, part: str) -> str | None:
         """Absolute path of a file's repaired copy; None where the file can be read as it is."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._distillation import require_alone, require_distillation
+from kd_det.losses.class_means import as_rows
 from kd_det.registry import HOOKS
 
 ARGUMENTS = {"s_emb", "t_emb"}
@@ -93,6 +94,9 @@ class EmbeddingMonitorHook(Hook):
 
     @torch.no_grad()
     def _look(self, name: str, loss: nn.Module, args: tuple, kwargs: Any, output: Any) -> None:
+        if not isinstance(kwargs["s_emb"], Tensor):  # a dense head's maps
+            names = ("s_emb", "t_emb", "labels")
+            kwargs = {**kwargs, **dict(zip(names, as_rows(*(kwargs[n] for n in names))))}
         if len(kwargs["s_emb"]):
             self._found[name] = _means(loss, **kwargs) | self._agreement(name)
 

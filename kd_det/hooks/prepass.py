@@ -91,9 +91,7 @@ class PrePass:
         teacher = self.model.teacher
         dataset = self.runner.train_dataloader.dataset
         number = min(self.max_images or len(dataset), len(dataset))
-        # How a teacher chooses and scores RoIs of its own.
-        rules = [getattr(teacher, name, None) for name in ("train_cfg", "test_cfg")]
-        rules = rules if self.has_rois and self.rois == "sampled" else []
+        rules = embeddings.rules(teacher, self.rois)
         common = {
             "teacher_sha256": weights_sha256(teacher),
             "class_names": class_names_text(self.class_names),

@@ -8,6 +8,8 @@ finite input.
 
 from __future__ import annotations
 
+from kd_det.losses.binary_kd import BinaryKDLoss, binary_kd_loss
+from kd_det.losses.box_kd import BoxKDLoss, box_kd_loss, overlap_loss
 from kd_det.losses.center_contrast import CenterContrastLoss, center_contrast_loss
 from kd_det.losses.center_cosine import CenterCosineLoss, center_cosine_loss
 from kd_det.losses.class_means import CentersNotSetError
@@ -15,9 +17,12 @@ from kd_det.losses.cwd import CWDLoss, cwd_loss
 from kd_det.losses.dkd import DKDLoss, dkd_loss
 from kd_det.losses.feature_norm import FeatureNormLoss, feature_l2_loss, sifn_loss
 from kd_det.losses.hcl import HCLLoss, hcl_loss
+from kd_det.losses.ld import LDLoss, ld_loss, valuable_region
 from kd_det.losses.nd import NDLoss, nd_loss
 
 __all__ = [
+    "BinaryKDLoss",
+    "BoxKDLoss",
     "CWDLoss",
     "CenterContrastLoss",
     "CenterCosineLoss",
@@ -25,13 +30,19 @@ __all__ = [
     "DKDLoss",
     "FeatureNormLoss",
     "HCLLoss",
+    "LDLoss",
     "NDLoss",
+    "binary_kd_loss",
+    "box_kd_loss",
     "center_contrast_loss",
     "center_cosine_loss",
     "cwd_loss",
     "dkd_loss",
     "feature_l2_loss",
     "hcl_loss",
+    "ld_loss",
     "nd_loss",
+    "overlap_loss",
     "sifn_loss",
+    "valuable_region",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from kd_det.centers import ClassCenters
 from kd_det.errors import InvalidInputError, UserError
 from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._rows import mean_over, unit_rows
+from kd_det.losses.positives import labels_of, rows_at
 
 
 class CentersNotSetError(UserError, RuntimeError):
@@ -48,6 +51,33 @@ def directions(centers: Tensor, labels: Tensor) -> Tensor:
     # Autocast would compute the matrix product in half precision.
     with torch.autocast(centers.device.type, enabled=False):
         return unit_rows(labels.to(centers.dtype) @ centers)
+
+
+def as_rows(s_emb: Any, t_emb: Any, labels: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings ``[N, D]`` of both sides and their labels; of dense heads, at the positives.
+
+    Raises:
+        ValueError: If some are rows and others maps, or the maps' grids differ.
+    """
+    are_rows = {
+        name: isinstance(x, Tensor)
+        for name, x in dict(s_emb=s_emb, t_emb=t_emb, labels=labels).items()
+    }
+    if all(are_rows.values()):
+        return s_emb, t_emb, labels
+    if any(are_rows.values()):
+        raise InvalidInputError(
+            "expected s_emb, t_emb and labels all as tensors, or all as sequences with the maps "
+            "and positives of each level; found tensors for "
+            f"{', '.join(name for name, is_row in are_rows.items() if is_row)} alone"
+        )
+    grids = [[[len(x), *x.shape[2:]] for x in side] for side in (s_emb, t_emb)]
+    if grids[0] != grids[1]:
+        raise InvalidInputError(
+            "expected embeddings of student and teacher on the same grids, found [N, H, W] "
+            f"{grids[0]} and {grids[1]}"
+        )
+    return rows_at(s_emb, labels), rows_at(t_emb, labels), labels_of(labels)
 
 
 class ClassMeanLoss(nn.Module, ABC):
@@ -128,20 +158,28 @@ class ClassMeanLoss(nn.Module, ABC):
         self.centers.copy_(centers.means[:rows])
         self.counts.copy_(centers.counts[:rows])
 
-    def forward(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self,
+        s_emb: Tensor | Sequence[Tensor],
+        t_emb: Tensor | Sequence[Tensor],
+        labels: Tensor | Sequence[Tensor],
+    ) -> Tensor:
         """Scalar loss of a batch.
 
         Args:
-            s_emb: Student embeddings ``[N, D]``.
-            t_emb: Teacher embeddings ``[N, D]`` of the same samples. The pre-pass gathers the
-                centers from what is given here, whether or not it enters the value.
+            s_emb: Student embeddings ``[N, D]``; or of a dense head, its maps ``[N, D, H, W]``,
+                fine to deep.
+            t_emb: Teacher embeddings of the same samples. The pre-pass gathers the centers from
+                what is given here, whether or not it enters the value.
             labels: Class of each sample, int64 ``[N]``; or its shares of all classes, float
-                ``[N, C]``.
+                ``[N, C]``; or of a dense head, its positives (:mod:`kd_det.losses.positives`),
+                which are the samples.
 
         Raises:
             ValueError: If the shapes do not fit.
             CentersNotSetError: On the first call, if no centers were set.
         """
+        s_emb, t_emb, labels = as_rows(s_emb, t_emb, labels)
         check_shapes(self.title, s_emb, self.centers, labels, t_emb)
         self._require_centers()
         takes_part, labels = self.choose(labels)

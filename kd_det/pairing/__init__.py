@@ -1,6 +1,6 @@
 """From two detectors and a method to a whole config: the work of ``kd-det distill``.
 
-``compose`` puts it together: ``detectors`` reads both sides, ``data`` and ``coco_folder`` the data,
+``compose`` puts it together: ``detectors`` reads both sides, ``data`` the data,
 ``alone`` makes the student's own training of it, brought to a length by ``schedule`` and
 ``schedulers``; ``distiller`` fits recorders, connectors and losses for the teacher that is added,
 ``text`` writes both, and ``dry_run`` tries the result.

@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from kd_det import config_files
 from kd_det.config_options import merge_options
+from kd_det.datasets.prepared import PreparedData
 from kd_det.errors import UnsupportedTypeError
 from kd_det.pairing import PairingError, methods, report, text
 from kd_det.pairing.alone import add_imports, make_alone
@@ -81,12 +82,31 @@ class Pairing:
         dry_run(self.cfg)
 
 
+def default_work_dir(student: str, teacher: str, method: str) -> str:
+    """Where checkpoints and logs of a pair go."""
+    return f"work_dirs/{short_name(teacher)}_{short_name(student)}_{method}"
+
+
+def read_sides(student: str, teacher: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configs of both sides.
+
+    Raises:
+        PairingError: If one is of a kind that is not supported; names both.
+        FileNotFoundError: If there is no such config.
+    """
+    cfgs = text.read_config(student), text.read_config(teacher)
+    with _name_both(student, teacher):
+        detector_config(cfgs[0], student, "student")
+        detector_config(cfgs[1], teacher, "teacher")
+    return cfgs
+
+
 def pair(
     student: str,
     teacher: str,
     method: str = methods.DEFAULT,
     teacher_ckpt: str | None = None,
-    data: str | None = None,
+    data: str | PreparedData | None = None,
     work_dir: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -102,8 +122,8 @@ def pair(
         teacher: Likewise. Weights that its config names are not downloaded.
         method: One of :data:`kd_det.pairing.methods.METHODS`.
         teacher_ckpt: File or URL of the teacher's weights.
-        data: A folder in COCO format, a config of mmdet with data loaders, or None for the
-            student's own.
+        data: A folder of labelled images, by its path or prepared already, a config of mmdet with
+            data loaders, or None for the student's own.
         work_dir: Where checkpoints and logs go.
         epochs: Length; the schedule is scaled to it. None keeps the student's.
         batch_size: Images of one process; None keeps the student's.
@@ -116,11 +136,8 @@ def pair(
         ValueError: For an unknown method, or a number below 1.
     """
     recipe, coco = (text.read_bases([path]) for path in methods.find_bases(method))
-    work_dir = work_dir or f"work_dirs/{short_name(teacher)}_{short_name(student)}_{method}"
-    cfgs = [text.read_config(name) for name in (student, teacher)]
-    with _name_both(student, teacher):  # before data are read
-        detector_config(cfgs[0], student, "student")
-        detector_config(cfgs[1], teacher, "teacher")
+    work_dir = work_dir or default_work_dir(student, teacher, method)
+    cfgs = read_sides(student, teacher)  # before data are read
     found = read_data(data, cfgs[0], coco, work_dir)
     with _name_both(student, teacher):
         sides = (

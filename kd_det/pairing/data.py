@@ -1,17 +1,18 @@
-"""Put the user's data into a config: from a COCO folder, or as a config of mmdet names it."""
+"""Put the user's data into a config: from a folder, or as a config of mmdet names it."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kd_det.datasets import dataset_config
-from kd_det.datasets.coco import DataError
+from kd_det.datasets.coco import Annotations, DataError
+from kd_det.datasets.inspection import SCALE
 from kd_det.datasets.loader_check import LoaderCheck
-from kd_det.pairing.coco_folder import CocoFolder, Part, find_coco_folder
+from kd_det.datasets.prepared import PreparedData, prepare
 from kd_det.pairing.start_weights import nested_dicts
 from kd_det.pairing.text import read_config
 from kd_det.registry import type_name
@@ -38,17 +39,20 @@ class Data:
 
 
 def read_data(
-    data: str | None, student: Settings, base: Settings, work_dir: str | Path = "work_dirs"
+    data: str | PreparedData | None,
+    student: Settings,
+    base: Settings,
+    work_dir: str | Path = "work_dirs",
 ) -> Data:
     """Data loaders and evaluators for a pair.
 
     Args:
-        data: A COCO folder, a config of mmdet with data loaders, or None for those that the
-            student's config has.
+        data: A folder of labelled images, by its path or prepared already, a config of mmdet with
+            data loaders, or None for those that the student's config has.
         student: The student's config, whose pipelines a folder's images go through.
         base: A config of COCO, for what the student's lacks.
-        work_dir: Where repaired copies of annotation files go, if any are needed; the data is
-            never written.
+        work_dir: Where converted annotations and repaired copies go, if any are needed; the data
+            is never written.
 
     Raises:
         DataError: If it cannot be found, is not valid, or lacks what the student needs.
@@ -56,58 +60,87 @@ def read_data(
     copies = Path(work_dir) / "config"
     if data is None:
         return _read_config_data(student, "the student's config", copies)
-    if "::" in data or data.endswith(".py"):
+    if isinstance(data, str) and is_config(data):
         return _read_config_data(read_config(data), data, copies)
-    return _read_folder_data(find_coco_folder(Path(data)), student, base, copies)
+    if isinstance(data, str):
+        data = prepare(Path(data), Path(work_dir), image_scale(student))
+    return _read_folder_data(data, student, base, copies)
 
 
-def _read_folder_data(folder: CocoFolder, student: Settings, base: Settings, copies: Path) -> Data:
-    classes = folder.train.found.classes
+def is_config(data: str) -> bool:
+    """Whether ``--data`` names a config of mmdet, and no folder."""
+    return "::" in data or data.endswith(".py")
+
+
+def image_scale(student: Settings) -> tuple[int, int]:
+    """The sides that the student's config resizes images within when it evaluates."""
+    for transform in nested_dicts(student.get("test_dataloader") or student.get("val_dataloader")):
+        scale = transform.get("scale")
+        if isinstance(scale, (list, tuple)) and all(isinstance(side, int) for side in scale):
+            return (max(scale), min(scale))
+    return SCALE
+
+
+def _read_folder_data(data: PreparedData, student: Settings, base: Settings, copies: Path) -> Data:
+    data.require_no_errors()
+    classes = data.found.classes
     settings: Settings = {}
-    for name, part in zip(PARTS, (folder.train, folder.val, folder.val)):
+    for name, part in zip(PARTS, ("train", "val", "val")):
         key = f"{name}_dataloader"
         loader = copy.deepcopy(student.get(key) or base[key])
         datasets = list(dataset_config.unwrap(loader["dataset"]))
         if len(datasets) != 1:
             raise DataError(
-                f"the student's {key} joins {len(datasets)} data sets, and --data "
-                f"{folder.root} is one; give a config of mmdet as --data"
+                f"the student's {key} joins {len(datasets)} data sets, and --data {data.root} is "
+                "one; give a config of mmdet as --data"
             )
-        _point(datasets[0], folder, part, classes)
+        _point(datasets[0], data.root, data.annotations[part], classes)
         settings[key] = loader
         if name != "train":
-            settings[f"{name}_evaluator"] = _evaluator(student, base, name, folder, part)
+            path = data.annotations[part].path.as_posix()
+            settings[f"{name}_evaluator"] = _evaluator(student, base, name, path)
     learnt = settings["train_dataloader"]["dataset"]
     if any(part.get("with_seg") for part in nested_dicts(learnt)):
         raise DataError(
-            f"the student learns a map of the scene, which a COCO folder as {folder.root} does "
-            "not have; take a student without semantic head, as HTC without semantic"
+            f"the student learns a map of the scene, which data as {data.root} do not have; take "
+            "a student without semantic head, as HTC without semantic"
         )
+    known = {part: data.annotations[part] for part in ("train", "val")}
     decisions = [
-        f"data: {part.count} images of {folder.root / part.annotations} in "
-        f"{folder.root / part.images}, to {what}"
-        for part, what in ((folder.train, "learn from"), (folder.val, "evaluate on"))
+        f"data: {len(found.data['images'])} images of {found.path} in {found.images}, to {what}"
+        for found, what in zip(known.values(), ("learn from", "evaluate on"))
     ]
-    if folder.groups:
-        decisions.append(f"data: {', '.join(folder.groups)} groups classes and is none")
-    known = dict(train=folder.train.found, val=folder.val.found)
+    decisions += [f"data: {remark}" for remark in data.remarks]
+    # Their warnings are told above.
+    known = {part: replace(found, warnings=[]) for part, found in known.items()}
     decisions += _check(LoaderCheck(copies, known), settings, classes)
-    return Data(settings, classes, folder.train.count * _repetitions(learnt), decisions)
+    images = len(known["train"].data["images"])
+    return Data(settings, classes, images * _repetitions(learnt), decisions)
 
 
-def _point(dataset: Settings, folder: CocoFolder, part: Part, classes: tuple[str, ...]) -> None:
+def _point(dataset: Settings, root: Path, found: Annotations, classes: tuple[str, ...]) -> None:
     """Let a data set's config name another folder; its pipeline stays."""
     for key in dataset.keys() - _coco_options() - {"_scope_"}:
         del dataset[key]  # of another kind of dataset
     for key in ("data_prefix", "metainfo", "proposal_file"):
         dataset.pop(key, None)
+    images = _inside(root, found.images)
     dataset.update(
         type="CocoDataset",
-        data_root=f"{folder.root.as_posix()}/",
-        ann_file=part.annotations,
-        data_prefix=dict(img=f"{part.images}/" if part.images else ""),
+        data_root=f"{root.as_posix()}/",
+        ann_file=_inside(root, found.path),
+        data_prefix=dict(img=f"{images}/" if images else ""),
         metainfo=dict(classes=classes),
     )
+
+
+def _inside(root: Path, path: Path) -> str:
+    """A path relative to the root, ``''`` for the root itself; as it is if it lies elsewhere."""
+    try:
+        inside = path.relative_to(root).as_posix()
+    except ValueError:
+        return path.as_posix()
+    return "" if inside == "." else inside
 
 
 def _coco_options() -> set[str]:
@@ -117,13 +150,11 @@ def _coco_options() -> set[str]:
     return {name for kind in CocoDataset.__mro__ for name in inspect.signature(kind).parameters}
 
 
-def _evaluator(
-    student: Settings, base: Settings, name: str, folder: CocoFolder, part: Part
-) -> Settings:
+def _evaluator(student: Settings, base: Settings, name: str, path: str) -> Settings:
     own = student.get(f"{name}_evaluator")
     is_coco = isinstance(own, dict) and type_name(own) == "CocoMetric"
     evaluator: Settings = copy.deepcopy((student if is_coco else base)[f"{name}_evaluator"])
-    evaluator["ann_file"] = (folder.root / part.annotations).as_posix()
+    evaluator["ann_file"] = path
     return evaluator
 
 
@@ -138,7 +169,9 @@ def _read_config_data(cfg: Settings, name: str, copies: Path) -> Data:
     settings = {key: copy.deepcopy(cfg[key]) for key in keys if cfg.get(key)}
     lacking = [key for key in ("train_dataloader", "val_dataloader") if key not in settings]
     if lacking:
-        raise DataError(f"{name} has no {' and no '.join(lacking)}; give --data a COCO folder")
+        raise DataError(
+            f"{name} has no {' and no '.join(lacking)}; give --data a folder of labelled images"
+        )
     for what in ("dataloader", "evaluator"):
         if f"val_{what}" in settings:
             settings.setdefault(f"test_{what}", copy.deepcopy(settings[f"val_{what}"]))

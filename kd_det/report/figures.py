@@ -82,6 +82,28 @@ def gains(
     return _figure(draw, [*names, *labels, x_label], max(HEIGHT, 0.7 + 0.21 * len(names)))
 
 
+def counts(
+    names: Sequence[str],
+    series: Mapping[str, Sequence[int]],
+    colors: Mapping[str, str],
+    x_label: str,
+) -> str:
+    """Draw numbers of several series for each name as bars, the first name on top."""
+
+    def draw(axes: Axes, show: Show) -> None:
+        rows, height = np.arange(len(names)), 0.8 / len(series)
+        for i, (name, values) in enumerate(series.items()):
+            place = rows + (i - (len(series) - 1) / 2) * height
+            axes.barh(place, values, height, color=colors[name], label=show(name))
+        axes.set_yticks(rows, [show(name) for name in names])
+        axes.invert_yaxis()
+        axes.set_xlabel(x_label)
+        axes.grid(axis="y", visible=False)
+        axes.legend()
+
+    return _figure(draw, [*names, *series, x_label], height=1.2 + 0.32 * len(names))
+
+
 def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str) -> str:
     """Draw densities of several sets of numbers, on the same bins."""
 

@@ -20,10 +20,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; the first cell of each names it."""
+    """Rows of text; the first cell of each names it. With ``wrapped``, cells are sentences."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    wrapped: bool = False
 
 
 @dataclass(frozen=True)

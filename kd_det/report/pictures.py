@@ -86,7 +86,7 @@ def pictures(
     first, second = ([quality(name, image) for image in images] for name in compared)
     result = []
     for image in most_different(first, second, number):
-        uri, width, height, scale = _embedded(validation.image_path(image))
+        uri, width, height, scale = embed(validation.image_path(image))
         names = validation.class_names
         boxes, labels = objects[image]
         columns = {TRUTH: [_box(b * scale, names[c], None) for b, c in zip(boxes, labels)]}
@@ -106,7 +106,7 @@ def _box(corners: np.ndarray, text: str, correct: bool | None) -> Box:
     return Box(x1, y1, round(x2 - x1, 1), round(y2 - y1, 1), text, correct)
 
 
-def _embedded(path: Path) -> tuple[str, int, int, float]:
+def embed(path: Path) -> tuple[str, int, int, float]:
     """Read an image as a data URI, with the picture's width, height, and scale to the file."""
     image = mmcv.imread(str(path))
     height, width = image.shape[:2]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,10 +13,9 @@ import torch
 from mmengine.config import Config
 from small import IMAGE_SIZE, ROOT
 
-from kd_det.datasets import loader_check
-from kd_det.datasets.coco import Annotations
-from kd_det.datasets.coco_entries import check_annotations
-from kd_det.pairing import coco_folder
+from kd_det.datasets import coco_entries, inspection
+from kd_det.datasets.coco import Annotations, read_annotations
+from kd_det.datasets.coco_entries import check_entries
 
 PLAIN, TEACHER = (str(ROOT / "configs" / "digits" / f"{name}.py") for name in ("plain", "teacher"))
 SMALL = [
@@ -70,12 +71,12 @@ def checked(monkeypatch) -> list[str]:
     """Names of the annotation files that are checked."""
     names = []
 
-    def watched(path: Path, *args: object, **kwargs: object) -> Annotations:
-        names.append(path.name)
-        return check_annotations(path, *args, **kwargs)
+    def watched(found: Annotations, *args: object, **kwargs: object) -> None:
+        names.append(found.path.name)
+        check_entries(found, *args, **kwargs)
 
-    for room in (loader_check, coco_folder):
-        monkeypatch.setattr(room, "check_annotations", watched)
+    for room in (inspection, coco_entries):
+        monkeypatch.setattr(room, "check_entries", watched)
     return names
 
 
@@ -89,7 +90,34 @@ def test_a_dry_run_checks_the_data_once(tool, arguments, tmp_path, capsys, check
     assert f"kd-det train {path} --amp\n" in out
     last = out.strip().splitlines()[-1]
     assert last.endswith(f"Config: {path}. Next: kd-det train {path} --amp")
-    assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["config"]
+    assert {entry.name for entry in (tmp_path / "work").iterdir()} == {"config", "data"}
+
+
+def test_a_folder_of_yolo_is_converted_and_told_of_first(tool, arguments, digits, tmp_path, capsys):
+    """The sample data as YOLO's, in one folder that nothing divides."""
+    root = tmp_path / "as yolo"
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    data = read_annotations(digits / "annotations" / "instances_train.json")
+    for image in data["images"]:
+        shutil.copy(digits / "train" / image["file_name"], root / "images")
+        lines = [
+            f"{a['category_id'] - data['categories'][0]['id']} {(x + w / 2) / IMAGE_SIZE} "
+            f"{(y + h / 2) / IMAGE_SIZE} {w / IMAGE_SIZE} {h / IMAGE_SIZE}"
+            for a in data["annotations"]
+            if a["image_id"] == image["id"]
+            for x, y, w, h in [a["bbox"]]
+        ]
+        name = Path(image["file_name"]).stem
+        (root / "labels" / f"{name}.txt").write_text("\n".join(lines))
+    (root / "classes.txt").write_text("\n".join("0123456789"))
+    tool("distill", *arguments("--data", root, "--val-split", "0.25", "--dry-run"))
+    out = capsys.readouterr().out
+    assert out.startswith(f"{root} is recognised as YOLO (classes.txt)\n")
+    cfg = Config.fromfile(tmp_path / "work" / "config" / "distill.py")
+    path = str(tmp_path / "work" / "data" / "val.json")
+    assert cfg.val_dataloader.dataset.ann_file == cfg.val_evaluator.ann_file == path
+    assert len(json.loads(Path(path).read_text())["images"]) == 6
 
 
 def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
@@ -108,6 +136,7 @@ def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
     [
         (["--method", "nothing"], "unknown method 'nothing'; available: robust, "),
         (["--data", "TMP/no"], "found no "),
+        (["--data", TEACHER, "--val-split", "0.1"], "--val-split: expected a folder of labelled i"),
         (["--teacher-ckpt", "TMP/no.pth"], "the teacher's checkpoint does not exist: TMP/no.pth; "),
         (["--work-dir", "TMP/file"], "file is a file; choose another"),
         (

@@ -252,3 +252,26 @@ def test_shares_of_another_number_of_classes_are_refused(rows, kind):
     s, t, means, _ = rows
     with pytest.raises(ValueError, match=rf"labels \[10, {CLASSES + 1}\]"):
         loss_with(kind, means)(s, t, torch.ones(10, CLASSES + 1))
+
+
+def test_a_dense_heads_positives_are_its_samples(rows, kind):
+    s, t, means, labels = rows
+    loss = kind(CLASSES, DIM)
+    loss.set_centers(centers_of(means))
+    # Rows 0 to 5 on a map of 2 x 3, of one image, and 6 to 9 on maps of 1 x 2 of two.
+    maps = [
+        [x[:6].T.reshape(1, DIM, 2, 3), x[6:].reshape(2, 1, 2, DIM).permute(0, 3, 1, 2)]
+        for x in (s, t)
+    ]
+    places = [torch.tensor([[0, 1, 2], [0, 0, 1]]), torch.tensor([[1, 0, 0]])]
+    chosen = torch.tensor([5, 1, 8])
+    positives = [
+        torch.cat([at, labels[i].unsqueeze(1)], dim=1)
+        for at, i in zip(places, (chosen[:2], chosen[2:]))
+    ]
+    expected = loss(s[chosen], t[chosen], labels[chosen])
+    torch.testing.assert_close(loss(*maps, positives), expected)
+    with pytest.raises(ValueError, match="found tensors for t_emb alone"):
+        loss(maps[0], t, positives)
+    with pytest.raises(ValueError, match=r"same grids, found .*\[1, 2, 3\].* and .*\[1, 2, 2\]"):
+        loss(maps[0], [maps[1][0][..., :2], maps[1][1]], positives)

@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from kd_det.centers import ClassCenters
 from kd_det.losses import (
+    BinaryKDLoss,
+    BoxKDLoss,
     CenterContrastLoss,
     CenterCosineLoss,
     CWDLoss,
     DKDLoss,
     FeatureNormLoss,
     HCLLoss,
+    LDLoss,
     NDLoss,
 )
 
@@ -67,8 +70,37 @@ def call_pyramids(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Ten
     return loss(s, t)
 
 
+def positives(feats: list[Tensor], labels: Tensor) -> list[Tensor]:
+    """One position of each level of each image."""
+    images = torch.arange(len(labels), device=labels.device)
+    middle = [torch.full_like(labels, x) for x in (1, 2)]
+    return [torch.stack([images, *middle, labels], dim=1) for _ in feats]
+
+
+def call_maps(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor) -> Tensor:
+    return loss(s, t, positives(s, labels))
+
+
+def call_region(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor) -> Tensor:
+    region = [at - at.new_tensor([0, 1, 1, 0]) for at in positives(s, labels)]
+    return loss(s, t, positives(s, labels), region)
+
+
+def call_distributions(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor) -> Tensor:
+    return loss(s, t, t_logits=[x[:, :3] for x in t])
+
+
+def call_boxes(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor) -> Tensor:
+    """Boxes around a point, with these distances to their edges."""
+    outward = s[0].new_tensor([-1, -1, 1, 1, -1, -1, 1, 1])[:, None, None]
+    boxes = [[x.abs() * outward for x in side] for side in (s, t)]
+    # No gradient reaches the student's class maps, which are those of other features.
+    return loss(*boxes, t, [x.detach().flip(1) for x in t], positives(s, labels))
+
+
 FAMILY = {
     "nd": Member(with_centers(NDLoss), [(DIM,)], call_labelled),
+    "nd_dense": Member(with_centers(NDLoss), [(DIM, 4, 5), (DIM, 2, 3)], call_maps),
     "center_cosine": Member(with_centers(CenterCosineLoss), [(DIM,)], call_labelled),
     "center_contrast": Member(with_centers(CenterContrastLoss), [(DIM,)], call_labelled),
     "feature_l2": Member(partial(FeatureNormLoss, "l2", 1.0), [(DIM,)], call_pair),
@@ -81,6 +113,14 @@ FAMILY = {
         [(3, 8, 6), (3, 2, 5), (3, 1, 4), (3,)],
         call_pyramids,
     ),
+    "binary_kd": Member(BinaryKDLoss, [(6, 4, 5), (6, 2, 3)], call_maps),
+    "binary_kd_softmax": Member(partial(BinaryKDLoss, softmax=3), [(6, 4, 5)], call_maps),
+    "box_kd": Member(BoxKDLoss, [(8, 4, 5), (8, 2, 3)], call_boxes),
+    "box_kd_giou": Member(
+        partial(BoxKDLoss, weight="teacher", giou=True), [(8, 4, 5), (8, 2, 3)], call_boxes
+    ),
+    "ld": Member(partial(LDLoss, tau=2.0), [(12, 4, 5), (12, 2, 3)], call_region),
+    "ld_everywhere": Member(partial(LDLoss, tau=2.0), [(12, 4, 5)], call_distributions),
 }
 
 

@@ -20,6 +20,12 @@ from kd_det.pairing.text import read_bases, read_config
 DIGITS = tuple("0123456789")
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work directories are made in the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
 MASKS = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
 REPEATED = "mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py"
 
@@ -38,7 +44,8 @@ def test_a_folder_reaches_all_loaders_and_the_pipelines_stay(digits, base, tmp_p
     student = read_config(FASTER)
     data = read_data(str(digits), student, base, tmp_path / "work")
     assert data.classes == DIGITS and data.images == 24
-    assert not (tmp_path / "work").exists()  # a valid file needs no copy
+    # A valid file needs no copy; what was seen of the images is kept.
+    assert [path.name for path in (tmp_path / "work").rglob("*.*")] == ["images.json"]
     for part, split in (("train", "train"), ("val", "val"), ("test", "val")):
         dataset = data.settings[f"{part}_dataloader"]["dataset"]
         assert dataset["data_root"] == f"{digits}/"
@@ -81,7 +88,7 @@ def test_without_data_it_is_the_students(base):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a = 1", "has no train_dataloader and no val_dataloader; give --data a COCO folder"),
+        ("a = 1", "has no train_dataloader and no val_dataloader; give --data a folder of"),
         (
             "train_dataloader = val_dataloader = dict(dataset=dict(type='BaseDetDataset'))",
             "does not say its classes",
@@ -139,13 +146,14 @@ def test_a_repaired_copy_is_read_and_the_data_is_left_alone(folder, base, tmp_pa
     assert [path.read_bytes() for path in sorted(folder.glob("**/*.json"))] == before
     settings = data.settings
     copies = [settings[f"{part}_dataloader"]["dataset"]["ann_file"] for part in ("train", "val")]
-    assert all(Path(copy).parent == tmp_path / "work" / "config" for copy in copies)
+    assert all(Path(copy).parent == tmp_path / "work" / "data" for copy in copies)
     for part in ("val", "test"):
         assert settings[f"{part}_evaluator"]["ann_file"] == copies[1]
     assert data.classes == DIGITS
     assert labelled(build(settings["train_dataloader"]["dataset"])) == expected
     told = [decision for decision in data.decisions if "repaired copy" in decision]
-    assert len(told) == 2 and "area, as width x height" in told[0] and copies[0] in told[0]
+    assert len(told) == 2 and "area, as width x height" in told[0]
+    assert any(f"of {copies[0]} in" in decision for decision in data.decisions)
 
 
 def test_a_config_s_files_are_repaired_as_well(folder, base, tmp_path):

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from kd_det.pairing.coco_folder import DataError, find_coco_folder
+from kd_det.datasets.coco import DataError
+from kd_det.datasets.formats import DetectionSet, read_set
+from kd_det.datasets.inspection import inspect
 
 BOX = dict(id=1, image_id=0, category_id=1, bbox=[0, 0, 4, 4], area=16, iscrowd=0)
 CLASSES = [dict(id=3, name="pear"), dict(id=1, name="apple")]
@@ -43,21 +45,23 @@ def write(root: Path, file: str, image: str, **changes: object) -> None:
 def test_usual_layouts_are_found(tmp_path, train, train_images, val, val_images):
     write(tmp_path, train, f"./{train_images}/a.jpg")
     write(tmp_path, val, f"./{val_images}/b.jpg")
-    found = find_coco_folder(tmp_path)
-    assert (found.train.annotations, found.train.images) == (train, train_images)
-    assert (found.val.annotations, found.val.images) == (val, val_images)
-    for part in (found.train, found.val):
-        # The order of the file is that of mmdet's labels, whatever the ids.
-        assert part.count == 1 and part.found.classes == ("pear", "apple")
-        assert not part.found.has_masks and not part.found.repairs
-    assert found.groups == ()
+    found = read_set(tmp_path)
+    assert places(found) == [(train, train_images), (val, val_images)]
+    # The order of the file is that of mmdet's labels, whatever the ids.
+    assert found.classes == ("pear", "apple")
+    # Both can be trained on as they are.
+    assert not any(part.converted for part in found.parts.values())
+
+
+def places(found: DetectionSet) -> list[tuple[str, str]]:
+    return [(part.source, part.images) for part in found.parts.values()]
 
 
 def test_an_image_may_name_its_folder(tmp_path):
     entry = dict(id=0, file_name="photos/a.jpg", width=8, height=8)
     for part in ("train", "val"):
         write(tmp_path, f"annotations/{part}.json", "photos/a.jpg", images=[entry])
-    assert find_coco_folder(tmp_path).train.images == ""
+    assert read_set(tmp_path).parts["train"].images == ""
 
 
 @pytest.mark.parametrize(
@@ -74,8 +78,11 @@ def test_groups_are_no_classes(tmp_path, categories, classes, groups):
     entries = [dict(id=i, name=name, supercategory=above) for i, (name, above) in enumerate(pairs)]
     for part in ("train", "val"):
         write(tmp_path, f"annotations/{part}.json", f"{part}/a.jpg", categories=entries)
-    found = find_coco_folder(tmp_path)
-    assert found.train.found.classes == classes and found.groups == groups
+    found = read_set(tmp_path)
+    assert found.classes == classes
+    assert [n for n in found.notes if "groups classes" in n] == [
+        f"{group} groups classes and is none" for group in groups
+    ]
 
 
 def test_masks_count_if_all_annotations_have_them(tmp_path):
@@ -85,8 +92,8 @@ def test_masks_count_if_all_annotations_have_them(tmp_path):
         ("val", [polygon, dict(BOX, id=2, segmentation=[])]),
     ):
         write(tmp_path, f"annotations/{part}.json", f"{part}/a.jpg", annotations=objects)
-    found = find_coco_folder(tmp_path)
-    assert found.train.found.has_masks and not found.val.found.has_masks
+    found = inspect(read_set(tmp_path)).annotations
+    assert found["train"].has_masks and not found["val"].has_masks
 
 
 def test_the_folder_is_that_with_most_images(tmp_path):
@@ -96,60 +103,44 @@ def test_the_folder_is_that_with_most_images(tmp_path):
         file = f"annotations/{part}.json"
         for image in ("train/0.jpg", *(f"images/{i}.jpg" for i in range(3))):
             write(tmp_path, file, image, images=entries)
-    assert find_coco_folder(tmp_path).train.images == "images"
+    found = read_set(tmp_path)
+    assert [part.images for part in found.parts.values()] == ["images", "images"]
     (tmp_path / "images" / "0.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 images are missing in \S*/images: 0\.jpg"):
-        find_coco_folder(tmp_path)
+    # train/0.jpg may be the one to learn from, and is never taken to evaluate on.
+    (fault,) = inspect(read_set(tmp_path)).errors
+    assert fault.where == "val (annotations/val.json)" and fault.items == ("0.jpg",)
 
 
-def test_absent_or_several_annotations_are_listed(tmp_path):
+def test_a_file_of_no_part_may_be_the_one_to_evaluate_on(tmp_path):
     write(tmp_path, "annotations/train.json", "train/a.jpg")
     write(tmp_path, "labels/check.json", "val/a.jpg")
-    expected = (
-        r"no annotation file for val: looked for annotations/instances_val2017.json, .*"
-        "valid/_annotations.coco.json; found annotations/train.json, labels/check.json"
-    )
-    with pytest.raises(DataError, match=expected):
-        find_coco_folder(tmp_path)
+    with pytest.raises(DataError, match=r"labels/check\.json, whose name says no part. Name it wi"):
+        read_set(tmp_path)
+    found = read_set(tmp_path, "annotations/train.json", "labels/check.json")
+    assert places(found) == [("annotations/train.json", "train"), ("labels/check.json", "val")]
+
+
+def test_several_annotation_files_are_listed(tmp_path):
+    for name in ("train", "val"):
+        write(tmp_path, f"annotations/{name}.json", f"{name}/a.jpg")
     write(tmp_path, "annotations/instances_train.json", "train/a.jpg")
     expected = "several .* for train: annotations/instances_train.json, annotations/train.json; "
     with pytest.raises(DataError, match=expected):
-        find_coco_folder(tmp_path)
+        read_set(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            dict(images=[dict(id=0, file_name="gone.jpg")]),
-            r"1 of 1 images are missing in \S*/train, \S*/images/train, .*: gone.jpg",
-        ),
-        (dict(categories=CLASSES[::-1]), r"same order, found \['apple', 'pear'\] in .*train.json "),
+        (dict(images=[]), "no images in it"),
+        (dict(images=[dict(id=0, file_name="gone.jpg")]), "1 of 1 images are missing in "),
+        (dict(categories=[*CLASSES, CLASSES[0]]), "different names, found several called pear"),
+        (dict(categories=[]), "no categories in it"),
+        (dict(images=[dict(id=0, width=8, height=8)]), "have no 'file_name'"),
+        (dict(categories=[dict(id=3)]), "have no 'name'"),
     ],
 )
 def test_wrong_content_is_told(tmp_path, changes, message):
     write(tmp_path, "annotations/train.json", "train/a.jpg", **changes)
     write(tmp_path, "annotations/val.json", "val/a.jpg")
-    with pytest.raises(DataError, match=message):
-        find_coco_folder(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "files,said",
-    [
-        ([], "it is empty"),
-        (["a.jpg", "b.PNG"], "2 images without annotations"),
-        (["data.yaml", "images/a.jpg", "labels/a.txt"], "YOLO"),
-        (["JPEGImages/a.jpg", "Annotations/a.xml"], "Pascal VOC"),
-        (["export.zip"], "unpacked"),
-    ],
-)
-def test_a_folder_without_json_says_what_it_is(tmp_path: Path, files: list[str], said: str):
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    with pytest.raises(DataError, match=said) as caught:
-        find_coco_folder(tmp_path)
-    assert "Rename" not in str(caught.value)
-    with pytest.raises(NotADirectoryError, match=r"or a config of mmdet, found no .*/nothing"):
-        find_coco_folder(tmp_path / "nothing")
+    assert any(message in fault.sentence for fault in inspect(read_set(tmp_path)).errors)
