@@ -51,7 +51,7 @@ setup(
         "joblib>=1.2",  # mmrazor imports it without declaring it
         "numpy>=1.23",
         "pillow>=9.5",
-        "pyyaml>=6.0",
+        "pyyaml>=5.4",
         "rich>=12.6",
         "safetensors>=0.4",
         "wrapt>=1.14",

@@ -27,28 +27,33 @@ ENVIRONMENTS = {
     "3.9, torch 2.0, mmcv 2.0": (
         "3.9.18",
         "torch 2.0.1, torchvision 0.15.2, mmengine 0.8.5, mmcv 2.0.1, mmdet 3.0.0, numpy 1.23.5, "
-        "pillow 9.5.0, rich 12.6.0, filelock 3.12.4, opencv-python 4.7.0.72",
+        "pillow 9.5.0, rich 12.6.0, filelock 3.12.4, opencv-python 4.7.0.72, "
+        "pyyaml 5.4.1",
     ),
     "3.10, torch 2.1, mmcv 2.1": (
         "3.10.13",
         "torch 2.1.2+cu118, torchvision 0.16.2+cu118, mmengine 0.10.7, mmcv 2.1.0, mmdet 3.3.0, "
-        "numpy 1.26.4, pillow 10.2.0, rich 13.4.2, filelock 3.13.1, opencv-python 4.11.0.86",
+        "numpy 1.26.4, pillow 10.2.0, rich 13.4.2, filelock 3.13.1, opencv-python 4.11.0.86, "
+        "pyyaml 6.0.2",
     ),
     "3.10, torch 2.4, mmcv-lite, opencv without windows": (
         "3.10.13",
         "torch 2.4.1, torchvision 0.19.1, mmengine 0.10.5, mmcv-lite 2.1.0, mmdet 3.2.0, "
         "numpy 1.26.4, pillow 10.4.0, rich 13.8.0, filelock 3.15.4, "
-        "opencv-python-headless 4.10.0.84",
+        "opencv-python-headless 4.10.0.84, "
+        "pyyaml 6.0.2",
     ),
     "3.10, torch 2.10, mmcv 2.2": (
         "3.10.13",
         "torch 2.10.0, torchvision 0.25.0, mmengine 0.10.7, mmcv 2.2.0, mmdet 3.3.0, numpy 2.2.6, "
-        "pillow 12.1.0, rich 14.2.0, filelock 3.20.3, opencv-python 4.12.0.88",
+        "pillow 12.1.0, rich 14.2.0, filelock 3.20.3, opencv-python 4.12.0.88, "
+        "pyyaml 6.0.2",
     ),
     "3.13, everything new": (
         "3.13.0",
         "torch 2.15.0, torchvision 0.29.0, mmengine 0.10.7, mmcv-lite 2.1.0, mmdet 3.3.0, "
-        "numpy 2.4.6, pillow 13.0.0, rich 15.0.0, filelock 4.3.1, opencv-python 5.0.0.93",
+        "numpy 2.4.6, pillow 13.0.0, rich 15.0.0, filelock 4.3.1, opencv-python 5.0.0.93, "
+        "pyyaml 6.0.2",
     ),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -87,11 +87,12 @@ class Teacher:
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream(self.device))
         dtype = DTYPES.get(self.speed.teacher_dtype or "")
-        autocast = (
-            nullcontext()
-            if dtype is None
-            else torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
-        )
+        if dtype is None:
+            autocast: AbstractContextManager = nullcontext()
+        elif dtype == torch.float32:  # older torch refuses it as a dtype to cast to
+            autocast = torch.autocast(self.device.type, enabled=False)
+        else:
+            autocast = torch.autocast(self.device.type, dtype=dtype)
         with torch.no_grad(), torch.cuda.stream(stream) if stream else nullcontext(), autocast:
             yield
 

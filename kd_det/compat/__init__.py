@@ -27,9 +27,11 @@ STACK = ("mmengine", "mmcv", "mmdet", "mmrazor", "mmpretrain")
 PATCHES = (
     "require_mmcv",
     "mmcv.extension",
+    "mmrazor_mmcv",
     "mmrazor_quantization",
     "torch_load",
     "downloads",
+    "config_to_dict",
     "installed_path",
     "mmcls",  # after installed_path: `mmcls::` configs are found through it
     "mmcls_classes",

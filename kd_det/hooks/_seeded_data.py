@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 from wrapt import ObjectProxy
 
@@ -114,9 +114,10 @@ def endless(loader: DataLoader, start: int) -> Iterator[Any]:
     """Yield batches for a loop that counts iterations, from number ``start`` on.
 
     MMEngine's loop first asks for as many batches as a resumed run had; those are empty, so that
-    nothing is loaded for them.
+    nothing is loaded for them. Its older loops do not ask.
     """
-    for _ in range(start):
+    advances = "range" in IterBasedTrainLoop.run.__code__.co_names
+    for _ in range(start if advances else 0):
         yield {}
     batches = loader.batch_sampler
     assert isinstance(batches, NumberedBatches)

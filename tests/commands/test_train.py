@@ -171,7 +171,7 @@ def test_amp_is_bfloat16_on_a_cpu(tool, config_file, tmp_path, monkeypatch):
     assert torch.bfloat16 in seen
     losses = {k: v for k, v in read_scalars(tmp_path / "amp").items() if k.startswith("distill.")}
     assert losses and all(0 < v < 1e3 for values in losses.values() for v in values.values())
-    state = torch.load(tmp_path / "amp" / "epoch_1.pth", weights_only=False)["state_dict"]
+    state = torch.load(tmp_path / "amp" / "epoch_1.pth", weights_only=True)["state_dict"]
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float32}
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
-
-import kd_det  # noqa: F401
-
-URL = "https://example.invalid/{}"
 
 
 class RunsCode:
@@ -27,34 +24,30 @@ class RunsCode:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch.hub looks before it downloads."""
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], str]:
+    """Put a checkpoint where torch.hub looks before it downloads; its URL."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    return folder
+
+    def save(content: object) -> str:
+        torch.save(content, folder / "file.pth")
+        return "https://example.invalid/file.pth"
+
+    return save
 
 
-def test_torch_hub_alone_runs_what_a_file_says(cache: Path, tmp_path: Path):
-    torch.save({"state_dict": RunsCode(tmp_path / "ran")}, cache / "bad.pth")
-    torch.hub.load_state_dict_from_url(URL.format("bad.pth"))
+def test_code_is_refused_that_torch_hub_alone_runs(publish, tmp_path: Path):
+    url = publish({"state_dict": RunsCode(tmp_path / "ran")})
+    with pytest.raises(pickle.UnpicklingError):
+        CheckpointLoader.load_checkpoint(url)
+    assert not (tmp_path / "ran").exists()
+    torch.hub.load_state_dict_from_url(url)
     assert (tmp_path / "ran").exists()
 
 
-def test_downloaded_code_is_refused(cache: Path, tmp_path: Path):
-    torch.save({"state_dict": RunsCode(tmp_path / "ran")}, cache / "bad.pth")
-    with pytest.raises(pickle.UnpicklingError):
-        CheckpointLoader.load_checkpoint(URL.format("bad.pth"))
-    assert not (tmp_path / "ran").exists()
-
-
-def test_downloaded_weights_load(cache: Path):
-    torch.save({"state_dict": {"w": torch.ones(2)}, "meta": {"epoch": 3}}, cache / "good.pth")
-    loaded = CheckpointLoader.load_checkpoint(URL.format("good.pth"))
+def test_a_checkpoint_of_mmengine_loads(publish):
+    url = publish({"message_hub": HistoryBuffer([1.0], [1]), "state_dict": {"w": torch.ones(2)}})
+    loaded = CheckpointLoader.load_checkpoint(url)
     assert torch.equal(loaded["state_dict"]["w"], torch.ones(2))
-
-
-def test_a_downloaded_checkpoint_of_mmengine_loads(cache: Path):
-    torch.save({"message_hub": HistoryBuffer([1.0], [1]), "state_dict": {}}, cache / "full.pth")
-    loaded = CheckpointLoader.load_checkpoint(URL.format("full.pth"))
     assert loaded["message_hub"].current() == 1

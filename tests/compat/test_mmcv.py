@@ -438,20 +438,6 @@ def test_multi_scale_deformable_attention(device):
     assert gradcheck(attend, inputs, nondet_tol=1e-12)
 
 
-def test_multi_scale_deformable_attention_layer_on_a_cpu():
-    layer = mmcv.ops.MultiScaleDeformableAttention(8, 2, 1, 2, batch_first=True)
-    shapes, starts = torch.tensor([[3, 4]]), torch.tensor([0])
-    out = layer(
-        torch.randn(1, 5, 8),
-        value=torch.randn(1, 12, 8),
-        reference_points=torch.rand(1, 5, 1, 2),
-        spatial_shapes=shapes,
-        level_start_index=starts,
-    )
-    assert out.shape == (1, 5, 8)
-    out.sum().backward()
-
-
 def test_nms_match_groups_boxes_with_what_they_suppress():
     from mmcv.ops import nms_match
 

@@ -22,11 +22,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
-pytestmark = [
-    pytest.mark.usefixtures("offline"),
-    # All losses and models here are MMRazor's and mmdet's, written for a torch of 2022.
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = pytest.mark.usefixtures("offline")
 
 SHIPPED = Path(importlib.util.find_spec("mmrazor").origin).parent / ".mim" / "configs" / "distill"
 CONFIGS = sorted(path for kind in ("mmdet", "mmcls") for path in (SHIPPED / kind).rglob("*.py"))

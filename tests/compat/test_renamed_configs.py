@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.utils import get_installed_path, is_installed
 
 from kd_det.compat.renamed_configs import RENAMED
 
@@ -26,30 +28,15 @@ def test_breaks_without_the_patch(unpatched):
 
 @pytest.mark.parametrize(("package", "former"), RENAMED)
 def test_former_name_gives_the_same_config(package, former):
-    from mmengine.hub import get_config
-    from mmengine.utils import is_installed
-
     if not is_installed(package):
         pytest.skip(f"{package} not installed")
     present = get_config(f"{package}::{RENAMED[package, former]}")
     assert get_config(f"{package}::{former}").to_dict() == present.to_dict()
-
-
-def test_every_renamed_file_is_there():
-    from mmengine.utils import get_installed_path, is_installed
-
-    for (package, former), path in RENAMED.items():
-        if is_installed(package):
-            configs = Path(get_installed_path(package)) / ".mim" / "configs"
-            assert (configs / path).is_file() and not (configs / former).exists()
+    assert not (Path(get_installed_path(package)) / ".mim" / "configs" / former).exists()
 
 
 def test_an_unknown_name_is_still_an_error(tmp_path):
     config = tmp_path / "config.py"
     config.write_text("_base_ = 'mmdet::faster_rcnn/no_such_file.py'\n")
-    try:
+    with pytest.raises(FileNotFoundError, match=r"no_such_file\.py"):
         Config.fromfile(config)
-    except FileNotFoundError as error:
-        assert "no_such_file.py" in str(error)
-    else:
-        raise AssertionError("a file that does not exist was found")

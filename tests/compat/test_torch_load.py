@@ -201,8 +201,7 @@ def exploits(marker: Path) -> dict[str, object]:
 def test_the_exploits_would_work(tmp_path, kind):
     """Loaded without care they run; so the next test proves something."""
     marker = tmp_path / "ran"
-    torch.save(exploits(marker)[kind], tmp_path / "bad.pth")
-    torch.load(tmp_path / "bad.pth", weights_only=False)
+    pickle.loads(pickle.dumps(exploits(marker)[kind]))
     assert marker.exists()
 
 

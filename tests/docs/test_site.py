@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from small import ROOT
 
+pytest.importorskip("mkdocs", reason="mkdocs (extra `docs`) not installed")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

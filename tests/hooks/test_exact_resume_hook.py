@@ -94,9 +94,7 @@ def test_resumed_run_equals_one_that_was_not_stopped(
     assert killed.watch.losses == expected[:5] and after == expected[-len(after) :]
 
     last = LAST.get(loop, "iter_6.pth")
-    states = [
-        torch.load(tmp_path / name / last, weights_only=False) for name in ("whole", "killed")
-    ]
+    states = [torch.load(tmp_path / name / last, weights_only=True) for name in ("whole", "killed")]
     for part in ("state_dict", "optimizer", "kd_det_random"):
         assert same(states[0][part], states[1][part]), part
     assert any(key.startswith("distiller.connectors") for key in states[0]["state_dict"])
