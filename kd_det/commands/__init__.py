@@ -17,10 +17,10 @@ from typing import NoReturn
 COMMANDS = {
     "train": "train a detector, distilled or plain, from a config",
     "test": "evaluate the student, the teacher or both by the config's metric",
-    "data": "look at labelled images before training: what they hold, and all faults",
+    "data": "look at a folder of labelled images: what it holds, and all faults",
     "distill": "make the config with which one detector teaches another, and train it",
     "centers": "gather a teacher's class centers into a file",
-    "export": "export a run's student: plain MMDetection config and weights",
+    "export": "export a run's student: plain MMDetection config and weights, or ONNX",
     "report": "write an HTML report that compares runs",
     "demo": "sample data, teacher, two students and a report, in minutes",
     "digits": "make the sample data, digits-coco",

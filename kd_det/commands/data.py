@@ -19,7 +19,7 @@ from kd_det.errors import InvalidInputError, MissingPackageError
 if TYPE_CHECKING:
     from kd_det.datasets.inspection import Inspection, PartReport
 
-# How many classes and faults' places the table shows.
+# The table shows so many classes.
 SHOWN_CLASSES = 30
 
 

@@ -1,4 +1,4 @@
-"""Options that say of a folder of labelled images what cannot be guessed."""
+"""Options for what cannot be guessed of a folder of labelled images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what a data folder does not."""
+    """Add the options."""
     option = parser.add_argument
     option(
         "--train-ann",
@@ -23,11 +23,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FRACTION",
         help="how many of the images to evaluate on, if nothing divides them (default: 0.2)",
     )
-    option("--split-seed", type=int, default=0, help="of that division (default: %(default)s)")
+    option("--split-seed", type=int, default=0, help="seed of that division (default: %(default)s)")
 
 
 def read_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What :func:`kd_det.datasets.formats.read_set` takes of the command line."""
+    """Arguments for :func:`kd_det.datasets.formats.read_set`."""
     return dict(
         train_ann=args.train_ann,
         val_ann=args.val_ann,
@@ -38,7 +38,7 @@ def read_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def given(args: argparse.Namespace) -> list[str]:
-    """Those of the options that the command line has."""
+    """List the options that were given."""
     names = {
         "--train-ann": args.train_ann,
         "--val-ann": args.val_ann,

@@ -87,8 +87,8 @@ class LoaderCheck:
         required = found.describe_repairs(only_required=True)
         if self._copies is None and required:
             raise DataError(
-                f"{found.path} is not as mmdet needs it: {required}; tools/distill.py writes a "
-                "repaired copy into config/ of its work directory"
+                f"{found.path} is not as mmdet needs it: {required}; kd-det distill writes "
+                "a repaired copy into config/ of its work directory"
             )
         if self._copies is None or not found.repairs:
             return None

@@ -61,7 +61,7 @@ class Pairing:
     def write(self, path: Path) -> None:
         """Write the config as a file that derives from the method's, and ``alone.py`` beside it."""
         title = f"{short_name(self.teacher.name)} teaches {short_name(self.student.name)}"
-        comments = [f"{title} by the method {self.method}. Made by tools/distill.py:"]
+        comments = [f"{title} by the method {self.method}. Made by kd-det distill:"]
         comments += [f"- {decision}" for decision in self.decisions]
         text.write_config(path, [self.base], self.cfg.to_dict(), comments)
         comments = [f"The training of {path.name} without its teacher, to compare with."]

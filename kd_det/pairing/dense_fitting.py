@@ -8,7 +8,7 @@ from kd_det.pairing import dense_parts
 from kd_det.pairing.detectors import Detector
 from kd_det.registry import type_name
 
-# Names of what such methods record (configs/_base_/dense_losses.py).
+# Names of the records of such methods (configs/_base_/dense_losses.py).
 OF_HEADS = ("head", "boxes", "positives", "cls_feats", "box_feats")
 # Losses of which a pair has one: on distributions of edges where both heads have them, else boxes.
 CROSS_BOX, CROSS_DISTS = "loss_cross_box", "loss_cross_dists"
@@ -22,7 +22,10 @@ def reads_heads(distiller: dict[str, Any]) -> bool:
 
 def fit_heads(distiller: dict[str, Any], student: Detector, teacher: Detector) -> list[str]:
     """Fit a distiller's config to dense heads, in place; returns what was decided."""
-    decisions = [f"compared are {_words(distiller, student, teacher)}"]
+    _choose_box_loss(distiller, student, teacher)
+    heads = " and ".join(type(side.model.bbox_head).__name__ for side in (student, teacher))
+    losses = ", ".join(distiller["distill_losses"])
+    decisions = [f"the heads {heads} are compared by {losses}"]
     crossed = any(record["recorder"].endswith("_feats") for _, _, record in _records(distiller))
     depth = dense_parts.depth_of_crossing(student, teacher) if crossed else 0
     for side in (student, teacher):
@@ -46,7 +49,7 @@ def fit_heads(distiller: dict[str, Any], student: Detector, teacher: Detector) -
 
 
 def _records(distiller: dict[str, Any]) -> Records:
-    """Losses, their arguments and the records that these are."""
+    """Each loss with each of its arguments, and the record that the argument reads."""
     return [
         (loss, argument, record)
         for loss, mapping in distiller["loss_forward_mappings"].items()
@@ -54,15 +57,13 @@ def _records(distiller: dict[str, Any]) -> Records:
     ]
 
 
-def _words(distiller: dict[str, Any], student: Detector, teacher: Detector) -> str:
-    """What is compared; drops the loss on predicted boxes that does not fit."""
+def _choose_box_loss(distiller: dict[str, Any], student: Detector, teacher: Detector) -> None:
+    """Keep CrossKD's loss on distributions where both heads have them, otherwise that on boxes."""
     losses, mappings = distiller["distill_losses"], distiller["loss_forward_mappings"]
     if CROSS_BOX in losses:
         both = dense_parts.has_distributions(student, teacher)
         dropped = CROSS_BOX if both else CROSS_DISTS
         del losses[dropped], mappings[dropped]
-    heads = " and ".join(type(side.model.bbox_head).__name__ for side in (student, teacher))
-    return f"the heads {heads} by {', '.join(losses)}"
 
 
 def _add_objectness(distiller: dict[str, Any], student: Detector, teacher: Detector) -> None:

@@ -1,4 +1,4 @@
-"""What a pair of dense detectors offers, and the records of its heads."""
+"""What a pair of dense detectors offers to methods, and the recorders of its heads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def has_distributions(student: Detector, teacher: Detector) -> bool:
 
 
 def depth_of_crossing(student: Detector, teacher: Detector) -> int:
-    """After how many convolutions the student's maps go on in the teacher's head.
+    """Number of convolutions after which the student's maps enter the teacher's head.
 
     Before the last one, as published; 0, the pyramid, where a branch has one alone.
     """
@@ -55,7 +55,7 @@ def recorders_of(side: Detector, names: set[str], depth: int) -> Recorders:
         side: A dense detector.
         names: Of ``head``, ``boxes``, ``positives``, ``region``, ``embedding``, ``cls_feats`` and
             ``box_feats``; with ``region``, ``positives`` has that region too.
-        depth: Convolutions before the last two.
+        depth: Convolutions of a branch before ``cls_feats`` and ``box_feats`` are recorded.
     """
     head = side.model.bbox_head
     found: Recorders = {}
@@ -96,7 +96,7 @@ def scores_objects(side: Detector) -> bool:
 
 def _why_not_dense(student: Detector, teacher: Detector) -> str:
     without = [side.title for side in (student, teacher) if not dense.is_dense(side.model)]
-    return f"no dense head is in {' and '.join(without)}" if without else ""
+    return f"{' and '.join(without)} without a dense head" if without else ""
 
 
 def _why_other_grids(student: Detector, teacher: Detector) -> str:
@@ -106,7 +106,7 @@ def _why_other_grids(student: Detector, teacher: Detector) -> str:
             for side in (student, teacher)
         ]
     except (AttributeError, IndexError, TypeError, ValueError, RuntimeError):
-        return f"the class maps of {_heads(student, teacher)} are not known"
+        return f"the class maps of {_heads(student, teacher)} cannot be read"
     strides = [[level.stride for level in side.levels] for side in (student, teacher)]
     if strides[0] == strides[1] and shapes[0] == shapes[1]:
         return ""
@@ -141,7 +141,10 @@ def _is_sigmoid(side: Detector) -> bool:
 def _why_no_distributions(student: Detector, teacher: Detector) -> str:
     if has_distributions(student, teacher):
         return ""
-    return f"{_heads(student, teacher)} do not both predict the same distributions, as GFL's do"
+    return (
+        f"the boxes of both heads ({_heads(student, teacher)}) are not predicted as distributions "
+        "over the same distances, as GFL's are"
+    )
 
 
 def _why_no_cross_head(student: Detector, teacher: Detector) -> str:

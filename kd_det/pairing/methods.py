@@ -9,7 +9,7 @@ from pathlib import Path
 from kd_det.errors import InvalidInputError
 from kd_det.shipped import find_configs
 
-# Figures stand here where they were read at the source that is named, or in its README.
+# Gains are quoted where the named source, or its README, gives a figure for a detector.
 IN_PAPER = "see the paper's tables"
 NO_FIGURE = "no published detector figure"
 
@@ -81,8 +81,8 @@ METHODS: dict[str, Method] = {
     "pkd_nd_kd": Method("PKD, ND loss and KD", NO_FIGURE, "kd_det"),
 }
 DEFAULT = "robust"
-# What each part of a method's name needs of a pair (offers.py), by the folder of configs/_base_ in
-# which the method's file lies.
+# What each part of a method's name needs of a pair (offers.py), for each folder of configs/_base_
+# that has methods.
 NEEDS = {
     "methods": dict(
         dict.fromkeys(("robust", "cwd", "pkd", "review"), "pyramid"),

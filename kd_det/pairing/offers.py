@@ -1,4 +1,4 @@
-"""What a pair offers to methods, and which methods fit it."""
+"""Find what a pair offers to methods, and which methods fit it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kd_det.pairing.methods import METHODS, Form
 
 
 def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
-    """For each of a method's needs, why the pair does not meet it; empty if it does."""
+    """For each need that a method may have, the reason why the pair lacks it, or empty."""
     rois = _why_no_rois(student, teacher)
     return {
         "pyramid": _why_no_pyramid(student, teacher),
@@ -21,7 +21,7 @@ def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
 
 
 def choose_form(method: str, student: Detector, teacher: Detector) -> Form:
-    """The form of a method that fits a pair.
+    """Choose the form of a method that fits a pair.
 
     Raises:
         PairingError: If there is none; says why, and which methods fit.
@@ -41,7 +41,7 @@ def choose_form(method: str, student: Detector, teacher: Detector) -> Form:
 
 
 def why_not(method: str, offers: dict[str, str]) -> str:
-    """Why no form of a method fits a pair, in words; empty if one does."""
+    """Explain why no form of a method fits a pair; empty if one does."""
     reasons = [
         [offers[need] for need in form.needs if offers[need]] for form in methods.find_forms(method)
     ]

@@ -1,8 +1,8 @@
 """Read the data that people have: COCO, YOLO, Pascal VOC, CVAT and LabelMe.
 
 Each format has a module with ``find(tree)``, which says what it is recognised by, and ``read``.
-They are our own since the libraries that read as many formats are heavy and stricter than the
-exports that labelling tools write: wrong folders, suffixes and separators are what they fail on.
+They are our own: libraries that read as many formats are heavy, and fail on the wrong folders,
+suffixes and separators of real exports (docs/your_data.md has a comparison).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from kd_det.datasets.formats.detection_set import (
     Part,
     Reading,
     divide,
+    relabel,
 )
 from kd_det.datasets.formats.tree import Tree, few, is_image
 
@@ -68,7 +69,7 @@ def read_set(
     given = {"train": train_ann, "val": val_ann}
     named = {s: _inside(root, path, f"--{s}-ann") for s, path in given.items() if path is not None}
     reading = _read_named(tree, named, folder) if named else _read(tree, folder, val_split)
-    return _divided(root, reading, val_split, seed)
+    return _divide(root, reading, val_split, seed)
 
 
 def _inside(root: Path, path: str, option: str) -> str:
@@ -140,9 +141,7 @@ def _read_one(tree: Tree, path: str, images: str | None) -> Reading:
 
 
 def _joined(readings: dict[str, Reading]) -> Reading:
-    """Both readings as one, whose classes are those of both."""
-    from kd_det.datasets.formats.detection_set import relabel
-
+    """Join readings into one that has the classes of all."""
     names = list(
         dict.fromkeys(
             c["name"] for r in readings.values() for p in r.parts for c in p.data["categories"]
@@ -157,8 +156,8 @@ def _joined(readings: dict[str, Reading]) -> Reading:
     )
 
 
-def _divided(root: Path, reading: Reading, val_split: float | None, seed: int) -> DetectionSet:
-    """The data set with training and validation, which are divided here if nothing divides them."""
+def _divide(root: Path, reading: Reading, val_split: float | None, seed: int) -> DetectionSet:
+    """Make the data set of a reading; divide images into training and validation if need be."""
     parts = {p.split: p for p in reading.parts}
     notes = [f"{root} is recognised as {reading.format}", *reading.notes]
     found = DetectionSet(root, reading.format, {}, notes, reading.faults)
@@ -194,7 +193,7 @@ def _divided(root: Path, reading: Reading, val_split: float | None, seed: int) -
 
 
 def _describe_contents(tree: Tree) -> str:
-    """Why a folder cannot be read, and what to do, in a sentence."""
+    """Say in a sentence why a folder cannot be read, and what to do."""
     counts = Counter(posixpath.splitext(path)[1].lower() for path in tree.files)
     images = sum(is_image(path) for path in tree.files)
     archives = [path for path in sorted(tree.files) if path.lower().endswith(ARCHIVES)]

@@ -102,7 +102,7 @@ def _image_of(
     above = posixpath.dirname(folder)
     near = [*([] if images is None else [images]), folder, f"{above}/images" if above else "images"]
     found = tree.find_image(named, near, split) if named else None
-    return found or tree.find_image(f"{base}.jpg", near, split, stem=True)
+    return found or tree.find_image(f"{base}.jpg", near, split, any_suffix=True)
 
 
 def _size(content: dict[str, Any]) -> tuple[int, int] | None:

@@ -12,12 +12,12 @@ from urllib.parse import unquote
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # How parts of a data set are called, in file and folder names, without digits.
-SPLITS = {
+SPLIT_NAMES = {
     "train": ("train", "training", "trainset", "trainval"),
     "val": ("val", "valid", "validation", "dev", "eval"),
     "test": ("test", "testing", "testset"),
 }
-_SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
+_SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 # What archives of macOS hold beside the data.
 _IGNORED = ("__MACOSX",)
 
@@ -43,14 +43,14 @@ class Tree:
         for image in self.images:
             name = posixpath.basename(image).casefold()
             self._by_name[name].append(image)
-            self._by_stem[_stem(name)].append(image)
+            self._by_stem[stem(name)].append(image)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Files by their suffix, sorted."""
         return sorted(f for f in self.files if f.lower().endswith(suffixes))
 
     def find_image(
-        self, name: str, folders: Sequence[str], split: str | None = None, stem: bool = False
+        self, name: str, folders: Sequence[str], split: str | None = None, any_suffix: bool = False
     ) -> str | None:
         """The image that an annotation calls ``name``; None if there is none, or several may be it.
 
@@ -61,7 +61,7 @@ class Tree:
             name: As it is written in the annotation: ``\\`` and escapes of URLs are understood.
             folders: Where it may lie.
             split: The part that it belongs to: images in folders of other parts are never taken.
-            stem: Whether an image with another suffix will do.
+            any_suffix: Whether an image with another suffix will do.
         """
         for spelling in dict.fromkeys(_spellings(name)):
             parts = spelling.split("/")
@@ -73,8 +73,8 @@ class Tree:
                         return path
         base = posixpath.basename(next(iter(_spellings(name)))).casefold()
         found = self._among(self._by_name[base], folders, split)
-        if not found and stem:
-            found = self._among(self._by_stem[_stem(base)], folders, split)
+        if not found and any_suffix:
+            found = self._among(self._by_stem[stem(base)], folders, split)
         return found[0] if len(found) == 1 else None
 
     def _among(self, paths: Sequence[str], folders: Sequence[str], split: str | None) -> list[str]:
@@ -130,10 +130,6 @@ def _walk(root: Path) -> Iterator[str]:
         place = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if place == "." else f"{place}/"
         yield from (prefix + name for name in files if not name.startswith("."))
-
-
-def _stem(name: str) -> str:
-    return name.rsplit(".", 1)[0]
 
 
 def _spellings(name: str) -> Iterator[str]:

@@ -133,12 +133,12 @@ def _image_of(
             folders.append("/".join(part for part in (place, name, inner) if part))
     folders.append(above)
     split = split or split_of(path)
-    own = tree.find_image(f"{base}.jpg", folders, split, stem=True)
+    own = tree.find_image(f"{base}.jpg", folders, split, any_suffix=True)
     if own is not None:
         return own
     for key in ("filename", "path"):
         name = (annotation.findtext(key) or "").strip()
-        found = tree.find_image(name, folders, split, stem=True) if name else None
+        found = tree.find_image(name, folders, split, any_suffix=True) if name else None
         if found is not None:
             return found
     return None

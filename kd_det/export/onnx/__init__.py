@@ -1,6 +1,7 @@
 """A student as one ONNX file: network, decoding and NMS, checked against PyTorch.
 
-``detector`` is the module that is exported, ``dense`` and ``two_stage`` decode what heads predict
-for a whole batch, ``ops`` has what they share, ``file`` writes, ``runtime`` runs and ``check``
-compares.
+``student`` exports and checks that of a run: ``detector`` is the module that is exported,
+``dense``, ``two_stage`` and ``query`` decode its heads for a whole batch by the operators of
+``ops``, ``file`` writes, ``runtime`` runs, ``check`` compares with PyTorch, and ``validation`` has
+the images.
 """

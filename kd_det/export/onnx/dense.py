@@ -27,8 +27,9 @@ def check_head(head: Any) -> None:
         raise UnsupportedTypeError(
             f"{type(head).__name__} cannot be exported to ONNX: it has a {own[0]} of its own. "
             "Dense heads that decode as MMDetection's BaseDenseHead (RetinaNet, FCOS, ATSS, "
-            "RTMDet, SSD ...), GFLHead and YOLOXHead can"
+            "RTMDet ...), GFLHead and YOLOXHead can"
         )
+    ops.require_plain_scores(head)
     iou_threshold(head.test_cfg, type(head).__name__)
 
 
@@ -79,12 +80,7 @@ def rows(x: Tensor, channels: int) -> Tensor:
 
 
 def class_scores(head: Any, logits: Tensor) -> Tensor:
-    """Probabilities of the classes, without background, by the head's own activation."""
-    if getattr(head.loss_cls, "custom_cls_channels", False):
-        raise UnsupportedTypeError(
-            f"the scores of {type(head).__name__} cannot be exported to ONNX: "
-            f"{type(head.loss_cls).__name__} has an activation of its own"
-        )
+    """Probabilities of the classes, without background."""
     return logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(-1)[..., :-1]
 
 

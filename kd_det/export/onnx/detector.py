@@ -18,10 +18,10 @@ from kd_det.export.onnx.two_stage import check_heads, two_stage_detections
 
 
 class OnnxDetector(nn.Module):
-    """What is exported.
+    """The module that is exported: network, decoding and NMS.
 
     Args:
-        model: MMDetection's, single-stage or two-stage, in eval mode.
+        model: A detector of MMDetection, single-stage, two-stage or DETR, in eval mode.
         preprocess: Whether the input is RGB images, uint8 `[B, H, W, 3]`, which are normalised
             inside; otherwise it is normalised float32 `[B, 3, H, W]`.
 
@@ -31,7 +31,7 @@ class OnnxDetector(nn.Module):
 
     def __init__(self, model: Any, preprocess: bool = False) -> None:
         super().__init__()
-        self.predict = _way(model)
+        self.predict = _choose_decoder(model)
         self.model = model
         self.preprocess = preprocess
         self.mean, self.std, self.swaps = normalisation(model.data_preprocessor)
@@ -58,8 +58,8 @@ class OnnxDetector(nn.Module):
         return (x - mean) / std
 
 
-def _way(model: Any) -> Callable[[Any, Any, Tensor], Any]:
-    """The function that predicts by the heads of a detector."""
+def _choose_decoder(model: Any) -> Callable[[Any, Any, Tensor], Any]:
+    """Choose the function that decodes what the heads of a detector predict."""
     if isinstance(model, DetectionTransformer):
         check_queries(model)
         return query_detections

@@ -1,4 +1,4 @@
-"""Selecting and suppressing boxes for a whole batch, in operators that ONNX has.
+"""Select and suppress boxes for a whole batch, in operators that ONNX has; shared refusals.
 
 MMDetection does it for one image after the other, with lists whose length depends on the scores.
 Here every image has the same number of candidates, and those that are out have score 0; the
@@ -12,6 +12,28 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor
+
+from kd_det.errors import UnsupportedTypeError
+
+
+def require_methods(part: Any, kind: type, *methods: str) -> None:
+    """Raise ``UnsupportedTypeError`` unless a part has these methods of ``kind``, not its own."""
+    for name in methods:
+        if getattr(type(part), name, None) is not getattr(kind, name):
+            raise UnsupportedTypeError(
+                f"{type(part).__name__} cannot be exported to ONNX: expected a part that predicts "
+                f"as MMDetection's {kind.__name__}, found another {name}"
+            )
+
+
+def require_plain_scores(head: Any) -> None:
+    """Raise ``UnsupportedTypeError`` unless scores are a sigmoid or softmax of the logits."""
+    loss = getattr(head, "loss_cls", None)  # SSDHead has none, and MMDetection 3.3 asks it too
+    if loss is None or getattr(loss, "custom_cls_channels", False):
+        raise UnsupportedTypeError(
+            f"the scores of {type(head).__name__} cannot be exported to ONNX: expected a loss_cls "
+            f"with a sigmoid or softmax, found {'none' if loss is None else type(loss).__name__}"
+        )
 
 
 class _NonMaxSuppression(torch.autograd.Function):

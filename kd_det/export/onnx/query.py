@@ -10,19 +10,12 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor
 
-from kd_det.errors import UnsupportedTypeError
 from kd_det.export.onnx import ops
 
 
 def check_queries(model: Any) -> None:
     """Raise ``UnsupportedTypeError`` unless the head's queries are read as DETRHead's are."""
-    head = model.bbox_head
-    for name in ("_predict_by_feat_single",):
-        if getattr(type(head), name, None) is not getattr(DETRHead, name):
-            raise UnsupportedTypeError(
-                f"{type(head).__name__} cannot be exported to ONNX: expected a head that predicts "
-                f"as MMDetection's DETRHead, found another {name}"
-            )
+    ops.require_methods(model.bbox_head, DETRHead, "_predict_by_feat_single")
 
 
 def query_detections(model: Any, features: Any, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from kd_det.export.onnx.file import INPUTS, METADATA, OUTPUTS, require
 
 
 class OnnxRunError(UserError):
-    """A file that ONNX Runtime cannot load or run."""
+    """ONNX Runtime cannot load or run a file."""
 
 
 class OnnxSession:

@@ -1,4 +1,4 @@
-"""Export the student of a run to ONNX, and say how well the file does what PyTorch does."""
+"""Export the student of a run to ONNX, and compare the file with PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKED_IMAGES = 4
 
 
 class ExportCheckError(UserError):
-    """A file that was written, and that does not do what PyTorch does."""
+    """A written ONNX file detects something else than PyTorch."""
 
 
 def export_student_onnx(
@@ -36,7 +36,7 @@ def export_student_onnx(
     preprocess: bool = False,
     check_map: bool = False,
 ) -> None:
-    """Write the file, compare it with PyTorch and print both.
+    """Write the file, compare it with PyTorch and print the result.
 
     Args:
         checkpoint: Of the run.

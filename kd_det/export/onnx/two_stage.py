@@ -19,13 +19,15 @@ from kd_det.export.onnx.dense import class_scores, grid_priors, iou_threshold, r
 def check_heads(model: Any) -> None:
     """Raise ``UnsupportedTypeError`` unless both stages predict in a way known here."""
     roi_head = model.roi_head
-    _require(model.rpn_head, RPNHead, "_predict_by_feat_single", "_bbox_post_process")
+    ops.require_methods(model.rpn_head, RPNHead, "_predict_by_feat_single", "_bbox_post_process")
     if isinstance(roi_head, CascadeRoIHead):
-        _require(roi_head, CascadeRoIHead, "predict_bbox", "_refine_roi", "_bbox_forward")
+        ops.require_methods(
+            roi_head, CascadeRoIHead, "predict_bbox", "_refine_roi", "_bbox_forward"
+        )
     else:
-        _require(roi_head, StandardRoIHead, "predict_bbox", "_bbox_forward")
+        ops.require_methods(roi_head, StandardRoIHead, "predict_bbox", "_bbox_forward")
     for extractor in _stages(roi_head.bbox_roi_extractor):
-        _require(extractor, SingleRoIExtractor, "forward", "map_roi_levels")
+        ops.require_methods(extractor, SingleRoIExtractor, "forward", "map_roi_levels")
         for layer in extractor.roi_layers:
             if type(layer).__name__ != "RoIAlign" or layer.pool_mode != "avg":
                 raise UnsupportedTypeError(
@@ -33,23 +35,13 @@ def check_heads(model: Any) -> None:
                     "pool_mode='avg'"
                 )
     for head in _stages(roi_head.bbox_head):
-        _require(head, BBoxHead, "predict_by_feat", "_predict_by_feat_single", "regress_by_class")
-        if head.custom_cls_channels:
-            raise UnsupportedTypeError(
-                f"the scores of {type(head).__name__} cannot be exported to ONNX: "
-                f"{type(head.loss_cls).__name__} has an activation of its own"
-            )
+        ops.require_methods(
+            head, BBoxHead, "predict_by_feat", "_predict_by_feat_single", "regress_by_class"
+        )
+        ops.require_plain_scores(head)
+    ops.require_plain_scores(model.rpn_head)
     iou_threshold(model.rpn_head.test_cfg, "the RPN")
     iou_threshold(roi_head.test_cfg, "the RoI head")
-
-
-def _require(part: Any, kind: type, *methods: str) -> None:
-    for name in methods:
-        if getattr(type(part), name, None) is not getattr(kind, name):
-            raise UnsupportedTypeError(
-                f"{type(part).__name__} cannot be exported to ONNX: expected a part that predicts "
-                f"as MMDetection's {kind.__name__}, found another {name}"
-            )
 
 
 def _stages(part: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What all kinds of detectors have in common."""
+"""Base of the families: what pairing asks of a kind of detectors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kd_det.pairing.start_weights import nested_dicts
 
 
 class Family:
-    """A kind of detectors.
+    """A kind of detectors: its heads, classes and where a student may start.
 
     Attributes:
         name: Its name.
-        parts: Entries of a model's config whose heads have classes, the one that is asked first.
+        parts: Entries of a model's config whose heads have classes, the main one first.
         start: Modules beside the pyramid that a student of this kind may start from.
     """
 
@@ -23,7 +23,7 @@ class Family:
     start: tuple[str, ...] = ("bbox_head",)
 
     def require(self, model: Any, who: str) -> None:
-        """Raise ``TypeError`` if a detector that was built cannot be paired; says why."""
+        """Raise ``TypeError``, with the reason, if a built detector cannot be paired."""
 
     def num_classes(self, model: Any) -> int:
         """Number of classes that a detector tells apart."""
@@ -40,14 +40,13 @@ class Family:
             model_cfg["bbox_head"].setdefault("num_classes", number)
 
     def describe(self, model: Any) -> dict[str, str]:
-        """Rows of the table of both sides: what the heads are."""
+        """Describe the heads, as rows of the table of both sides."""
         return {"head": type(model.bbox_head).__name__}
 
     def start_modules(self, student: nn.Module, teacher: nn.Module) -> list[str]:
-        """Modules in which the student may start from a teacher of its family.
+        """List the modules in which the student may start from a teacher of its family.
 
-        Those of the same type whose tensors are all of the same shapes: part of a chain of layers
-        is of no use without the rest.
+        Type and all shapes agree: part of a chain of layers is of no use without the rest.
         """
         return [name for name in self.start if _is_alike(student, teacher, name)]
 

@@ -6,9 +6,6 @@ from typing import Any
 
 from kd_det.pairing.families.base import Family
 
-# It tells objects from the background, whatever their classes.
-ONE_CLASS = "RPN"
-
 
 class Dense(Family):
     """RetinaNet, FCOS, ATSS, GFL, RTMDet, YOLOX and their like; CondInst by its pyramid."""
@@ -16,6 +13,6 @@ class Dense(Family):
     name = "dense"
 
     def set_classes(self, model_cfg: dict[str, Any], own: int, number: int) -> None:
-        """Set the number of classes, but for an RPN."""
+        """Set the number of classes; an RPN alone has none to set."""
         if "bbox_head" in model_cfg:
             super().set_classes(model_cfg, own, number)

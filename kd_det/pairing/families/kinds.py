@@ -1,4 +1,4 @@
-"""The family of a config's model; refusals of what is no detector that can be paired."""
+"""Find the family of a config's model; refuse models that cannot be paired."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FAMILIES: dict[type, Family] = {
 }
 NO_BOXES = "which segments objects and has no head for boxes"
 INSIDE = "give a config whose model is the detector inside it"
-# Models of mmdet that are built of detectors or derive from them, and are not to be paired; by
-# name, since mmdet of old has not all of them.
+# Models of mmdet that contain detectors or derive from them, and cannot be paired; by name, since
+# older versions of mmdet lack some.
 REFUSED: dict[str, str] = {
     "SemiBaseDetector": (
         "which trains a detector semi-supervised, from images without labels too; kd_det pairs "
@@ -54,7 +54,7 @@ REFUSED: dict[str, str] = {
 
 
 def find_family(model_cfg: dict[str, Any], name: str, who: str) -> Family:
-    """The family of a model, before it is built, which may ask for packages or downloads.
+    """Find the family of a model by its config: building it may need packages or downloads.
 
     Args:
         model_cfg: The model's config.

@@ -22,6 +22,6 @@ class Query(Family):
     )
 
     def describe(self, model: Any) -> dict[str, str]:
-        """Head, and the layers of encoder and decoder."""
+        """Describe the head, and the numbers of layers of encoder and decoder."""
         layers = [f"{name} of {getattr(model, name).num_layers}" for name in ("encoder", "decoder")]
         return {"head": f"{type(model.bbox_head).__name__}, {', '.join(layers)} layers"}

@@ -31,11 +31,11 @@ class TwoStage(Family):
             )
 
     def set_classes(self, model_cfg: dict[str, Any], own: int, number: int) -> None:
-        """Set the number of classes; CrowdDet has one alone."""
+        """Set the number of classes; refuse CrowdDet, which is of one class."""
         if type_name(model_cfg["roi_head"]) == "MultiInstanceRoIHead":
             raise UnsupportedTypeError(
-                f"a CrowdDet finds objects of one class, as mmdet has it, and {number} are asked "
-                "for; a Faster R-CNN would do"
+                f"mmdet's CrowdDet finds objects of one class alone, and the data has {number}; "
+                "take a Faster R-CNN instead"
             )
         super().set_classes(model_cfg, own, number)
 
@@ -44,7 +44,7 @@ class TwoStage(Family):
         return int(_box_heads(model)[0].num_classes)
 
     def describe(self, model: Any) -> dict[str, str]:
-        """RoI head, and the size of its embedding."""
+        """Describe the RoI head and the size of its embedding."""
         found = _box_heads(model)
         stages = f"{len(found)} x " if len(found) > 1 else ""
         name = f"{type(model.roi_head).__name__} with {stages}{type(found[0]).__name__}"
@@ -55,7 +55,7 @@ class TwoStage(Family):
         return rows
 
     def start_modules(self, student: nn.Module, teacher: nn.Module) -> list[str]:
-        """RPN and RoI head, tensor by tensor, as a student with a narrower pyramid may."""
+        """RPN and RoI head; tensors whose shapes differ are left out one by one."""
         return list(self.start)
 
 
