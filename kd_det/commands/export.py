@@ -55,6 +55,7 @@ def execute(args: argparse.Namespace) -> None:
     """Export as the command line says."""
     from kd_det import config_files
 
+    refuse_onnx_options(args)
     config_files.require(args.run, "the work directory", "give that of a training")
     checkpoint = find_checkpoint(args.run, args.checkpoint)
     suffix = {"last": "", "best": "_best"}.get(args.checkpoint, f"_{checkpoint.stem}")
@@ -78,6 +79,19 @@ def execute(args: argparse.Namespace) -> None:
     metadata = export_student(checkpoint, cfg, plain, folder, args.run)
     metrics = ", ".join(f"{name} {value}" for name, value in (metadata["metrics"] or {}).items())
     print(f"{metadata['model']} of {checkpoint} ({metrics or 'no metrics logged'}) is in {folder}")
+
+
+def refuse_onnx_options(args: argparse.Namespace) -> None:
+    """Raise ``InvalidInputError`` if options of ONNX are given for another format."""
+    values = {
+        "--size": args.size,
+        "--batch-size": args.batch_size,
+        "--with-preprocessing": args.with_preprocessing,
+        "--check-map": args.check_map,
+    }
+    given = [name for name, value in values.items() if value]
+    if args.format != "onnx" and given:
+        raise InvalidInputError(f"{', '.join(given)}: for --format onnx alone; add it")
 
 
 def write_onnx(args: argparse.Namespace, checkpoint: Path, plain: PlainConfig, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong, or was repaired, in a data set; standard library alone."""
+"""Faults and repairs of a data set; standard library alone."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def check_images(found: Annotations, looks: Mapping[str, Look]) -> None:
     total = len(seen)
     unreadable = [i for i in found.data["images"] if seen[i["id"]].fault in (MISSING, UNREADABLE)]
     refuse(
-        found, "images", unreadable, "failed to load: no images, or cut off",
+        found, "images", unreadable, "failed to load: not an image, or cut off",
         "replace them, or remove them and their annotations from the file",
         [image_path(found, image) for image in unreadable],
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Look at a data set before anything is trained: what it holds, and all that is wrong with it."""
+"""Inspect a data set before training: what it holds, and all that is wrong with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kd_det.datasets.looks import Look, look_at_all
 
 # mmdet's usual scale: the longer and the shorter side that an image is resized within.
 SCALE = (1333, 800)
-# Sides in pixels of a cell of the finest level of one-stage pyramids, and of two-stage ones.
+# Sides in pixels of a cell of the finest level of most dense detectors, and of two-stage ones.
 CELLS = (8, 4)
 # A class with fewer boxes to learn from is named.
 FEW_BOXES = 10
@@ -26,7 +26,7 @@ FEW_BOXES = 10
 
 @dataclass
 class PartReport:
-    """What one part holds.
+    """Contents of one part.
 
     Args:
         images: Number of images.
@@ -57,7 +57,7 @@ class PartReport:
 
 @dataclass
 class Inspection:
-    """What a data set holds and what is wrong with it.
+    """Contents of a data set, and its faults.
 
     Args:
         root: The folder.
@@ -81,7 +81,7 @@ class Inspection:
 
     @property
     def errors(self) -> list[Fault]:
-        """What keeps a training from starting."""
+        """Faults that keep a training from starting."""
         return [fault for fault in self.faults if fault.severity == ERROR]
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _checked(found: DetectionSet, part: Part) -> Annotations:
     except DataError as error:
         where, _, what = str(error).partition(": ")
         faults.append(Fault(where, what or where, 1))
-        # Without images or categories, the rest says nothing.
+        # Without images or categories, nothing else can be checked.
         entries.data = dict(part.data, images=[], annotations=[], categories=[])
     return entries
 
@@ -152,7 +152,7 @@ def _repairs(found: Annotations) -> Iterator[Fault]:
 
 
 def _box_faults(found: Annotations) -> Iterator[Fault]:
-    """Faults of a part's boxes that mmdet does not tell."""
+    """Faults of a part's boxes that mmdet does not report."""
     images = {image["id"]: image for image in found.data["images"]}
     flat, outside, beyond = [], [], []
     seen: Counter[tuple[Any, ...]] = Counter()
@@ -266,7 +266,7 @@ def _report(found: Annotations, classes: Sequence[str], scale: tuple[int, int]) 
 
 
 def _factor(image: Mapping[str, Any], scale: tuple[int, int]) -> float:
-    """By how much mmdet resizes an image with ``keep_ratio``."""
+    """Factor by which mmdet resizes an image with ``keep_ratio``."""
     width, height = image.get("width") or 0, image.get("height") or 0
     if not width or not height:
         return 1.0

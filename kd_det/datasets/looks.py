@@ -23,14 +23,14 @@ ORIENTATION = 0x0112
 # EXIF orientations that change width and height for one another.
 TURNED = (5, 6, 7, 8)
 THREADS = 8
-# What Pillow and OpenCV both read.
+# Formats that both Pillow and OpenCV read.
 SHARED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 MISSING, UNREADABLE, DAMAGED = "missing", "unreadable", "damaged"
 
 
 @dataclass(frozen=True)
 class Look:
-    """What an image file holds.
+    """Size and state of an image file.
 
     Args:
         width: In pixels, as mmcv reads it: with its EXIF orientation applied.

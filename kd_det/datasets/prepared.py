@@ -1,4 +1,4 @@
-"""Data that are ready to be trained on: recognised, inspected, and converted where needed."""
+"""Prepare data for training: recognise, inspect, and convert where needed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PreparedData:
 
     @property
     def remarks(self) -> list[str]:
-        """What was recognised, decided and repaired, and what may be wrong, in sentences."""
+        """Notes, repairs and faults, in sentences."""
         faults = [
             f"{fault.severity}: {fault.sentence}"
             for fault in self.inspection.faults
@@ -50,7 +50,7 @@ class PreparedData:
         if errors:
             more = f" (and {len(errors) - 1} more kinds of errors)" if len(errors) > 1 else ""
             raise DataError(
-                f"{self.root}, {errors[0].sentence}{more}; 'kd-det data {self.root}' tells all"
+                f"{self.root}, {errors[0].sentence}{more}; 'kd-det data {self.root}' lists all"
             )
 
 

@@ -13,7 +13,7 @@ from kd_det.losses._pyramids import check_pyramids
 from kd_det.losses.positives import per_positive
 
 WEIGHTS = ("difference", "teacher")
-# Of areas in units of the largest coordinate. Equal boxes without an area overlap fully.
+# Least area, in units of the largest coordinate. Equal boxes without an area overlap fully.
 EPS = 1e-12
 
 
@@ -96,7 +96,7 @@ def best_score(t_logits: Tensor, anchors: int, softmax: bool = False) -> Tensor:
 
 
 def _probabilities(logits: Tensor, anchors: int, softmax: bool) -> Tensor:
-    """Of each class ``[N, A, C, H, W]``, without background, the last of a softmax."""
+    """Probabilities of the classes ``[N, A, C, H, W]``, without background, a softmax's last."""
     logits = at_least_float32(logits.detach()).unflatten(1, (anchors, -1))
     return logits.softmax(dim=2)[:, :, :-1] if softmax else logits.sigmoid()
 

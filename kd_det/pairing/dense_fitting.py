@@ -10,7 +10,7 @@ from kd_det.registry import type_name
 
 # Names of the records of such methods (configs/_base_/dense_losses.py).
 OF_HEADS = ("head", "boxes", "positives", "cls_feats", "box_feats")
-# Losses of which a pair has one: on distributions of edges where both heads have them, else boxes.
+# CrossKD's losses on boxes; a pair has the second where both heads predict distributions.
 CROSS_BOX, CROSS_DISTS = "loss_cross_box", "loss_cross_dists"
 Records = list[tuple[str, str, dict[str, Any]]]
 
@@ -72,7 +72,7 @@ def _add_objectness(distiller: dict[str, Any], student: Detector, teacher: Detec
             continue
         for side in (student, teacher):
             record = mapping[f"{side.who[0]}_logits"]
-            # What comes out of the teacher's head is of its classes alone.
+            # A CrossHead predicts classes without objectness.
             crossed = "connector" in mapping["s_logits"]
             if not crossed and dense_parts.scores_objects(side):
                 mapping[f"{side.who[0]}_objectness"] = dict(record, data_idx=2)

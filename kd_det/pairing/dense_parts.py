@@ -67,12 +67,12 @@ def recorders_of(side: Detector, names: set[str], depth: int) -> Recorders:
         region = dict(region=REGION) if "region" in names else {}
         found["positives"] = dict(type="kd_det.Positives", source=HEAD, **region)
     if "embedding" in names:
-        found["embedding"] = dense.pyramid(dense.class_layers(head), inputs=True)
+        found["embedding"] = dense.pyramid_recorder(dense.class_layers(head), inputs=True)
     for branch in ("cls", "box"):
         if f"{branch}_feats" in names:
             layers = dense.branch_layers(head, branch, depth) if depth else None
             whole = dict(type="ModuleOutputs", source=side.pyramid)
-            found[f"{branch}_feats"] = whole if layers is None else dense.pyramid(layers)
+            found[f"{branch}_feats"] = whole if layers is None else dense.pyramid_recorder(layers)
     return found
 
 
@@ -96,7 +96,7 @@ def scores_objects(side: Detector) -> bool:
 
 def _why_not_dense(student: Detector, teacher: Detector) -> str:
     without = [side.title for side in (student, teacher) if not dense.is_dense(side.model)]
-    return f"{' and '.join(without)} without a dense head" if without else ""
+    return f"no dense head in {' and '.join(without)}" if without else ""
 
 
 def _why_other_grids(student: Detector, teacher: Detector) -> str:

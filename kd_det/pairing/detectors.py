@@ -24,10 +24,10 @@ from kd_det.pairing.start_weights import (
 )
 from kd_det.pairing.text import read_config
 
-# Of the image on which shapes are read. A multiple of all strides; on the meta device its size
+# Side of the image on which shapes are read. A multiple of all strides; on the meta device its size
 # costs nothing.
 SIDE = 512
-# On a CPU, for the few models that cannot be built without values.
+# The same on a CPU, for the few models that cannot be built without values.
 SMALL_SIDE = 128
 
 
@@ -195,7 +195,7 @@ def _build_on(device: str, model_cfg: dict[str, Any]) -> Any:
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device(device):
         model = MODELS.build(ConfigDict(copy.deepcopy(model_cfg))).eval()
     # Random weights may overflow in a deep model, as DetectoRS's do, and torchvision's deformable
-    # convolution crashes on an offset that is no number.
+    # convolution crashes on an offset that is NaN.
     for parameter in model.parameters():
         parameter.zero_()
     return model

@@ -61,6 +61,11 @@ def test_what_is_missing_is_named(work, refusal, trained, missing, arguments, me
     assert message in refusal("export", *([work] if missing != "run" else []), *arguments)
 
 
+def test_options_of_onnx_without_it_are_refused(work, refusal):
+    message = refusal("export", work, "--size", "64", "64", "--check-map")
+    assert "--size, --check-map: for --format onnx alone" in message
+
+
 def test_of_several_configs_that_of_the_checkpoint_is_taken(work, tool, refusal, capsys):
     config = next(work.glob("*.py"))
     text = config.read_text()

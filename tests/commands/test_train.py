@@ -133,7 +133,7 @@ def test_what_cannot_go_well_is_one_sentence(refusal, config_file, tmp_path, nam
     [
         ("annotations/instances_train.json", b"", "in COCO format, found nothing"),
         ("annotations/instances_train.json", b"<html>", "in COCO format, found b'<html>"),
-        ("train/*", b"\xff\xd8\xff\xe0", "failed to load: no images"),
+        ("train/*", b"\xff\xd8\xff\xe0", "failed to load: not an image"),
     ],
 )
 def test_damaged_files_are_named(refusal, config_file, digits, tmp_path, names, content, message):

@@ -80,8 +80,8 @@ def test_groups_are_no_classes(tmp_path, categories, classes, groups):
         write(tmp_path, f"annotations/{part}.json", f"{part}/a.jpg", categories=entries)
     found = read_set(tmp_path)
     assert found.classes == classes
-    assert [n for n in found.notes if "groups classes" in n] == [
-        f"{group} groups classes and is none" for group in groups
+    assert [n for n in found.notes if "group classes" in n] == [
+        f"categories that only group classes are left out: {group}" for group in groups
     ]
 
 

@@ -23,6 +23,7 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 from kd_det.export.onnx.check import Comparison, _match, compare
+from kd_det.export.onnx.dense import check_head
 from kd_det.export.onnx.detector import OnnxDetector
 from kd_det.export.onnx.file import export_onnx
 from kd_det.export.onnx.runtime import OnnxRunError, OnnxSession
@@ -135,8 +136,21 @@ def test_a_comparison_sees_each_kind_of_difference() -> None:
 
 
 def test_what_has_no_counterpart_is_named() -> None:
+    from mmdet.models.dense_heads import SSDHead
+
     with pytest.raises(UnsupportedTypeError, match="TOODHead cannot be exported"):
         OnnxDetector(detector("tood"))
+    anchors = dict(
+        type="SSDAnchorGenerator",
+        scale_major=False,
+        input_size=64,
+        min_sizes=[10, 20],
+        max_sizes=[20, 30],
+        strides=[8, 16],
+        ratios=[[2], [2]],
+    )
+    with pytest.raises(UnsupportedTypeError, match=r"SSDHead cannot .* found none"):
+        check_head(SSDHead(num_classes=2, in_channels=(8, 8), anchor_generator=anchors))
     model = detector("retina")
     model.bbox_head.test_cfg.nms = dict(type="soft_nms", iou_threshold=0.5)
     with pytest.raises(UnsupportedTypeError, match="the soft_nms of RetinaHead"):

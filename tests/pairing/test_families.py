@@ -83,7 +83,7 @@ PAIRS = {
         "rtmdet",
         "yolox",
         "kd",
-        "RTMDetSepBNHead and YOLOXHead by loss_kd, loss_boxes",
+        "RTMDetSepBNHead and YOLOXHead are compared by loss_kd, loss_boxes",
     ),
     "gfl_ld": ("gfl", "gfl", "ld", "loss_ld"),
     "gfl_from_faster": ("gfl", FASTER, "robust", "levels of strides 8, 16, 32, 64"),
@@ -161,5 +161,5 @@ def test_weights_that_are_named_without_a_type_are_not_downloaded_for_a_teacher(
 def test_crowddet_has_one_class():
     name = "mmdet::crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py"
     assert read_detector(name, "student", 1).num_classes == 1
-    with pytest.raises(TypeError, match="finds objects of one class, as mmdet has it, and 3 are"):
+    with pytest.raises(TypeError, match="finds objects of one class alone, and the data has 3"):
         read_detector(name, "student", 3)

@@ -1,7 +1,7 @@
-"""What losses read of dense heads, beside what MMRazor's recorders keep of their modules.
+"""Recorders and connectors for dense heads, beside MMRazor's.
 
 =================== ===============================================================================
-in a config         what it is
+in a config         purpose
 =================== ===============================================================================
 ``kd_det.Boxes``    recorder: the boxes that a head predicts, decoded
 ``kd_det.Positives`` recorder: the positions that a head's own assigner made positive
@@ -16,7 +16,7 @@ from kd_det.algorithms.dense.layers import (
     branch_layers,
     class_layers,
     depth_of,
-    pyramid,
+    pyramid_recorder,
 )
 from kd_det.algorithms.dense.positives import PositivesRecorder
 from kd_det.algorithms.dense.teacher import is_dense, rules, teacher_positives
@@ -31,7 +31,7 @@ __all__ = [
     "decode_boxes",
     "depth_of",
     "is_dense",
-    "pyramid",
+    "pyramid_recorder",
     "rules",
     "teacher_positives",
 ]

@@ -1,4 +1,4 @@
-"""The boxes that a dense head predicts, in pixels of its input."""
+"""Decode the boxes that a dense head predicts, in pixels of its input."""
 
 from __future__ import annotations
 

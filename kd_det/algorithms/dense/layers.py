@@ -28,7 +28,7 @@ class Layer(NamedTuple):
     call: int
 
 
-def pyramid(layers: Sequence[Layer], inputs: bool = False) -> dict[str, Any]:
+def pyramid_recorder(layers: Sequence[Layer], inputs: bool = False) -> dict[str, Any]:
     """Config of a ``kd_det.Pyramid`` of the outputs of these layers, or of their first inputs."""
     kind = dict(type="ModuleInputs", data_idx=0) if inputs else dict(type="ModuleOutputs")
     return dict(

@@ -1,4 +1,4 @@
-"""The positions that a dense head's own assigner made positive."""
+"""Record the positions that a dense head's own assigner makes positive."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class PositivesRecorder(BaseRecorder):
 
 
 def _losses(head: Any) -> list[nn.Module]:
-    """List the losses of classes; TOOD has another one for its first epochs."""
+    """List the classification losses of a head; TOOD has a second one for its first epochs."""
     found = [getattr(head, name, None) for name in ("loss_cls", "initial_loss_cls")]
     return [loss for loss in found if isinstance(loss, nn.Module)]
 
@@ -239,6 +239,6 @@ def _region(
 
 
 def _without(at: Tensor, taken: Tensor, size: torch.Size) -> Tensor:
-    """Leave the positions out that are taken, of whatever class."""
+    """Leave out the positions that are taken, by any class."""
     places = [(x[:, 0] * size[0] + x[:, 1]) * size[1] + x[:, 2] for x in (at, taken)]
     return at[~torch.isin(*places)]

@@ -15,7 +15,7 @@ from kd_det.algorithms.dense.positives import PositivesRecorder
 from kd_det.errors import InvalidInputError
 
 HEAD = "bbox_head"
-# Of an option of a head, in any nesting.
+# Types of a head's options, which may be nested.
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 
 
@@ -65,7 +65,7 @@ def _outputs_of_training(head: nn.Module) -> Iterator[None]:
 
 
 def rules(detector: Any) -> list[Any]:
-    """List all of a dense head that says how objects are assigned."""
+    """List everything that decides how a dense head assigns objects to positions."""
     head = detector.bbox_head
     options = {
         name: value

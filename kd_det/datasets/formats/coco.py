@@ -211,7 +211,7 @@ def _remove_roots(parts: Sequence[Part], notes: list[str]) -> None:
             part.converted = True
             removed.update((str(c["name"]), None) for c in roots)
     if removed:
-        notes.append(f"{', '.join(removed)} groups classes and is none")
+        notes.append(f"categories that only group classes are left out: {', '.join(removed)}")
 
 
 def _align_classes(parts: Sequence[Part], notes: list[str]) -> None:

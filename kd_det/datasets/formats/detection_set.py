@@ -1,4 +1,4 @@
-"""What every reader yields: the parts of a data set, each as entries of COCO's format.
+"""The result of every reader: the parts of a data set, each as entries of COCO's format.
 
 COCO's format is what mmdet and pycocotools read, so it is kept in memory as well: whatever else a
 file holds (masks, licences, crowds) stays. Readers of other formats list labelled images, and
@@ -68,8 +68,7 @@ class Part:
         source: The file or folder of its annotations, relative to the root.
         data: ``images``, ``annotations`` and ``categories`` as in COCO's format.
         images: The folder, relative to the root, that each ``file_name`` is relative to.
-        converted: Whether ``data`` is another than that of the file ``source``, so that training
-            needs a copy.
+        converted: Whether ``data`` differs from the file ``source``, so that training needs a copy.
     """
 
     split: str | None
@@ -93,7 +92,7 @@ class Part:
 
 @dataclass
 class Reading:
-    """What a reader found, before it is divided into training and validation.
+    """The result of a reader, before it is divided into training and validation.
 
     Args:
         format: What it was recognised as, in words.
@@ -118,8 +117,8 @@ class DetectionSet:
         parts: By name; ``train`` and ``val`` are there, ``test`` may be.
         notes: What was recognised and decided, in sentences.
         faults: What its reader found wrong.
-        division: How images were divided, if they were by us: fraction, seed, and the names of
-            those to evaluate on.
+        division: Fraction, seed and names of the images to evaluate on; None unless images were
+            divided here.
     """
 
     root: Path

@@ -12,7 +12,6 @@ from typing import Any
 from kd_det.datasets.coco import DataError
 from kd_det.datasets.faults import WARNING, Fault
 from kd_det.datasets.formats.detection_set import Box, Labelled, Reading, box_around, build_parts
-from kd_det.datasets.formats.text import read_text
 from kd_det.datasets.formats.tree import Tree, few, split_of_folder, stem
 
 SKIPPED = ("__ignore__", "_background_")
@@ -37,7 +36,7 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
         images: The folder of images, if the user named it.
 
     Raises:
-        DataError: If an image of none of the annotations is there.
+        DataError: If the images of all annotations are missing, or nothing is labelled.
     """
     files = tree.with_suffix(".json")
     if not source.lower().endswith(".json"):
@@ -48,7 +47,7 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
     missing = embedded = 0
     for path in files:
         try:
-            content = json.loads(read_text(tree.root / path))
+            content = json.loads((tree.root / path).read_bytes())
         except ValueError:
             wrong.append(path)
             continue

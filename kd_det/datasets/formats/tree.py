@@ -1,4 +1,4 @@
-"""One listing of a data folder, and ways to find the image that an annotation names."""
+"""List a data folder once, and find the image that an annotation names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from urllib.parse import unquote
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# How parts of a data set are called, in file and folder names, without digits.
+# Names of the parts of a data set in file and folder names, without digits.
 SPLIT_NAMES = {
     "train": ("train", "training", "trainset", "trainval"),
     "val": ("val", "valid", "validation", "dev", "eval"),
     "test": ("test", "testing", "testset"),
 }
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
-# What archives of macOS hold beside the data.
+# Folders that archives made on macOS have beside the data.
 _IGNORED = ("__MACOSX",)
 
 

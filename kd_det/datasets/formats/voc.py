@@ -46,7 +46,7 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
         images: The folder of images, if the user named it.
 
     Raises:
-        DataError: If an image of none of the annotations is there.
+        DataError: If the images of all annotations are missing, or nothing is labelled.
     """
     files = tree.with_suffix(".xml")
     if not source.lower().endswith(".xml"):

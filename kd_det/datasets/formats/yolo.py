@@ -39,7 +39,7 @@ _LINE = re.compile(r"\s*\d+(\.0*)?(e\+00)?(\s+[-+.\de]+){4,}\s*$", re.IGNORECASE
 
 
 def find(tree: Tree) -> str | None:
-    """What says that a folder is in YOLO's format: its ``data.yaml``, list of names or labels."""
+    """Find the ``data.yaml``, list of names or label of a folder in YOLO's format."""
     for path in tree.with_suffix(".yaml", ".yml"):
         if _is_description(read_yaml(tree.root / path)):
             return path
@@ -124,7 +124,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _is_description(content: Any) -> bool:
-    """Whether it has the classes, and images of a part."""
+    """Whether a YAML file has classes, and images of a part."""
     is_mapping = isinstance(content, dict) and ("names" in content or "nc" in content)
     return is_mapping and any(key in content for key in ("path", *SPLIT_KEYS))
 
@@ -201,7 +201,7 @@ def _boxes(
 
 
 def _wrong(values: Sequence[float], names: Sequence[str]) -> str:
-    """What is wrong with a line, in a clause; empty if nothing is."""
+    """Describe in a clause what is wrong with a line; empty if nothing is."""
     if len(values) < 5 or (len(values) > 5 and len(values) % 2 == 0):
         return "no class and four numbers, nor points of an outline"
     if not all(map(math.isfinite, values)):

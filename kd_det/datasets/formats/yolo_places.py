@@ -1,4 +1,4 @@
-"""Where YOLO's images and labels lie: as ``data.yaml`` or lists say, or as folders are called."""
+"""Find YOLO's images and labels: by ``data.yaml``, by lists, or by the names of folders."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def listed_images(tree: Tree, source: str, settings: dict[str, Any]) -> Images:
     if again:
         found.notes.append(f"{again} images are listed for several parts, and count for the first")
     if nowhere and not found.paths:
-        # What the folders are called says enough, wherever the file thinks that they are.
+        # The names of the folders are enough, although the paths of the file are wrong.
         found.paths = {image: split_of_folder(image) for image in tree.images}
         if not any(label_of(image, tree) for image in found.paths):
             raise DataError(
@@ -58,7 +58,7 @@ def listed_images(tree: Tree, source: str, settings: dict[str, Any]) -> Images:
 
 
 def _place(tree: Tree, source: str, base: str, entry: str) -> Path | None:
-    """Where a folder or list of ``data.yaml`` is, by how tools write it and where it was moved to.
+    """Find a folder or list of ``data.yaml``, as tools write it or after it was moved.
 
     Roboflow writes ``../train/images`` for ``train/images``; a path of another machine is looked
     for by its end.

@@ -12,10 +12,10 @@ from mmdet.structures import DetDataSample
 
 from kd_det.export.onnx.detector import OnnxDetector
 
-# Of scores, and of boxes in pixels.
+# Largest differences of scores, and of boxes in pixels.
 SCORE_TOLERANCE, BOX_TOLERANCE = 1e-3, 0.1
-# Detections that may have no counterpart. NMS and the choice of the best compare numbers that are
-# rounded in another order, so that one box may be kept instead of its near twin.
+# Share of detections that may have no counterpart. NMS and the choice of the best compare numbers
+# that are rounded in another order, so that one box may be kept instead of its near twin.
 UNMATCHED_SHARE = 0.01
 Run = Callable[..., dict[str, np.ndarray]]
 
@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def fits(self) -> bool:
-        """Whether the file detects what PyTorch does."""
+        """Whether file and PyTorch have the same detections."""
         return self.unmatched <= UNMATCHED_SHARE * 2 * max(self.detections, 1)
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def compare(detector: OnnxDetector, run: Run, images: np.ndarray) -> Comparison:
-    """Compare on a batch, each image of which fills its place.
+    """Compare on a batch of images without padding.
 
     Args:
         detector: What was exported; MMDetection's own ``predict`` of its model is the reference.

@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_det.errors import UnsupportedTypeError
 from kd_det.export.onnx import ops
 
-# Where a config sets no limit, as YOLOX's: more than COCO's evaluation looks at.
+# Limit where a config has none, as YOLOX's: more than COCO's evaluation reads.
 MOST_DETECTIONS = 1000
 # From here on nms_pre is above the number of priors of a level, as RTMDet's 30000, and selecting
 # them would only pad.

@@ -49,7 +49,7 @@ class OnnxDetector(nn.Module):
         return boxes + 0 * limits, scores, labels
 
     def normalised(self, images: Tensor) -> Tensor:
-        """What the network sees, `[B, 3, H, W]`, of an input."""
+        """The network's input `[B, 3, H, W]`."""
         if not self.preprocess:
             return images
         x = images if self.swaps else images.flip(-1)

@@ -17,11 +17,11 @@ from kd_det.errors import MissingPackageError, UnsupportedTypeError
 from kd_det.export.onnx.detector import OnnxDetector, normalisation
 from kd_det.files import write_atomically
 
-# What torch 2.0 writes; RoiAlign samples as mmcv's since 16.
+# The newest that torch 2.0 writes; RoiAlign samples as mmcv's since 16.
 OPSET = 17
 METADATA = "kd_det"
 INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
-# Of an input whose size is free.
+# Height and width of the traced input where any size is allowed.
 EXAMPLE_SIZE = (256, 320)
 
 
@@ -97,7 +97,7 @@ def _trace(detector: nn.Module, inputs: tuple[torch.Tensor, ...], dynamic: dict[
     options: dict[str, Any] = {"dynamo": False} if "dynamo" in named else {}
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # Of sizes that are constant on purpose, and of the exporter's age.
+        # About sizes that are constant on purpose, and the exporter's deprecation.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
@@ -118,7 +118,7 @@ def _trace(detector: nn.Module, inputs: tuple[torch.Tensor, ...], dynamic: dict[
 def preparation(
     model: Any, pipeline: Sequence[dict[str, Any]], size: tuple[int, int] | None, inside: bool
 ) -> dict[str, Any]:
-    """How images are prepared, as JSON values.
+    """Describe how images are prepared, as JSON values.
 
     ``scale`` (width, height) and ``keep_ratio`` are those of the resizing, ``size`` (height,
     width) that of a fixed input, ``divisor`` what the sides of another are multiples of; ``pad``

@@ -93,7 +93,7 @@ class _RoiAlign(torch.autograd.Function):
 
 
 def roi_align(x: Tensor, rois: Tensor, layer: Any) -> Tensor:
-    """What mmcv's ``RoIAlign`` layer computes, as ONNX's RoiAlign."""
+    """Compute mmcv's ``RoIAlign`` layer, as ONNX's RoiAlign."""
     return _RoiAlign.apply(
         x, rois, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned
     )

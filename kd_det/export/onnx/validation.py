@@ -38,9 +38,7 @@ class Validation:
 
     def __init__(self, cfg: Config, size: tuple[int, int] | None, batch: int | None) -> None:
         if not cfg.get("val_dataloader") or not cfg.get("val_evaluator"):
-            raise InvalidInputError(
-                "--check-map needs validation data, and the config has no val_*"
-            )
+            raise InvalidInputError("the config has no validation data (val_dataloader)")
         init_default_scope(cfg.get("default_scope", "mmdet"))
         self.cfg = cfg
         loader = copy.deepcopy(cfg.val_dataloader)

@@ -1,4 +1,4 @@
-"""What differs by kind of detector, so that any can teach any other.
+"""Families of detectors: everything in pairing that differs by kind.
 
 ============ ================================================== ===================================
 family       mmdet                                              beside the pyramid

@@ -41,11 +41,11 @@ class TwoStage(Family):
 
     def num_classes(self, model: Any) -> int:
         """Number of classes of the box heads."""
-        return int(_box_heads(model)[0].num_classes)
+        return heads.num_classes(model)
 
     def describe(self, model: Any) -> dict[str, str]:
         """Describe the RoI head and the size of its embedding."""
-        found = _box_heads(model)
+        found = heads.box_heads(model)
         stages = f"{len(found)} x " if len(found) > 1 else ""
         name = f"{type(model.roi_head).__name__} with {stages}{type(found[0]).__name__}"
         sizes = [x.fc_cls.in_features for x in found] if heads.scores_rois(model) else []
@@ -57,8 +57,3 @@ class TwoStage(Family):
     def start_modules(self, student: nn.Module, teacher: nn.Module) -> list[str]:
         """RPN and RoI head; tensors whose shapes differ are left out one by one."""
         return list(self.start)
-
-
-def _box_heads(model: Any) -> list[Any]:
-    head = model.roi_head.bbox_head
-    return list(head) if isinstance(head, nn.ModuleList) else [head]
