@@ -26,8 +26,9 @@ class ClassCenterHook(Hook):
     """Give every loss that asks for class centers those of this teacher.
 
     Before the first iteration, the teacher runs in eval mode over the training data, and the
-    embeddings of its RoIs (or images) are averaged by class: the ``t_emb`` argument of losses that
-    have ``set_centers``, labelled by the teacher's assigner (or the image's label). The result is
+    embeddings of its RoIs (a dense head's positives, a classifier's images) are averaged by class:
+    the ``t_emb`` argument of losses that have ``set_centers``, labelled by the teacher's assigner
+    (or the image's label). The result is
     written to ``class_centers.safetensors`` in the work directory, and used by the next run if
     that has the same teacher, input, data (annotations, pipeline, paths) and options. A resumed
     run compares its checkpoint's centers in the same way, and replaces them where they differ.
