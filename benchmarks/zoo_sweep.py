@@ -72,7 +72,8 @@ def main() -> None:
         make_data(args.work_dir / "data")
     sweep([p for p in list_pairs(args.sample) if args.only in "".join(p)], args)
     table = args.table or args.work_dir / "zoo.md"
-    table.write_text(report(read(args.work_dir)), encoding="utf-8")
+    text = report(read(args.work_dir)).replace(str(args.work_dir), "WORK")
+    table.write_text(text, encoding="utf-8")
     print(f"The table is {table}")
 
 

@@ -65,9 +65,12 @@ def look_at_all(paths: Sequence[str], kept: Path | None = None) -> Mapping[str, 
     """
     digest = _digest(paths)
     if kept is not None and kept.is_file():
-        content = json.loads(kept.read_text(encoding="ascii"))
-        if content.get("digest") == digest:
-            return {path: Look(**look) for path, look in content["looks"].items()}
+        try:
+            content = json.loads(kept.read_text(encoding="ascii"))
+            if content["digest"] == digest:
+                return {path: Look(**look) for path, look in content["looks"].items()}
+        except (ValueError, KeyError, TypeError):
+            pass  # damaged, or of another version: made anew
     console = Console(stderr=True)
     with ThreadPoolExecutor(THREADS) as pool:
         pairs = zip(paths, pool.map(look_at, paths))

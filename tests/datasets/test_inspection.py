@@ -215,6 +215,9 @@ def test_images_are_looked_at_once_while_they_stay_the_same(spoilt, tmp_path, mo
     cut(found.root / "val" / "d.jpg", 0.9)
     fault, *_ = inspect(read_set(found.root), kept=kept).faults
     assert len(looked) == 10 and "cut off" in fault.what
+    kept.write_text('{"digest": ')
+    inspect(read_set(found.root), kept=kept)
+    assert len(looked) == 15
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif"])
