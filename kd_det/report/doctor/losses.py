@@ -112,10 +112,11 @@ def find_in_losses(facts: list[LossFacts], cfg: Any, scalars: Scalars) -> Iterat
             f"The task's losses rise, from {task[0]:.3g} to {trend * task[0]:.3g}: the learning "
             "rate or a distillation loss is too large.",
         )
-    configs = (cfg.model.get("distiller") or {}).get("distill_losses") or {}
+    model = cfg.get("model") or {}
+    configs = (model.get("distiller") or {}).get("distill_losses") or {}
     for each in facts:
         if each.always_zero or (each.zero_until or 0) >= ITERATIONS:
-            yield _zero(each, cfg.model, scalars.get(f"weight/{each.name}", {}))
+            yield _zero(each, model, scalars.get(f"weight/{each.name}", {}))
         if not each.always_zero:
             yield from _size(each, configs.get(each.name) or {})
             if each.trend is not None and each.trend > RISES:
