@@ -79,7 +79,7 @@ def teach(folder: Path, **metrics: float) -> None:
     (folder / "teacher_metrics.json").write_text(json.dumps({"images": 8, "metrics": named}))
 
 
-def test_a_healthy_run_has_figures_and_no_problem(tmp_path):
+def test_a_healthy_run_has_figures_and_no_problem(tmp_path, monkeypatch):
     run = write_run(
         tmp_path / "run",
         dict(loss_fpn=[2.0, 1.6, 1.2, 1.0, 0.5]),
@@ -104,6 +104,8 @@ def test_a_healthy_run_has_figures_and_no_problem(tmp_path):
     assert "0.02 for a batch of 12; the config means it for 16." in found.describe()
     assert found.describe().startswith(f"{run}: no problem was found in 125 iterations.")
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["healthy"] is True
+    monkeypatch.chdir(run)
+    assert diagnose(Path(".")).findings == found.findings
 
 
 def test_a_loss_that_dwarfs_the_tasks(tmp_path):
@@ -122,6 +124,7 @@ def test_a_measured_gradient_counts_and_size_does_not(tmp_path):
     logged = {"loss_a": [50.0] * 5, "share/loss_a": [8.0] * 5, "scale/loss_a": [0.0625] * 5}
     fine = diagnose(write_run(tmp_path / "fine", logged))
     assert fine.losses[0].gradient == 0.5 and fine.problems == []
+    assert fine.losses[0].trend is None  # the hook's scale hides it
     logged["scale/loss_a"] = [0.5] * 5
     found = about(diagnose(write_run(tmp_path / "large", logged)), "dwarfing_loss")
     assert "its gradient at the student's neck is 4 times theirs" in found.text
@@ -130,7 +133,7 @@ def test_a_measured_gradient_counts_and_size_does_not(tmp_path):
     assert not found.problem and "is 0.008 times theirs" in found.text
 
 
-def test_the_trend_is_without_the_factors_of_hooks(tmp_path):
+def test_the_trend_is_without_a_scheduled_weight(tmp_path):
     warmup = [0.2, 0.4, 0.6, 0.8, 1.0]
     logged = {"loss_a": [2 * x for x in warmup], "weight/loss_a": warmup}
     found = diagnose(write_run(tmp_path / "warm", logged))
@@ -202,6 +205,10 @@ def test_classes_without_a_center(tmp_path):
     found = about(diagnose(run), "centers")
     assert found.text.startswith("1 of 3 classes have no class center in class_centers.safet")
     assert found.problem and "(dog)" in found.text
+    centers = ClassCenters(3, 2, dict(class_names=names))
+    centers.update(torch.ones(2, 2), torch.tensor([0, 1]))
+    centers.save(run / "class_centers.safetensors")  # of annotated boxes alone
+    assert "centers" not in {finding.about for finding in diagnose(run).findings}
     (run / "class_centers.safetensors").write_bytes(b"cut")
     assert "cannot be read" in about(diagnose(run), "centers").text
 

@@ -32,8 +32,8 @@ class LossFacts:
         name: Its name in the distiller.
         first: Its first logged value, with all weights.
         last: The mean of the last fifth of its logged values.
-        trend: ``last / first`` without the factors of hooks that change while training; None
-            with fewer than five values.
+        trend: The last fifth in units of the first, without the factor of ``LossWeightHook``;
+            None with fewer than five values, or where ``LossBalanceHook`` scales the loss.
         share: Of the total loss, in the last fifth.
         task_first: The sum of the task's losses where ``first`` is.
         task_last: Their mean in the last fifth.
@@ -81,17 +81,21 @@ def _facts(
     steps = list(points)
     tail = steps[-max(1, len(steps) // 5) :]
     zeros = next((i for i, step in enumerate(steps) if points[step]), len(steps))
-    factors = [scalars.get(f"{kind}/{name}", {}) for kind in ("weight", "scale")]
-    factor = {step: math.prod(each.get(step, 1.0) for each in factors) for step in steps}
-    own = [points[step] / factor[step] for step in steps if factor[step] > 0]
-    pulls = scalars.get(f"share/{name}", {})
-    gradients = [pulls[step] * factor[step] for step in tail if pulls.get(step, 0) > 0]
+    weights, scales, pulls = (scalars.get(f"{x}/{name}", {}) for x in ("weight", "scale", "share"))
+    weight = {step: weights.get(step, 1.0) for step in steps}
+    own = [points[step] / weight[step] for step in steps if weight[step] > 0]
+    gradients = [
+        pulls[step] * scales.get(step, 1.0) * weight[step]
+        for step in tail
+        if pulls.get(step, 0) > 0
+    ]
     last = fmean(points[step] for step in tail)
     return LossFacts(
         name=name,
         first=points[steps[0]],
         last=last,
-        trend=_trend(own),
+        # The first scales vary by orders of magnitude within the smoothing window.
+        trend=None if scales else _trend(own),
         share=last / fmean(total[step] for step in tail) if last else 0.0,
         task_first=task[steps[0]],
         task_last=fmean(task[step] for step in tail),
@@ -109,8 +113,8 @@ def find_in_losses(facts: list[LossFacts], cfg: Any, scalars: Scalars) -> Iterat
         yield Finding(
             "task_loss",
             True,
-            f"The task's losses rise, from {task[0]:.3g} to {trend * task[0]:.3g}: the learning "
-            "rate or a distillation loss is too large.",
+            f"The task's losses rise, to {trend:.3g} times their size at first: the learning rate "
+            "or a distillation loss is too large.",
         )
     model = cfg.get("model") or {}
     configs = (model.get("distiller") or {}).get("distill_losses") or {}
@@ -123,7 +127,7 @@ def find_in_losses(facts: list[LossFacts], cfg: Any, scalars: Scalars) -> Iterat
                 yield Finding(
                     "rising_loss",
                     False,
-                    f"{each.name} rises, to {each.trend:.3g} times its first value: the student "
+                    f"{each.name} rises, to {each.trend:.3g} times its size at first: the student "
                     "moves away from the teacher in what this loss compares.",
                 )
 
@@ -181,9 +185,12 @@ def table(facts: list[LossFacts]) -> list[str]:
 
 
 def _trend(values: list[float]) -> float | None:
-    if len(values) < TREND_POINTS or not values[0]:
+    """The mean of the last fifth in units of that of the first."""
+    if len(values) < TREND_POINTS:
         return None
-    return fmean(values[-max(1, len(values) // 5) :]) / values[0]
+    fifth = len(values) // 5
+    first = fmean(values[:fifth])
+    return fmean(values[-fifth:]) / first if first else None
 
 
 def _finite(points: Mapping[int, float]) -> dict[int, float]:

@@ -50,7 +50,7 @@ def find_in_teacher(folder: Path, scalars: Scalars) -> Iterator[Finding]:
         return
     teacher = metrics[metric]
     student = _best(scalars, metric)
-    alone = _best(read_scalars(folder.with_name(f"{folder.resolve().name}_alone")), metric)
+    alone = _best(read_scalars(_alone(folder)), metric)
     text = f"The teacher has {metric} {teacher:.4g}"
     if student is not None:
         text += f", the student {student:.4g} at best"
@@ -63,6 +63,12 @@ def find_in_teacher(folder: Path, scalars: Scalars) -> Iterator[Finding]:
         whom = "the student alone" if alone is not None else "its student"
         text += f": it is no better than {whom}, so take a better one, or train it for longer"
     yield Finding("teacher", problem, f"{text}.")
+
+
+def _alone(folder: Path) -> Path:
+    """Where ``kd-det distill`` trains the student alone."""
+    folder = folder.resolve()  # '.' has no name
+    return folder.with_name(f"{folder.name}_alone")
 
 
 def _teacher_metrics(folder: Path, scalars: Scalars) -> dict[str, float] | None:
@@ -137,15 +143,17 @@ def find_in_centers(folder: Path) -> Iterator[Finding]:
         except (ClassCentersError, ValueError) as error:
             yield Finding("centers", True, f"The class centers cannot be read: {error}.")
             continue
-        empty = [i for i, count in enumerate(centers.counts.tolist()) if count == 0]
+        # Annotated boxes alone (rois='gt') have no background.
+        names += [str(i) for i in range(len(names), centers.num_classes)]
+        counted = zip(names, centers.counts.tolist())
+        empty = [str(name) for name, count in counted if count == 0 and name != "background"]
         if empty:
-            shown = [str(names[i]) if i < len(names) else str(i) for i in empty[:SHOWN]]
-            more = ", ..." if len(empty) > SHOWN else ""
+            shown = ", ".join(empty[:SHOWN]) + (", ..." if len(empty) > SHOWN else "")
             yield Finding(
                 "centers",
                 True,
                 f"{len(empty)} of {centers.num_classes} classes have no class center in "
-                f"{path.name} ({', '.join(shown)}{more}) and take no part in the losses that use "
+                f"{path.name} ({shown}) and take no part in the losses that use "
                 "them: the pre-pass saw no object of theirs. Raise max_images of ClassCenterHook, "
                 "or check the annotations.",
             )
