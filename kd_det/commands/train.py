@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_det.commands import common
@@ -76,6 +77,7 @@ def train(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> Non
         runner.register_hook(ApplyChanges(resumed))
     runner.register_hook(DataCheck())
     runner.train()
+    _log_verdict(runner, cfg)
     runner.logger.info(_outcome(runner, cfg))
 
 
@@ -119,6 +121,19 @@ def prepare(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> R
     from kd_det.commands.resume import check_resume
 
     return check_resume(cfg, args.allow_changes)
+
+
+def _log_verdict(runner: Any, cfg: Config) -> None:
+    """Log what ``kd-det doctor`` says of a distillation."""
+    from mmengine.dist import is_main_process
+
+    from kd_det import config_files
+    from kd_det.report.doctor import diagnose
+
+    # Without MMEngine's LocalVisBackend there is nothing to read.
+    local = any(Path(runner.work_dir).glob("*/vis_data/scalars.json"))
+    if local and is_main_process() and config_files.is_distillation(cfg):
+        runner.logger.info(diagnose(Path(runner.work_dir)).describe())
 
 
 def _outcome(runner: Any, cfg: Config) -> str:

@@ -9,6 +9,7 @@ from kd_det.hooks.loss_weight_hook import LossWeightHook
 from kd_det.hooks.student_export_hook import StudentExportHook
 from kd_det.hooks.student_hook import StudentHook
 from kd_det.hooks.teacher_accuracy_hook import TeacherAccuracyError, TeacherAccuracyHook
+from kd_det.hooks.zero_loss_hook import ZeroLossHook
 
 __all__ = [
     "ClassCenterHook",
@@ -22,4 +23,5 @@ __all__ = [
     "StudentHook",
     "TeacherAccuracyError",
     "TeacherAccuracyHook",
+    "ZeroLossHook",
 ]

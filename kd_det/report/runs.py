@@ -69,7 +69,7 @@ def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None)
         FileNotFoundError: If one has no config or no checkpoint.
     """
     folders = list(dict.fromkeys(Path(folder) for folder in folders))
-    configs = {folder: _config(folder) for folder in folders}
+    configs = {folder: read_dumped_config(folder) for folder in folders}
     for cfg in configs.values():
         merge_options(cfg, options)
     distilled = [folder for folder in folders if config_files.is_distillation(configs[folder])]
@@ -94,7 +94,12 @@ def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None)
     return sorted(runs, key=lambda run: ROLES.index(run.role))
 
 
-def _config(folder: Path) -> Config:
+def read_dumped_config(folder: Path) -> Config:
+    """Read the config that the last start of a training wrote into its work directory.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
     dumped = [*sorted(folder.glob("*/vis_data/config.py")), *sorted(folder.glob("*.py"))]
     if not dumped:
         raise FileNotFoundError(
