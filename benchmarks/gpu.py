@@ -104,13 +104,15 @@ def _steps(
 ) -> None:
     from _bench import gpu_steps
 
-    rates = gpu_steps.product_rates(device, 128 if args.dry_run else 8192)
+    cases = list(gpu_steps.cases(args.dry_run))
+    dtypes = dict.fromkeys(case.dtype for case in cases)
+    rates = gpu_steps.product_rates(device, 128 if args.dry_run else 8192, dtypes)
     for dtype, rate in rates.items():
         about[f"product in {str(dtype).replace('torch.', '')}"] = f"{rate / 1e12:.4g} TFLOP/s"
     rows: list[report.Row] = []
     rounds, failed = (1 if args.dry_run else 4), list[str]()
     left_out: list[gpu_steps.Case] = []
-    for case in in_time(gpu_steps.cases(args.dry_run), args.seconds, left_out):
+    for case in in_time(cases, args.seconds, left_out):
         print(case, flush=True)
         try:
             rows += gpu_steps.measure(case, device, rates[case.dtype], rounds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -61,10 +61,12 @@ def cases(tiny: bool = False) -> Iterator[Case]:
     yield Case("review_nd", shape, torch.bfloat16, compiled)
 
 
-def product_rates(device: torch.device, size: int) -> dict[torch.dtype, float]:
+def product_rates(
+    device: torch.device, size: int, dtypes: Iterable[torch.dtype]
+) -> dict[torch.dtype, float]:
     """Floating-point operations a second of a large matrix product, by dtype; median of three."""
     budget, rates = Budget(0, 3, device), {}
-    for dtype in DTYPES:
+    for dtype in dtypes:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         times = interleave({"product": partial(torch.mm, a, b)}, budget)["product"]
         rates[dtype] = 2 * size**3 / sorted(times)[1]
