@@ -54,7 +54,11 @@ def test_a_step_has_finite_gradients(model, batch, device, dtype):
 
 @pytest.mark.parametrize(
     "model",
-    [dict(overlap_teacher=True), dict(channels_last=True, fuse_conv_bn=True)],
+    [
+        dict(overlap_teacher=True),
+        dict(channels_last=True, fuse_conv_bn=True),
+        dict(compile_teacher=dict(backend="eager")),
+    ],
     indirect=True,
     ids=lambda speed: next(iter(speed)),
 )
