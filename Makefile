@@ -1,12 +1,13 @@
 # make demo: from an empty machine to a distilled detector; METHOD=... names another method.
 # make test: lint and all tests. make docs: the documentation, into site/.
 # make matrix: the tests' core in each environment of requirements/matrix; CELL=... one, ARGS=--full
-# all tests. make oldest: what matters most, with the oldest Python and packages to be had.
+# all tests. make gpu: tests and measurements of a GPU, in 8 minutes; OUT=... the folder of their
+# tables. make oldest: what matters most, with the oldest Python and packages to be had.
 PYTHON ?= python3
 PY := .venv/bin/python
 NOX := .nox/tool/bin/nox
 
-.PHONY: demo test lint docs matrix oldest env clean
+.PHONY: demo test lint docs matrix oldest gpu env clean
 
 demo: env
 	$(PY) -m kd_det demo $(if $(METHOD),--method $(METHOD))
@@ -29,6 +30,10 @@ matrix: $(NOX)
 
 oldest: $(NOX)
 	$(NOX) -s oldest -- $(ARGS)
+
+# Not after env, which needs a package index.
+gpu:
+	PYTHON=$(or $(wildcard $(PY)),$(PYTHON)) bash benchmarks/gpu.sh --out $(or $(OUT),work_dirs/gpu) $(ARGS)
 
 $(NOX):
 	$(PYTHON) -m venv .nox/tool

@@ -24,12 +24,12 @@ def measure(budget: Budget, shape: str, dtype: torch.dtype, options: dict[str, A
         if name == OURS:
             cfg.model.update(options)
         pairs[name] = build_pair(cfg, SHAPES[shape], budget.device, dtype)
-    _switch_inplace_on(pairs[PEER].model)
+    switch_inplace_on(pairs[PEER].model)
     work = {name: pair.step for name, pair in pairs.items()}
     against = {OURS: Against([PEER], "", 0.85)}
     rows = time_rows("peer", shape, interleave(work, budget), against)
     peaks = {
-        name: peak_memory(pair.step, budget.device, partial(_forget, pair.model)) / MiB
+        name: peak_memory(pair.step, budget.device, partial(forget, pair.model)) / MiB
         for name, pair in pairs.items()
     }
     share = peaks[OURS] / peaks[PEER]
@@ -55,14 +55,14 @@ def configuration(cfg: Config, algorithm: str) -> Config:
     return cfg
 
 
-def _forget(model: Any) -> None:
+def forget(model: Any) -> None:
     """Drop the records of a step; under MMRazor's algorithm they stay until the next one."""
     for side in (model.distiller.student_recorders, model.distiller.teacher_recorders):
         for recorder in side.recorders.values():
             recorder.reset_data_buffer()
 
 
-def _switch_inplace_on(model: Any) -> None:
+def switch_inplace_on(model: Any) -> None:
     # MMRazor means to switch it off; without our patch, on current torch, it does not.
     for module in [*model.student.modules(), *model.teacher.modules()]:
         if getattr(module, "inplace", None) is False:

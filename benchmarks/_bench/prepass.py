@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.runner import Runner
 
-from _bench.pairs import SHAPES, build, recipe
+from _bench.pairs import SHAPES, Shape, build, recipe
 from _bench.report import Against, Row, time_rows
 from _bench.timing import Budget, interleave
 from kd_det.algorithms import roi
@@ -49,9 +49,8 @@ def _accumulations(budget: Budget) -> dict[str, Callable[[], object]]:
 
 
 def _of_images(budget: Budget, shape: str, folder: Path) -> list[Row]:
-    height, width = SHAPES[shape].image
     make_digits_coco(folder / "data", image_size=128, train_images=IMAGES, val_images=1)
-    prepass = PrePass(_runner(shape, folder, (width, height), budget.device), "sampled", None)
+    prepass = PrePass(runner_on_digits(SHAPES[shape], folder, budget.device), "sampled", None)
     work: dict[str, Callable[[], object]] = {
         "pre-pass": prepass.run,
         "loader and teacher alone": lambda: _floor(prepass),
@@ -71,16 +70,17 @@ def _of_images(budget: Budget, shape: str, folder: Path) -> list[Row]:
     ]
 
 
-def _runner(shape: str, folder: Path, scale: tuple[int, int], device: torch.device) -> Runner:
-    """A Runner on digits, for the COCO recipe enlarged to its images."""
-    cfg = recipe(SHAPES[shape], "kd_nd")
+def runner_on_digits(shape: Shape, folder: Path, device: torch.device, workers: int = 0) -> Runner:
+    """A Runner on the digits in ``folder / 'data'``, enlarged to the images of the shape."""
+    height, width = shape.image
+    cfg = recipe(shape, "kd_nd")
     loader = recipe(SHAPES["digits"], "kd_nd").train_dataloader
-    loader.update(batch_size=SHAPES[shape].batch, num_workers=0, persistent_workers=False)
+    loader.update(batch_size=shape.batch, num_workers=workers, persistent_workers=False)
     loader.dataset.data_root = str(folder / "data")
     for transform in loader.dataset.pipeline:
         if transform["type"] == "Resize":
-            transform["scale"], transform["keep_ratio"] = scale, False
-    if shape != "digits":
+            transform["scale"], transform["keep_ratio"] = (width, height), False
+    if shape.recipes != SHAPES["digits"].recipes:
         loader.dataset.metainfo = dict(classes=tuple(map(str, range(80))))
     runner = Runner(
         model=build(cfg.model).to(device),
@@ -90,7 +90,7 @@ def _runner(shape: str, folder: Path, scale: tuple[int, int], device: torch.devi
         optim_wrapper=cfg.optim_wrapper,
         default_scope="mmdet",
         log_level="ERROR",
-        experiment_name=f"prepass_{shape}",
+        experiment_name=f"prepass_{folder.name}",
         cfg=dict(train_dataloader=loader),  # which the pre-pass makes its own loader of
     )
     runner._train_loop = runner.build_train_loop(runner._train_loop)

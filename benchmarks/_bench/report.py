@@ -111,7 +111,7 @@ def page(rows: Iterable[Row], about: dict[str, Any], command: str) -> str:
     text = ", ".join(f"{key} {value}" for key, value in about.items())
     lines = ["# Measurements of speed", "", f"`{command}`", "", f"{text}."]
     for suite, its_rows in groupby(rows, lambda row: row.suite):
-        lines += ["", f"## {suite}", "", *_table(HEADINGS, map(_cells, its_rows))]
+        lines += ["", f"## {suite}", "", *table(HEADINGS, map(_cells, its_rows))]
     return "\n".join(lines) + "\n"
 
 
@@ -122,7 +122,7 @@ def _cells(row: Row) -> list[str]:
             row.verdict]  # fmt: skip
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a table in Markdown, of columns that can be read on a terminal too."""
     every = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*every)]
@@ -149,7 +149,7 @@ def comparison(first: Path, second: Path) -> str:
             row, later = pair
             change = f"{later.value / row.value:.3f}" if row.value else ""
             cells.append([row.case, row.name, *(f"{r.value:.4g} {r.unit}" for r in pair), change])
-        lines += ["", suite, "", *_table(headings, cells)]
+        lines += ["", suite, "", *table(headings, cells)]
     return "\n".join(lines)
 
 

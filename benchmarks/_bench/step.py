@@ -77,6 +77,8 @@ def parts(pair: Pair) -> dict[str, Callable[[], None]]:
 def teacher_forward(pair: Pair) -> Callable[[], None]:
     """The teacher's pyramid and, where a loss reads it, its box head on the student's RoIs."""
     model = pair.model
+    if not hasattr(model.teacher, "roi_head"):
+        return _pyramid(pair)
     with pair.autocast(), torch.no_grad():
         model.record(pair.inputs, pair.samples)
     reads_rois = getattr(model.probe, "scores", False)
@@ -90,6 +92,18 @@ def teacher_forward(pair: Pair) -> Callable[[], None]:
             branch = roi.BoxBranch(model.teacher, inputs, model.teacher_stage)
             for index, boxes in enumerate(rois):
                 branch.score(boxes, index)
+
+    return forward
+
+
+def _pyramid(pair: Pair) -> Callable[[], None]:
+    model = pair.model
+
+    @torch.no_grad()
+    def forward() -> None:
+        with pair.autocast(), model.fixed_teacher.forward_context():
+            inputs = model.teacher_input(pair.inputs, pair.samples)
+            model.teacher.extract_feat(model.speed.layout(inputs))
 
     return forward
 

@@ -24,7 +24,9 @@ from kd_det.compat.mmcv.common import MissingOpError
 
 BREAKAGE = {"mmcv": "import mmcv.ops"}
 
-DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+DEVICES = ["cpu"]
+if torch.cuda.is_available():
+    DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
 # `import_module`, since mmcv.ops has functions of the same names as these modules
 MODULES = [
     importlib.import_module(f"mmcv.ops.{name}")
