@@ -36,6 +36,7 @@ PATCHES = (
     "mmcls",  # after installed_path: `mmcls::` configs are found through it
     "mmcls_classes",
     "classifier_scope",
+    "mmpretrain_transformers",
     "mmrazor_datafree",
     "mmrazor_inplace",
     "renamed_configs",  # after mmcls: it sees the translated package name

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+from small import ROOT
 
 CLASSIFIER = dict(
     type="mmpretrain.ImageClassifier",
@@ -110,3 +114,18 @@ def test_former_name_gives_the_same_class(name):
     from mmpretrain.datasets import PackInputs
 
     assert type(TRANSFORMS.build(dict(type=name))) is PackInputs
+
+
+def test_a_transformers_of_other_names_leaves_multimodal_models_out(tmp_path):
+    package, info = tmp_path / "transformers", tmp_path / "transformers-5.0.0.dist-info"
+    package.mkdir(), info.mkdir()
+    for name in ("__init__", "modeling_utils"):
+        (package / f"{name}.py").write_text("")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.0.0\n")
+    code = "import kd_det, mmpretrain.models; print(mmpretrain.models.ImageClassifier.__name__)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["ImageClassifier"], done.stderr

@@ -310,7 +310,8 @@ def test_recomputed_maps_change_nothing(train, device):
 
     for kept, recomputed in zip(run(False), run(True)):
         for a, b in zip(kept, recomputed):
-            assert torch.equal(a, b)
+            # cuDNN adds the gradients of a convolution in any order.
+            torch.testing.assert_close(a, b, rtol=1e-9 * (device.type == "cuda"), atol=0)
 
 
 def test_recomputing_keeps_less_for_the_backward_pass():
