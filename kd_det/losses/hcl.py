@@ -103,7 +103,10 @@ def _level_loss(s: Tensor, t: Tensor) -> Tensor:
             continue
         weight /= 2
         total += weight
-        pool = F.adaptive_avg_pool2d(pool if nested else difference, side)
+        if nested:  # unlike the adaptive form, it has a deterministic backward pass on CUDA
+            pool = F.avg_pool2d(pool, (pool.shape[2] // side, pool.shape[3] // side))
+        else:
+            pool = F.adaptive_avg_pool2d(difference, side)
         loss = loss + weight * pool.square().mean()
     return loss / total
 

@@ -38,7 +38,7 @@ from kd_det.config_files import read_config
 REGISTRIES = [each for each in vars(registry).values() if isinstance(each, Registry)]
 LANGUAGES = {"python", "bash", "text", "yaml", "bibtex"}
 # Commands of the shell and of others, which are not ours to check.
-OTHERS = {"source", "cd", "git", "export", "make", "mim", "pip", ".venv/bin/pre-commit"}
+OTHERS = {"bash", "source", "cd", "git", "export", "make", "mim", "pip", ".venv/bin/pre-commit"}
 # Named in a command, made by an earlier one or by the reader.
 MADE = ("work_dirs/", "my_")
 
