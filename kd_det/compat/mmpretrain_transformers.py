@@ -9,7 +9,7 @@ transformers it registers placeholders that say what is missing, and so it does 
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 import wrapt
 
@@ -21,7 +21,7 @@ def patch() -> None:
     wrapt.register_post_import_hook(_look, "mmpretrain.utils.dependency")
 
 
-def _look(module: ModuleType) -> None:
+def _look(module: Any) -> None:
     if not module.WITH_MULTIMODAL:
         return
     try:
