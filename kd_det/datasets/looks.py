@@ -70,7 +70,7 @@ def look_at_all(paths: Sequence[str], kept: Path | None = None) -> Mapping[str, 
             if content["digest"] == digest:
                 return {path: Look(**look) for path, look in content["looks"].items()}
         except (ValueError, KeyError, TypeError):
-            pass  # damaged, or of another version: made anew
+            pass  # invalid or from another version: computed again
     console = Console(stderr=True)
     with ThreadPoolExecutor(THREADS) as pool:
         pairs = zip(paths, pool.map(look_at, paths))

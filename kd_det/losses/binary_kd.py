@@ -76,7 +76,7 @@ def joint_logits(logits: Tensor, objectness: Tensor) -> Tensor:
 
     Args:
         logits: Class maps ``[N, A * C, H, W]``.
-        objectness: Logits ``[N, A, H, W]`` that there is an object.
+        objectness: Objectness logits ``[N, A, H, W]``.
     """
     logits = at_least_float32(logits)
     anchors = objectness.shape[1]

@@ -31,7 +31,7 @@ class BoxesRecorder(ModuleOutputsRecorder):
 
     Raises:
         kd_det.algorithms.WiringError: If there is no such head.
-        TypeError: If the head is none whose boxes can be decoded map by map.
+        TypeError: If the head's boxes cannot be decoded map by map.
     """
 
     def __init__(self, source: str, levels: Sequence[int] | None = None) -> None:

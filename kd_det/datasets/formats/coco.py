@@ -217,7 +217,7 @@ def _remove_roots(parts: Sequence[Part], notes: list[str]) -> None:
 def _align_classes(parts: Sequence[Part], notes: list[str]) -> None:
     """Give all parts the classes of the first, in its order: that of the labels.
 
-    Tools number the classes of each export anew, in the order in which they occur.
+    Labelling tools assign class ids per export, in order of first occurrence.
 
     Raises:
         DataError: If another part has objects of a class that the first has not.

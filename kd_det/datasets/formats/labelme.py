@@ -38,9 +38,7 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
     Raises:
         DataError: If the images of all annotations are missing, or nothing is labelled.
     """
-    files = tree.with_suffix(".json")
-    if not source.lower().endswith(".json"):
-        files = [f for f in files if f.startswith(f"{source}/")]
+    files = tree.annotations(".json", source)
     found: list[Labelled] = []
     wrong: list[str] = []
     skipped: Counter[str] = Counter()

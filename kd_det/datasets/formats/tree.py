@@ -49,10 +49,17 @@ class Tree:
         """Files by their suffix, sorted."""
         return sorted(f for f in self.files if f.lower().endswith(suffixes))
 
+    def annotations(self, suffix: str, source: str) -> list[str]:
+        """Annotation files of a suffix: all if ``source`` is one of them, else those in it."""
+        files = self.with_suffix(suffix)
+        if source.lower().endswith(suffix):
+            return files
+        return [f for f in files if f.startswith(f"{source}/")]
+
     def find_image(
         self, name: str, folders: Sequence[str], split: str | None = None, any_suffix: bool = False
     ) -> str | None:
-        """The image that an annotation calls ``name``; None if there is none, or several may be it.
+        """Find the image file named by an annotation; None if missing or ambiguous.
 
         Tried in turn: the name in each folder; without the folders that it begins with, which
         exist on another machine; the only image of that name, in small or capital letters.

@@ -48,9 +48,7 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
     Raises:
         DataError: If the images of all annotations are missing, or nothing is labelled.
     """
-    files = tree.with_suffix(".xml")
-    if not source.lower().endswith(".xml"):
-        files = [f for f in files if f.startswith(f"{source}/")]
+    files = tree.annotations(".xml", source)
     lists = _read_lists(tree)
     faults: dict[str, list[str]] = {}
     found: list[Labelled] = []

@@ -24,7 +24,7 @@ def query_detections(model: Any, features: Any, limits: Tensor) -> tuple[Tensor,
     The whole input counts as image: padding is not masked, as MMDetection does it while it exports.
     """
     head, size = model.bbox_head, (1, 1)
-    # Read where masks are made, and equal: there are none.
+    # Equal sizes, so that the padding mask is empty.
     sample = DetDataSample(metainfo=dict(batch_input_shape=size, img_shape=size))
     inputs = model.forward_transformer(features, [sample] * features[0].shape[0])
     logits, coordinates = (each[-1] for each in head(**inputs))
