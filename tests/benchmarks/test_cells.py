@@ -37,13 +37,15 @@ REPORT = """<testsuites><testsuite>
 <testcase classname="tests.b" name="three"><error message="x">y</error></testcase>
 <testcase classname="tests.b" name="four"><skipped message="no GPU"/></testcase>
 <testcase classname="tests.b" name="five"><skipped message="no GPU"/></testcase>
+<testcase classname="" name="tests.c"><skipped message="collection skipped">('/c.py', 9, 'Skipped: \
+no onnx')</skipped></testcase>
 </testsuite></testsuites>"""
 
 
 def test_errors_are_failures_and_skips_have_reasons(cells, tmp_path):
     (tmp_path / "tests.xml").write_text(REPORT)
     assert cells.read_tests(tmp_path / "tests.xml") == dict(
-        passed=1, failed=["tests.a::two", "tests.b::three"], skipped={"no GPU": 2}
+        passed=1, failed=["tests.a::two", "tests.b::three"], skipped={"no GPU": 2, "no onnx": 1}
     )
 
 
