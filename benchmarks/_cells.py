@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 STACK = ("torch", "torchvision", "numpy", "opencv", "mmengine", "mmcv", "mmdet", "mmrazor", "onedl")
 # What kd_det may bring along: its own small needs, and what those need.
 SMALL = {
-    "kd-det", "filelock", "joblib", "safetensors", "wrapt",
+    "kd-det", "filelock", "joblib", "cloudpickle", "safetensors", "wrapt",
     "rich", "markdown-it-py", "mdurl", "pygments", "typing-extensions",
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ STACK = ("mmengine", "mmcv", "mmdet", "mmrazor", "mmpretrain")
 PATCHES = (
     "require_mmcv",
     "mmcv.extension",
+    "mmcv.kernel_types",
     "mmrazor_mmcv",
     "mmrazor_quantization",
     "torch_load",
