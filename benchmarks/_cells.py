@@ -104,6 +104,19 @@ def read_tests(report: Path) -> dict[str, Any]:
     return dict(passed=passed, failed=failed, skipped=dict(skipped))
 
 
+def files_of(tests: Iterable[str]) -> list[str]:
+    """The files of tests that :func:`read_tests` names."""
+    return sorted({name.partition("::")[0].replace(".", "/") + ".py" for name in tests})
+
+
+def counted_anew(before: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """The tests of a cell after those files were run again in which some had failed."""
+    still = [name for name in before["failed"] if name in again["failed"]]
+    new = [name for name in again["failed"] if name not in still]
+    passed = before["passed"] + len(before["failed"]) - len(still) - len(new)
+    return dict(passed=passed, failed=still + new, skipped=before["skipped"])
+
+
 def _reason(skipped: ElementTree.Element) -> str:
     """Why a test was skipped; of a whole module, pytest says it in the text alone."""
     whole = re.search(r"'Skipped: (.*)'\)$", skipped.text or "")

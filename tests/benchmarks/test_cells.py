@@ -49,6 +49,17 @@ def test_errors_are_failures_and_skips_have_reasons(cells, tmp_path):
     )
 
 
+def test_failed_tests_are_counted_anew(cells):
+    before = dict(passed=7, failed=["tests.a.test_b::one", "tests.a.test_b::two"], skipped={})
+    assert cells.files_of(before["failed"]) == ["tests/a/test_b.py"]
+    again = dict(passed=3, failed=["tests.a.test_b::two"], skipped={})
+    now = dict(passed=8, failed=["tests.a.test_b::two"], skipped={})
+    assert cells.counted_anew(before, again) == now
+    again["failed"].append("tests.a.test_b::three")  # passed before
+    assert cells.counted_anew(before, again)["passed"] == 7
+    assert cells.counted_anew(before, again)["failed"][1] == "tests.a.test_b::three"
+
+
 def test_equal_weights_have_equal_digests(cells, tmp_path):
     def student(name: str, value: float) -> dict:
         folder = tmp_path / name
