@@ -16,8 +16,11 @@ for module in (
     losses.HCLLoss,
     losses.LDLoss,
     losses.NDLoss,
+    losses.QueryBoxLoss,
+    losses.QueryKDLoss,
     connectors.EmbeddingConnector,
     connectors.PyramidConnector,
+    connectors.QueryConnector,
     connectors.ReviewFusion,
 ):
     MODELS.register_module(module=module)

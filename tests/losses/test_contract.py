@@ -26,6 +26,8 @@ from kd_det.losses import (
     HCLLoss,
     LDLoss,
     NDLoss,
+    QueryBoxLoss,
+    QueryKDLoss,
 )
 
 CLASSES, DIM = 5, 8
@@ -98,6 +100,10 @@ def call_boxes(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor
     return loss(*boxes, t, [x.detach().flip(1) for x in t], positives(s, labels))
 
 
+def call_queries(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor) -> Tensor:
+    return loss(s[0], t[0], t[0])
+
+
 FAMILY = {
     "nd": Member(with_centers(NDLoss), [(DIM,)], call_labelled),
     "nd_dense": Member(with_centers(NDLoss), [(DIM, 4, 5), (DIM, 2, 3)], call_maps),
@@ -121,6 +127,9 @@ FAMILY = {
     ),
     "ld": Member(partial(LDLoss, tau=2.0), [(12, 4, 5), (12, 2, 3)], call_region),
     "ld_everywhere": Member(partial(LDLoss, tau=2.0), [(12, 4, 5)], call_distributions),
+    "query_kd": Member(QueryKDLoss, [(6, 3)], call_pair),
+    "query_kd_softmax": Member(partial(QueryKDLoss, softmax=True), [(6, 3)], call_pair),
+    "query_box": Member(QueryBoxLoss, [(6, 4)], call_queries),
 }
 
 
