@@ -23,6 +23,7 @@ from mmdet.models.layers.transformer import (
 )
 from torch import Tensor, nn
 
+from kd_det.algorithms.wiring import WiringError
 from kd_det.connectors.query import EMBEDDINGS
 from kd_det.errors import UnsupportedTypeError
 
@@ -144,8 +145,12 @@ def decode(detector: Any, call: Call, queries: Mapping[str, Tensor]) -> Outputs:
         detector: The detector.
         call: An earlier call of its decoder, on the same images.
         queries: The queries, by the names of :func:`shared_inputs`, ``[N, Q, D]`` each.
+
+    Raises:
+        kd_det.algorithms.WiringError: If the decoder takes others.
     """
     arguments = dict(call.arguments)
+    _check_widths(detector, arguments, queries)
     own = arguments["query"]
     number = next(iter(queries.values())).shape[1]
     arguments["query"] = own.new_zeros(len(own), number, own.shape[-1])
@@ -156,6 +161,17 @@ def decode(detector: Any, call: Call, queries: Mapping[str, Tensor]) -> Outputs:
     with _without_dropout(detector.decoder), _without_dropout(detector.bbox_head):
         outputs = detector.decoder.forward(**arguments)
         return predict(detector, Call(arguments, outputs))
+
+
+def _check_widths(detector: Any, own: Mapping[str, Any], queries: Mapping[str, Tensor]) -> None:
+    expected = {name: own[name].shape[-1] for name in shared_inputs(detector)}
+    found = {name: value.shape[-1] for name, value in queries.items()}
+    if found != expected:
+        raise WiringError(
+            f"kd_det.SharedQueries: the decoder of the {type(detector).__name__} takes queries of "
+            f"{expected} numbers, found {found}; where only the width of embeddings differs, name "
+            "a kd_det.QueryConnector as connector of the student's recorder"
+        )
 
 
 @contextmanager
