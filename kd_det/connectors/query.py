@@ -37,10 +37,7 @@ class QueryConnector(nn.Module):
                 f"embeddings={embeddings}"
             )
         self.in_features = in_features
-        self.linears = nn.ModuleDict({x: nn.Linear(in_features, out_features) for x in embeddings})
-        for linear in self.linears.values():
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        self.linears = nn.ModuleDict({x: _linear(in_features, out_features) for x in embeddings})
 
     def forward(self, queries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Queries for the student's decoder, of those of the teacher's; places stay as they are.
@@ -58,5 +55,12 @@ class QueryConnector(nn.Module):
                 raise InvalidInputError(
                     f"QueryConnector expected '{name}' [N, Q, {self.in_features}], got {got}"
                 )
-            found[name] = linear(found[name].to(linear.weight.dtype))
+            found[name] = linear(found[name].float())
         return found
+
+
+def _linear(in_features: int, out_features: int) -> nn.Linear:
+    linear = nn.Linear(in_features, out_features)
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear

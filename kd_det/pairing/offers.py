@@ -7,6 +7,7 @@ from kd_det.pairing.dense_parts import find_dense_offers
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.distiller import common_levels, strides
 from kd_det.pairing.methods import METHODS, Form
+from kd_det.pairing.query_parts import find_query_offers
 
 
 def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
@@ -17,6 +18,7 @@ def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
         "roi_logits": rois,
         "roi_embedding": rois,
         **find_dense_offers(student, teacher),
+        **find_query_offers(student, teacher),
     }
 
 

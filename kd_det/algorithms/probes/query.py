@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import MessageHub
@@ -13,6 +13,13 @@ from kd_det.algorithms import query
 from kd_det.algorithms.probes.forward import DenseProbe
 from kd_det.algorithms.query import Queries, SharedQueriesRecorder
 from kd_det.algorithms.wiring import WiringError
+
+
+class _Shared(NamedTuple):
+    """Queries of both sides, and the class of the object that each found, if it is asked for."""
+
+    queries: Queries
+    labels: Tensor | None
 
 
 class QueryProbe(DenseProbe):
@@ -29,31 +36,38 @@ class QueryProbe(DenseProbe):
         self.distiller = distiller
         self.pairs = _pairs(distiller)
 
-    def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> list[Queries]:
+    def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> list[_Shared]:
         """Run the detector, and its decoder on queries that are drawn; returns all queries."""
         super().run(teacher, inputs, data_samples)
         shared = []
         for place, (_, recorder) in enumerate(self.pairs):
             call = recorder.call
-            assert call is not None
-            queries = query.queries_of(teacher, call)
+            if call is None:  # where class centers are gathered, it does not record
+                continue
+            queries, labels = query.queries_of(teacher, call), None
             if recorder.random:
                 queries = query.draw(queries, recorder.random, *_now(), place)
                 found = query.decode(teacher, call, queries)
             else:
                 found = query.predict(teacher, call)
+            if recorder.match:
+                labels = query.match(teacher, found, data_samples or [])
+                found = found.at(labels, teacher.bbox_head.num_classes)
             recorder.data_buffer.append(found)
-            shared.append(queries)
+            shared.append(_Shared(queries, labels))
         return shared
 
-    def run_student_again(self, student: Any, seen: list[Queries]) -> None:
+    def run_student_again(self, student: Any, seen: list[_Shared]) -> None:
         """Run the student's decoder on the teacher's queries."""
-        for queries, (recorder, _) in zip(seen, self.pairs):
+        for (queries, labels), (recorder, _) in zip(seen, self.pairs):
             call = recorder.call
             assert call is not None
             if recorder.connector is not None:
                 queries = self.distiller.connectors[recorder.connector](queries)
-            recorder.data_buffer.append(query.decode(student, call, queries))
+            found = query.decode(student, call, queries)
+            if labels is not None:
+                found = found.at(labels, student.bbox_head.num_classes)
+            recorder.data_buffer.append(found)
 
 
 def shares_queries(distiller: ConfigurableDistiller) -> bool:
@@ -70,12 +84,12 @@ def _pairs(
     distiller: ConfigurableDistiller,
 ) -> list[tuple[SharedQueriesRecorder, SharedQueriesRecorder]]:
     own, other = map(_recorders, (distiller.student_recorders, distiller.teacher_recorders))
-    described = [{name: x.random for name, x in side.items()} for side in (own, other)]
+    described = [{name: (x.random, x.match) for name, x in side.items()} for side in (own, other)]
     if described[0] != described[1]:
         raise WiringError(
             "recorders kd_det.SharedQueries share queries by their names: expected the same names "
-            f"and random on both sides, found {described[0]} of the student and {described[1]} of "
-            "the teacher"
+            f"with the same (random, match) on both sides, found {described[0]} of the student and "
+            f"{described[1]} of the teacher"
         )
     for name, recorder in own.items():
         if recorder.connector is not None and recorder.connector not in distiller.connectors:

@@ -11,6 +11,7 @@ from kd_det.algorithms.query.decoder import (
     queries_of,
     shared_inputs,
 )
+from kd_det.algorithms.query.matching import match, rules
 from kd_det.algorithms.query.recorder import SharedQueriesRecorder, draw
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "draw",
     "embedded_inputs",
     "find_kind",
+    "match",
     "predict",
     "queries_of",
+    "rules",
     "shared_inputs",
 ]

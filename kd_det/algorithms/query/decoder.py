@@ -62,11 +62,20 @@ class Outputs(NamedTuple):
         logits: Of the classes, ``[N, Q, C]``.
         boxes: Centre, width and height relative to the image, ``[N, Q, 4]``.
         embeddings: The decoder's last hidden states ``[N, Q, D]``.
+        matched: The hidden states ``[n, D]`` of queries that the teacher matched to objects.
+        labels: Classes ``[n]`` of these objects.
     """
 
     logits: Tensor
     boxes: Tensor
     embeddings: Tensor
+    matched: Tensor | None = None
+    labels: Tensor | None = None
+
+    def at(self, labels: Tensor, background: int) -> Outputs:
+        """Add the queries whose label ``[N, Q]`` is of an object."""
+        found = labels != background
+        return self._replace(matched=self.embeddings[found], labels=labels[found])
 
 
 class Call(NamedTuple):

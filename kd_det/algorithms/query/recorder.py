@@ -33,7 +33,9 @@ class SharedQueriesRecorder(BaseRecorder):
 
     A record has, of the decoder's last layer, logits ``[N, Q, C]`` (``data_idx=0``), boxes
     ``[N, Q, 4]`` as centre, width and height relative to the image (1), and hidden states
-    ``[N, Q, D]`` (2). The student's own step is not changed: its decoder and head run once more,
+    ``[N, Q, D]`` (2); with ``match``, of the queries that the teacher's assigner matches to
+    objects, hidden states ``[n, D]`` (3) and classes ``[n]`` (4), for the ND loss. The student's
+    own step is not changed: its decoder and head run once more,
     without dropout, on the memory of its encoder, and the gradient reaches all of the student but
     its own queries.
 
@@ -43,11 +45,12 @@ class SharedQueriesRecorder(BaseRecorder):
             sampling*): each number of a query uniformly between the least and the largest of the
             teacher's queries of the batch. The paper draws them uniformly too, and does not say
             from where for each kind of queries.
+        match: Whether to match the teacher's own queries to objects.
         connector: Of the student's recorder, where the decoders have other widths: the name of a
             ``kd_det.QueryConnector`` among the distiller's connectors.
 
     Raises:
-        ValueError: For a negative number.
+        ValueError: For a negative number, or ``match`` of queries that are drawn.
         TypeError: If the detector's decoder is of no known kind.
 
     Source: "KD-DETR: Knowledge Distillation for Detection Transformer with Consistent Distillation
@@ -56,13 +59,15 @@ class SharedQueriesRecorder(BaseRecorder):
     those that it gives anyway.
     """
 
-    def __init__(self, random: int = 0, connector: str | None = None) -> None:
-        if random < 0:
+    def __init__(self, random: int = 0, match: bool = False, connector: str | None = None) -> None:
+        if random < 0 or (random and match):
             raise InvalidInputError(
-                f"kd_det.SharedQueries needs random, a number of queries >= 0, got {random}"
+                "kd_det.SharedQueries needs random, a number of queries >= 0, and match with the "
+                f"teacher's own queries alone, got random={random}, match={match}"
             )
         super().__init__("decoder")
         self.random = random
+        self.match = match
         self.connector = connector
         self.call: Call | None = None
         self.recording = False

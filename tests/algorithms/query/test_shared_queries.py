@@ -7,13 +7,32 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmengine.structures import InstanceData
 from small_heads import fresh
-from small_query import CONFIGS, QUERIES, WIDTH, batch, detector, pair, parts
+from small_query import (
+    CLASSES,
+    CONFIGS,
+    FIXED_WIDTH,
+    QUERIES,
+    WIDTH,
+    batch,
+    detector,
+    pair,
+    parts,
+)
 from torch import Tensor, nn
 
 from kd_det import TeacherDistill
 from kd_det.algorithms import WiringError
+from kd_det.algorithms.embeddings import (
+    describe_embeddings,
+    embedding_sources,
+    rules,
+    teacher_embeddings,
+)
 from kd_det.algorithms.query import Outputs, draw
+from kd_det.centers import ClassCenters
 from kd_det.losses import query_box_loss, query_kd_loss
 
 KINDS = list(CONFIGS)
@@ -26,6 +45,38 @@ def make(name: str, teacher_seed: int = 1, teacher: dict | None = None, **more: 
     return pair(*sides, parts(**more))
 
 
+def centers() -> Tensor:
+    return torch.rand(CLASSES, 256, generator=torch.Generator().manual_seed(3))
+
+
+def make_nd(name: str, random: int = 0) -> TeacherDistill:
+    """The ND loss on matched queries; with ``random``, KD on queries that are drawn too."""
+    cfg = parts(random=random, softmax=name == "detr") if random else {}
+    recorder = dict(queries=dict(type="kd_det.SharedQueries", match=True))
+    record = dict(recorder="queries")
+    width = WIDTH if name not in FIXED_WIDTH else 256
+    nd = dict(
+        student_recorders=recorder,
+        teacher_recorders=recorder,
+        distill_losses=dict(
+            loss_nd=dict(type="kd_det.NDLoss", num_classes=CLASSES, embed_dim=width)
+        ),
+        loss_forward_mappings=dict(
+            loss_nd=dict(
+                s_emb=dict(record, from_student=True, data_idx=3),
+                t_emb=dict(record, from_student=False, data_idx=3),
+                labels=dict(record, from_student=False, data_idx=4),
+            )
+        ),
+    )
+    cfg = {key: {**cfg.get(key, {}), **nd[key]} for key in nd}
+    model = pair(detector(name, 0), detector(name, 1), cfg)
+    gathered = ClassCenters(CLASSES, width)
+    gathered.update(centers()[:, :width], torch.arange(CLASSES))
+    model.distiller.distill_losses["loss_nd"].set_centers(gathered)
+    return model
+
+
 def quiet(model: TeacherDistill) -> TeacherDistill:
     """Without dropout and statistics of batches; the student computes losses, as in training."""
     model.eval()
@@ -33,7 +84,9 @@ def quiet(model: TeacherDistill) -> TeacherDistill:
     return model
 
 
-def step(model: TeacherDistill) -> tuple[dict[str, Tensor], dict[str, dict[str, Outputs]]]:
+def step(
+    model: TeacherDistill, inputs: Tensor | None = None
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Outputs]]]:
     """The losses of distillation, and what was recorded on both sides."""
     records: dict[str, dict[str, Outputs]] = {}
     drop = model.drop_records
@@ -45,8 +98,8 @@ def step(model: TeacherDistill) -> tuple[dict[str, Tensor], dict[str, dict[str, 
         drop()
 
     model.drop_records = keep
-    inputs, samples = batch()
-    losses = model(inputs, fresh(samples), mode="loss")
+    images, samples = batch()
+    losses = model(images if inputs is None else inputs, fresh(samples), mode="loss")
     model.drop_records = drop
     return {k[8:]: v for k, v in losses.items() if k.startswith("distill.")}, records
 
@@ -181,18 +234,18 @@ def test_queries_of_another_kind_are_refused(name, teacher):
 def test_both_sides_share_queries_by_name():
     cfg = parts(random=7)
     cfg["teacher_recorders"]["drawn"] = dict(type="kd_det.SharedQueries", random=8)
-    with pytest.raises(WiringError, match=r"same names .*'drawn': 7.*'drawn': 8"):
+    with pytest.raises(WiringError, match=r"same names .*'drawn': \(7.*'drawn': \(8"):
         pair(detector("dab"), detector("dab"), cfg)
     with pytest.raises(WiringError, match=r"'own' names connector 'queries', but there are \[\]"):
         make("dab", connector="queries")
-    with pytest.raises(ValueError, match="random, a number of queries >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"random, a number of queries >= 0, .*got random=-1"):
         make("dab", random=-1)
 
 
 def test_a_detector_without_such_queries_is_refused():
     from small_dense import detector as dense
 
-    with pytest.raises(TypeError, match="as DETR, ConditionalDETR, .*found a RetinaNet"):
+    with pytest.raises(TypeError, match=r"as DETR, ConditionalDETR, .*found a RetinaNet"):
         pair(dense("retinanet"), dense("retinanet"), parts())
 
 
@@ -228,3 +281,72 @@ def test_queries_are_drawn_from_the_range_of_the_teachers():
     assert (found[..., 1] == 5).all()
     assert torch.equal(found, draw(queries, 500, 1, 2)["query"])
     assert not torch.equal(found, draw(queries, 500, 1, 3)["query"])
+
+
+@pytest.mark.parametrize("name", ["detr", "deformable", "dino"])
+def test_nd_on_queries_that_the_teacher_matches_to_objects(name):
+    model = quiet(make_nd(name))
+    losses, records = step(model)
+    student, teacher = records["student"]["queries"], records["teacher"]["queries"]
+    # Two objects in the first image, one in the second; by hand, with mmdet's own assigner.
+    _, samples = batch()
+    means = centers()[:, : teacher.embeddings.shape[-1]]
+    costs = []
+    for n, sample in enumerate(samples):
+        own = InstanceData(
+            scores=teacher.logits[n],
+            bboxes=bbox_cxcywh_to_xyxy(teacher.boxes[n]) * 64,  # pixels a side
+        )
+        head = model.teacher.bbox_head
+        found = head.assigner.assign(own, sample.gt_instances, img_meta=sample.metainfo).gt_inds
+        for query in found.nonzero().flatten().tolist():
+            label = int(sample.gt_instances.labels[found[query] - 1])
+            s, t = (side.embeddings[n, query] for side in (student, teacher))
+            e = means[label] / means[label].norm()
+            costs.append(1 - s @ e / max(s.norm(), t.norm()))
+    assert len(costs) == 3
+    torch.testing.assert_close(losses["loss_nd"], torch.stack(costs).mean())
+
+
+def test_images_without_objects_have_no_matched_queries():
+    model = make_nd("detr")
+    inputs, samples = batch()
+    for sample in samples:
+        sample.gt_instances = sample.gt_instances[:0]
+    losses = model(inputs, samples, mode="loss")
+    assert losses["distill.loss_nd"] == 0
+    losses["distill.loss_nd"].backward()
+    assert next(model.student.decoder.parameters()).grad is not None
+
+
+@pytest.mark.parametrize("name", ["conditional", "dino"])
+def test_class_centers_are_means_over_the_teachers_matched_queries(name):
+    model = make_nd(name, random=7)
+    inputs, samples = batch()
+    data = dict(inputs=inputs, data_samples=samples)
+    found = teacher_embeddings(model, data)
+    ((source, embeddings, labels),) = found
+    assert source == "decoder"
+    assert embedding_sources(model) == {"loss_nd": "decoder"}
+    assert "the teacher's matched queries" in describe_embeddings(model, "gt")["decoder"]
+    assert sorted(labels.tolist()) == [0, 1, 3]
+    _, records = step(model, model.data_preprocessor(data)["inputs"])
+    torch.testing.assert_close(records["teacher"]["queries"].matched, embeddings)
+    assert torch.equal(records["student"]["queries"].labels, labels)
+    assert rules(model.teacher, "gt") == [
+        type(model.teacher.bbox_head).__name__, model.teacher.train_cfg, QUERIES,
+    ]  # fmt: skip
+
+
+def test_class_centers_need_matched_queries_and_a_teacher_that_matches():
+    model = make_nd("detr")
+    recorder = model.distiller.teacher_recorders.recorders["queries"]
+    recorder.match = False
+    inputs, samples = batch()
+    data = dict(inputs=inputs, data_samples=samples)
+    with pytest.raises(ValueError, match=r"expected t_emb of .*match=True, found one of decoder"):
+        teacher_embeddings(model, data)
+    recorder.match = True
+    del model.teacher.bbox_head.assigner
+    with pytest.raises(ValueError, match=r"the teacher has no train_cfg, so nothing says which"):
+        teacher_embeddings(model, data)
