@@ -42,6 +42,7 @@ def config(name: str, width: int = WIDTH, layers: int = 2, **options: Any) -> Co
     """The shrunk config of a detector."""
     model = copy.deepcopy(_of_mmdet(name))
     model.update({"num_queries": QUERIES, **options})
+    model.test_cfg.max_per_img = 20
     model.backbone.update(BACKBONE)
     model.neck.in_channels = [8 * 2**stage for stage in model.backbone.out_indices]
     model.bbox_head.update(num_classes=CLASSES, embed_dims=256)

@@ -13,7 +13,7 @@ query       all of a query-based detector, and both     all of it; ``kd_det.Shar
 image       a classifier as ``mode='tensor'`` does      all of a classifier
 =========== =========================================== ===========================================
 
-None runs samplers, assigners or losses.
+None runs samplers or losses; an assigner runs where ``kd_det.SharedQueries`` is asked for matches.
 """
 
 from __future__ import annotations
