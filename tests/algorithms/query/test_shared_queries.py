@@ -268,6 +268,8 @@ def test_nothing_is_kept_after_a_step():
     for side in (model.distiller.student_recorders, model.distiller.teacher_recorders):
         for recorder in side.recorders.values():
             assert recorder.call is None and not recorder.data_buffer
+    # As an average of weights is made.
+    assert copy.deepcopy(model).teacher is model.teacher
 
 
 def test_queries_are_drawn_from_the_range_of_the_teachers():
