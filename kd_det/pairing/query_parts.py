@@ -11,6 +11,7 @@ from kd_det.errors import UserError
 from kd_det.pairing.detectors import Detector
 from kd_det.registry import type_name
 
+NO_QUERIES = "no queries of a decoder in"
 # The type of the recorders of such methods (configs/_base_/query_losses.py), and of their records
 # the place of the embeddings of queries that are matched to objects.
 RECORDER = "SharedQueries"
@@ -96,7 +97,7 @@ def _why_no_shared_queries(student: Detector, teacher: Detector) -> str:
     sides = (student, teacher)
     without = [x.title for x in sides if not isinstance(x.model, DetectionTransformer)]
     if without:
-        return f"no queries of a decoder in {' and '.join(without)}"
+        return f"{NO_QUERIES} {' and '.join(without)}"
     try:
         kinds = [query.find_kind(side.model) for side in sides]
         inputs = [query.shared_inputs(side.model) for side in sides]

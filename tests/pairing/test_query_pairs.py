@@ -84,7 +84,7 @@ def test_methods_that_fit_are_listed(tmp_path):
     ("student", "teacher", "reason"),
     [
         ("detr", "conditional", "the student DETR .* take queries of different kinds"),
-        ("deformable", "deformable_two_stage", "the teacher DeformableDETR .* alone starts its"),
+        ("deformable", "deformable_two_stage", "the teacher DeformableDETR.* alone starts its"),
         ("detr", FASTER, "no queries of a decoder in the teacher FasterRCNN"),
         (
             "mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py",
