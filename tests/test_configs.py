@@ -5,6 +5,7 @@ Those for classification and those of MMRazor have test_cls_configs.py and test_
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def random_teacher(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict],
         key = str(teacher)
         if key not in files:
             files[key] = folder / f"{len(files)}.pth"
-            torch.save(build_side(teacher).state_dict(), files[key])
+            # DINO's constructor writes into the config of its head.
+            torch.save(build_side(copy.deepcopy(teacher)).state_dict(), files[key])
         return str(files[key])
 
     return file
@@ -119,6 +121,9 @@ PUBLISHED = {
     ("frcnn_r50_mv2", "review"): dict(loss_review=2.0),
     ("mrcnn_r101_r50", "review_nd"): dict(loss_review=0.8, loss_nd=1.0),
     ("retinanet_r101_r50_review", None): dict(loss_review=1.0),
+    # MMYOLO, configs/rtmdet/distillation; PKD: arXiv 2207.02039 and MMRazor.
+    ("rtmdet_l_s_cwd", None): dict.fromkeys(("loss_cwd0", "loss_cwd1", "loss_cwd2"), 1),
+    ("atss_r101_frcnn_r50_pkd", None): {f"loss_pkd{level}": 6 for level in range(4)},
 }
 
 
