@@ -142,6 +142,19 @@ def test_the_recipes_that_name_a_method_are_their_pairs_without_one():
         assert load(CONFIGS / f"{name}.py").to_dict() == load(CONFIGS / f"{pair}.py").to_dict()
 
 
+def test_gfls_recipe_is_what_kd_det_distill_makes_of_the_pair():
+    from kd_det.pairing.compose import pair
+
+    made = pair(
+        "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py", "crosskd"
+    ).cfg.model
+    own = load(CONFIGS / "gfl_r101_r50_crosskd.py").model
+    own.pop("teacher_ckpt"), made.pop("teacher_ckpt")
+    for side in ("student_recorders", "teacher_recorders"):
+        made.distiller[side].pop("fpn")  # which no loss reads
+    assert made.to_dict() == own.to_dict()
+
+
 def test_coco_recipes_differ_in_nothing_but_students_and_methods():
     first = load(CONFIGS / "frcnn_r101_r18.py", "kd")
     for path, method in OF_COCO:

@@ -81,3 +81,7 @@ with_dense_nd = dict(
         )
     ),
 )
+with_dense_nd_kd = {
+    part: dict(**with_class_maps[part], **with_dense_nd[part])
+    for part in ("distill_losses", "loss_forward_mappings")
+}

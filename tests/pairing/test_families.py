@@ -79,7 +79,12 @@ def test_what_is_no_detector_of_boxes_is_refused_before_it_is_built(name, reason
 # Student, teacher, method, and what must have been decided.
 PAIRS = {
     "gfl_crosskd": ("gfl", "gfl", "crosskd_pkd", "loss_cross_dists"),
-    "fcos_atss_kd": ("retinanet", "retinanet", "kd_nd", "loss_boxes, loss_nd"),
+    "retinanet_all": (
+        "retinanet",
+        "retinanet",
+        "robust_nd_kd",
+        "compared by loss_cwd, loss_kd, loss_boxes, loss_nd",
+    ),
     "rtmdet_yolox": (
         "rtmdet",
         "yolox",
