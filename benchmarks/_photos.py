@@ -13,7 +13,6 @@ from _trainings import checkpoint, training, write_config
 from mmengine.config import Config
 
 from kd_det.commands.steps import Step
-from kd_det.datasets.coco import split_categories
 from kd_det.datasets.formats.detection_set import divide
 from kd_det.datasets.prepared import prepare
 from kd_det.files import write_atomically

@@ -8,7 +8,6 @@ Nothing is downloaded. The wheels' tensors have the order and the shapes of timm
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
 import zipfile
