@@ -125,6 +125,11 @@ def nd_candidates(prefix: str, method: str, *changes: Change) -> dict[str, tuple
             read_class_weight,
             argument("loss_nd", "class_weight", recorder="class_weight", from_student=False),
         ],
+        "kept": [
+            loss("loss_nd", own=0.0, keep=True, **BLENDED),
+            read_class_weight,
+            argument("loss_nd", "class_weight", recorder="class_weight", from_student=False),
+        ],
         "published": [],
     }
     return {f"{prefix}_nd_{name}": (method, chain(*changes, *form)) for name, form in forms.items()}

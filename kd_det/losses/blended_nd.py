@@ -58,15 +58,18 @@ class BlendedNDLoss(ClassMeanLoss):
 
     Args:
         own: The share of the teacher's own embedding in the direction.
+        keep: With ``class_weight``, whether what the class layer does not see is drawn to the
+            teacher's own embedding, instead of being left out.
         **options: Of :class:`ClassMeanLoss`.
     """
 
     title = TITLE
 
-    def __init__(self, *args, own: float = 0.5, **options) -> None:
+    def __init__(self, *args, own: float = 0.5, keep: bool = False, **options) -> None:
         super().__init__(*args, **options)
         _check_own(own)
         self.own = own
+        self.keep = keep
 
     def forward(
         self,
@@ -90,17 +93,26 @@ class BlendedNDLoss(ClassMeanLoss):
         check_shapes(self.title, s_emb, self.centers, labels, t_emb)
         self._require_centers()
         takes_part, labels = self.choose(labels)
-        centers = self.centers
-        if class_weight is not None:
-            basis = torch.linalg.qr(class_weight.detach().float().T).Q
-            s_emb, t_emb, centers = (x.float() @ basis for x in (s_emb, t_emb, centers))
-        losses = blended_nd_loss(s_emb, t_emb, centers, labels, self.own)
+        if class_weight is None:
+            losses = self.sample_losses(s_emb, t_emb, labels)
+        else:
+            losses = self._split(s_emb, t_emb, labels, class_weight)
         weights = takes_part.float()
         if t_logits is not None:
             sure = t_logits.detach().float().softmax(dim=1).gather(1, labels[:, None])[:, 0]
             weights = weights * sure
         losses = torch.where(takes_part, losses, 0)
         return self.loss_weight * (losses * weights).sum() / takes_part.sum().clamp(min=1)
+
+    def _split(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor, class_weight: Tensor) -> Tensor:
+        s, t = at_least_float32(s_emb), at_least_float32(t_emb.detach())
+        basis = torch.linalg.qr(class_weight.detach().to(s.dtype).T).Q
+        mean = directions(self.centers.to(s.dtype) @ basis, labels)
+        seen = t @ basis
+        if not self.keep:
+            return norm_and_direction(s @ basis, seen, mean)
+        moved = torch.linalg.vector_norm(seen, dim=1, keepdim=True) * mean
+        return norm_and_direction(s, t, unit_rows(t + (moved - seen) @ basis.T))
 
     def sample_losses(self, s_emb: Tensor, t_emb: Tensor, labels: Tensor) -> Tensor:
         return blended_nd_loss(s_emb, t_emb, self.centers, labels, self.own)

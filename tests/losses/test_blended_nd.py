@@ -47,8 +47,8 @@ def test_own_is_a_share(own):
         BlendedNDLoss(2, 4, own=own)
 
 
-def with_centers() -> BlendedNDLoss:
-    loss = BlendedNDLoss(2, 4, own=0.0)
+def with_centers(**options) -> BlendedNDLoss:
+    loss = BlendedNDLoss(2, 4, own=0.0, **options)
     centers = ClassCenters(2, 4)
     centers.update(rows(2), LABELS)
     loss.set_centers(centers)
@@ -69,3 +69,14 @@ def test_what_the_class_layer_does_not_see_takes_no_part():
     loss(s, t, LABELS, class_weight=seen).backward()
     assert s.grad[:, :2].abs().min() > 0
     assert torch.allclose(s.grad[:, 2:], torch.zeros(3, 2), atol=1e-7)
+
+
+def test_what_it_does_not_see_is_kept_as_the_teachers():
+    """The least loss is at the teacher's embedding with its class part turned to the mean."""
+    loss, t = with_centers(keep=True), rows(1)
+    seen = torch.eye(4)[:2]
+    means = loss.centers[LABELS][:, :2]
+    turned = means / means.norm(dim=1, keepdim=True) * t[:, :2].norm(dim=1, keepdim=True)
+    best = torch.cat([turned, t[:, 2:]], dim=1)
+    assert loss(best, t, LABELS, class_weight=seen).item() == pytest.approx(0, abs=1e-6)
+    assert loss(t, t, LABELS, class_weight=seen) > 0.01
