@@ -75,12 +75,12 @@ def run_and_write(
 
 
 def run_all(steps: Iterable[Step], jobs: int) -> None:
-    """Run steps side by side, each with its share of the cores.
+    """Run steps side by side, each with its share of the cores, or with OMP_NUM_THREADS threads.
 
     Raises:
         StepError: If steps failed, after all others ran; names them.
     """
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     steps, failed = list(steps), []
     pool = ThreadPoolExecutor(jobs)
     try:

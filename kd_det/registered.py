@@ -16,6 +16,7 @@ for module in (
     losses.HCLLoss,
     losses.LDLoss,
     losses.NDLoss,
+    losses.BlendedNDLoss,
     connectors.EmbeddingConnector,
     connectors.PyramidConnector,
     connectors.ReviewFusion,
