@@ -44,7 +44,7 @@ def final(step: Step, metric: str) -> float:
     """The metric that a training logged last."""
     found = read_scalars(step.folder).get(metric)
     if not found:
-        raise RuntimeError(f"no evaluation was logged in {step.folder}")
+        raise RuntimeError(f"no evaluation was logged in {step.folder}, or none that found objects")
     return found[max(found)]
 
 
