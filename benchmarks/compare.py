@@ -89,10 +89,11 @@ def pair_report(
 ) -> str:
     """Mean, spread and share of the gap for each method of a pair, in Markdown."""
     start = "random weights" if args.weights is None else "ImageNet weights"
+    kinds = " teaches ".join(PAIRS[args.pair])
     return f"""\
 COCO mAP on the validation images of `{args.data.name}` at {max(args.scale)} pixels, \
-{args.epochs} epochs, seeds {" ".join(map(str, args.seeds))}. {" teaches ".join(PAIRS[args.pair])}, \
-narrow, from {start}; all students have the same architecture, schedule and batches.
+{args.epochs} epochs, seeds {" ".join(map(str, args.seeds))}. {kinds}, narrow, \
+from {start}; all students have the same architecture, schedule and batches.
 Teacher: {teacher:.3f} ({args.teacher_epochs} epochs, one seed).
 
 {method_table(methods, results, teacher, "mAP")}
