@@ -16,6 +16,7 @@ for module in (
     losses.HCLLoss,
     losses.LDLoss,
     losses.NDLoss,
+    losses.BlendedNDLoss,
     losses.QueryBoxLoss,
     losses.QueryKDLoss,
     connectors.EmbeddingConnector,

@@ -15,6 +15,7 @@ from kd_det.pairing.detectors import Detector
 from kd_det.recorders import RAZOR_TASK_UTILS
 
 HEAD = "bbox_head"
+NO_DENSE_HEAD = "no dense head in"
 # gamma of LD's valuable localisation region, as published.
 REGION = 0.25
 Recorders = dict[str, dict[str, Any]]
@@ -23,7 +24,7 @@ Recorders = dict[str, dict[str, Any]]
 def find_dense_offers(student: Detector, teacher: Detector) -> dict[str, str]:
     """For each need of the losses on dense heads, why it is not met; empty if it is."""
     not_dense = _why_not_dense(student, teacher)
-    why = not_dense or _why_other_grids(student, teacher)
+    why = not_dense or _why_softmax(student, teacher) or _why_other_grids(student, teacher)
     checks: dict[str, Callable[[Detector, Detector], str]] = {
         "class_maps": _why_no_class_maps,
         "distributions": _why_no_distributions,
@@ -102,7 +103,7 @@ def scores_objects(side: Detector) -> bool:
 
 def _why_not_dense(student: Detector, teacher: Detector) -> str:
     without = [side.title for side in (student, teacher) if not dense.is_dense(side.model)]
-    return f"no dense head in {' and '.join(without)}" if without else ""
+    return f"{NO_DENSE_HEAD} {' and '.join(without)}" if without else ""
 
 
 def _why_other_grids(student: Detector, teacher: Detector) -> str:
@@ -135,10 +136,12 @@ def _maps(side: Detector) -> list[Any]:
     return random_maps(side.model.bbox_head)
 
 
+def _why_softmax(*sides: Detector) -> str:
+    soft = [side.title for side in sides if not _is_sigmoid(side)]
+    return f"classes exclude one another (softmax) in {' and '.join(soft)}" if soft else ""
+
+
 def _why_no_class_maps(student: Detector, teacher: Detector) -> str:
-    soft = [side for side in (student, teacher) if not _is_sigmoid(side)]
-    if soft:
-        return f"classes exclude one another (softmax) in {' and '.join(x.title for x in soft)}"
     reason = _refusal(student, dict(type="kd_det.Positives", source=HEAD))
     boxes = dict(type="kd_det.Boxes", source=HEAD)
     return reason or _refusal(student, boxes) or _refusal(teacher, boxes)
@@ -163,10 +166,9 @@ def _why_no_cross_head(student: Detector, teacher: Detector) -> str:
         dense.depth_of(teacher.model.bbox_head, "cls")
     except UserError as error:
         return str(error)
-    if not _is_sigmoid(teacher):
-        return f"classes exclude one another (softmax) in {teacher.title}"
     return (
-        _why_other_strides(student, teacher)
+        _why_softmax(teacher)
+        or _why_other_strides(student, teacher)
         or _refusal(student, dict(type="kd_det.Positives", source=HEAD))
         or _refusal(teacher, dict(type="kd_det.Boxes", source=HEAD))
     )

@@ -90,7 +90,7 @@ NEEDS = {
         nd="roi_embedding",
     ),
     "methods_dense": dict(
-        dict.fromkeys(("cwd", "pkd", "review"), "pyramid"),
+        dict.fromkeys(("robust", "cwd", "pkd", "review"), "pyramid"),
         kd="class_maps",
         ld="distributions",
         crosskd="cross_head",
