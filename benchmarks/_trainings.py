@@ -44,7 +44,7 @@ def final(step: Step, metric: str) -> float:
     """The metric that a training logged last."""
     found = read_scalars(step.folder).get(metric)
     if not found:
-        raise RuntimeError(f"no evaluation was logged in {step.folder}")
+        raise RuntimeError(f"no evaluation was logged in {step.folder}, or none that found objects")
     return found[max(found)]
 
 
@@ -75,12 +75,12 @@ def run_and_write(
 
 
 def run_all(steps: Iterable[Step], jobs: int) -> None:
-    """Run steps side by side, each with its share of the cores.
+    """Run steps side by side, each with its share of the cores, or with OMP_NUM_THREADS threads.
 
     Raises:
         StepError: If steps failed, after all others ran; names them.
     """
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     steps, failed = list(steps), []
     pool = ThreadPoolExecutor(jobs)
     try:

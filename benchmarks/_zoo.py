@@ -158,6 +158,7 @@ def _train(cfg: Any, folder: Path, side: int) -> None:
     with DefaultScope.overwrite_default_scope("mmdet"):
         teacher = MODELS.build(ConfigDict(cfg["model"]["teacher"]))
         teacher.init_weights()
+    _damp(teacher)
     torch.save(teacher.state_dict(), folder / "teacher.pth")
     del teacher
     cfg["model"]["teacher_ckpt"] = str(folder / "teacher.pth")
@@ -182,7 +183,18 @@ def _train(cfg: Any, folder: Path, side: int) -> None:
     cfg.update(experiment_name=name, log_level="ERROR")
     whole = Config(cfg)
     object.__setattr__(whole, "_format_python_code", False)
-    Runner.from_cfg(whole).train()
+    runner = Runner.from_cfg(whole)
+    runner.model.init_weights()  # which a training leaves out then
+    _damp(runner.model.student)
+    runner.train()
+
+
+@torch.no_grad()
+def _damp(model: torch.nn.Module) -> None:
+    """Halve the factors of batch norms: a deep backbone of random weights would overflow."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.affine:
+            layer.weight.mul_(0.5)
 
 
 def _shrink(part: Any, side: int) -> None:

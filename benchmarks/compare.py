@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from _pairs import DEFAULT, PAIRS, DensePair
 from _runs import METRIC, Data, Study, adapted
 from _tables import method_table, provenance
-from _trainings import final, run_and_write
+from _trainings import final, run_all, run_and_write
 from mmengine.config import Config
 
 from kd_det.commands import common
@@ -19,12 +20,16 @@ DIGITS = Path("data/digits-coco")
 PROG = "python benchmarks/compare.py"
 EXAMPLE = """%(prog)s --jobs 2
   %(prog)s --data data/bccd --scale 160 120 --epochs 4 --teacher-epochs 30 --jobs 2
+  %(prog)s --pair rtmdet --data data/masks --weights data/weights --scale 192 192 --methods crosskd
 
 Stopped at any time, the same command goes on where it was; the table holds what is done."""
 
 
 def main() -> None:
     args = parse_args()
+    if args.pair:
+        compare_pair(args)
+        return
     study = Study(args.root, data_of(args))
     runs = {
         (method, seed): student(study, method, seed, args.init_student)
@@ -38,9 +43,68 @@ def main() -> None:
     run_and_write(lambda: study.run(runs.values(), args.jobs), runs, METRIC, table, args.out)
 
 
+def compare_pair(args: argparse.Namespace) -> None:
+    """Compare methods on a pair of dense detectors, or one across kinds."""
+    require_digits(args)
+    setting = DensePair(
+        args.root,
+        args.data,
+        args.weights or Path(),
+        max(args.scale),
+        "student",
+        args.teacher_epochs,
+        args.pair,
+        args.weights is None,
+    )
+    teacher = setting.run_teacher()
+    methods = args.methods or setting.fitting(teacher, DEFAULT)
+    centers = None
+    if any("nd" in method.split("_") for method in methods):
+        centers = setting.centers(teacher)
+    runs = {
+        (method, seed): setting.plain(args.epochs, seed)
+        if method == "plain"
+        else setting.student_of(teacher, centers, method, args.epochs, seed)
+        for seed in args.seeds
+        for method in ("plain", *methods)
+    }
+
+    def run() -> None:
+        if centers is not None:
+            centers.run()
+        run_all(runs.values(), args.jobs)
+
+    def table(results: dict[tuple[str, int], float]) -> str:
+        return pair_report(args, methods, final(teacher, METRIC), results, runs.values())
+
+    run_and_write(run, runs, METRIC, table, args.out)
+
+
+def pair_report(
+    args: argparse.Namespace,
+    methods: Sequence[str],
+    teacher: float,
+    results: dict[tuple[str, int], float],
+    runs: Iterable[Step],
+) -> str:
+    """Mean, spread and share of the gap for each method of a pair, in Markdown."""
+    start = "random weights" if args.weights is None else "ImageNet weights"
+    kinds = " teaches ".join(PAIRS[args.pair])
+    return f"""\
+COCO mAP on the validation images of `{args.data.name}` at {max(args.scale)} pixels, \
+{args.epochs} epochs, seeds {" ".join(map(str, args.seeds))}. {kinds}, narrow, \
+from {start}; all students have the same architecture, schedule and batches.
+Teacher: {teacher:.3f} ({args.teacher_epochs} epochs, one seed).
+
+{method_table(methods, results, teacher, "mAP")}
+
+{provenance(runs)}
+"""
+
+
 def parse_args() -> argparse.Namespace:
     parser = common.make_parser(PROG, __doc__, EXAMPLE)
-    add_arguments(parser, sorted(METHODS))
+    add_arguments(parser, [])
     parser.add_argument(
         "--judge", default="val", metavar="SPLIT", help="split that judges; default: %(default)s"
     )
@@ -51,7 +115,25 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="let the students of all methods start with the teacher's rpn_head and roi_head",
     )
-    return with_places(parser.parse_args(), "compare")
+    parser.add_argument(
+        "--pair",
+        choices=sorted(PAIRS),
+        help="two dense detectors, or a two-stage one that teaches a dense one, instead of the "
+        "Faster R-CNNs of configs/digits; --data may be any folder that kd_det reads",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="for --pair: folder of lite0.pth and lite2.pth, which photos_weights.py makes "
+        "(default: random weights)",
+    )
+    args = parser.parse_args()
+    if args.weights and not args.pair:
+        parser.error("--weights is for --pair")
+    if not args.pair:
+        args.methods = args.methods or sorted(METHODS)
+        return with_places(args, "compare")
+    return with_places(args, "compare", f"_{args.pair}" + "_lite" * bool(args.weights))
 
 
 def student(study: Study, method: str, seed: int, init_student: bool) -> Step:
@@ -75,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser, methods: Sequence[str] | None
     add(
         "--methods", nargs="+", choices=sorted(METHODS), default=methods, metavar="METHOD",
         required=methods is None,
-        help=f"of {', '.join(METHODS)}" + ("" if methods is None else "; default: all"),
+        help=f"of {', '.join(METHODS)}" + ("" if methods is None else "; default: all that fit"),
     )  # fmt: skip
     add("--data", type=Path, default=DIGITS, help="COCO folder; default: %(default)s")
     add(
@@ -106,11 +188,16 @@ def with_places(args: argparse.Namespace, table: str, part: str = "") -> argpars
     return args
 
 
-def data_of(args: argparse.Namespace) -> Data:
+def require_digits(args: argparse.Namespace) -> None:
+    """Make the sample data where they are asked for and not there."""
     if args.data == DIGITS and not args.data.exists():
         from kd_det.datasets import make_digits_coco
 
         make_digits_coco(args.data)
+
+
+def data_of(args: argparse.Namespace) -> Data:
+    require_digits(args)
     return Data(args.data, tuple(args.scale), args.epochs, args.teacher_epochs, args.judge)
 
 

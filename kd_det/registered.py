@@ -16,8 +16,12 @@ for module in (
     losses.HCLLoss,
     losses.LDLoss,
     losses.NDLoss,
+    losses.BlendedNDLoss,
+    losses.QueryBoxLoss,
+    losses.QueryKDLoss,
     connectors.EmbeddingConnector,
     connectors.PyramidConnector,
+    connectors.QueryConnector,
     connectors.ReviewFusion,
 ):
     MODELS.register_module(module=module)

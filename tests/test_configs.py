@@ -5,6 +5,7 @@ Those for classification and those of MMRazor have test_cls_configs.py and test_
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def random_teacher(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict],
         key = str(teacher)
         if key not in files:
             files[key] = folder / f"{len(files)}.pth"
-            torch.save(build_side(teacher).state_dict(), files[key])
+            # DINO's constructor writes into the config of its head.
+            torch.save(build_side(copy.deepcopy(teacher)).state_dict(), files[key])
         return str(files[key])
 
     return file
@@ -119,6 +121,9 @@ PUBLISHED = {
     ("frcnn_r50_mv2", "review"): dict(loss_review=2.0),
     ("mrcnn_r101_r50", "review_nd"): dict(loss_review=0.8, loss_nd=1.0),
     ("retinanet_r101_r50_review", None): dict(loss_review=1.0),
+    # MMYOLO, configs/rtmdet/distillation; PKD: arXiv 2207.02039 and MMRazor.
+    ("rtmdet_l_s_cwd", None): dict.fromkeys(("loss_cwd0", "loss_cwd1", "loss_cwd2"), 1),
+    ("atss_r101_frcnn_r50_pkd", None): {f"loss_pkd{level}": 6 for level in range(4)},
 }
 
 
@@ -135,6 +140,19 @@ def test_the_recipes_that_name_a_method_are_their_pairs_without_one():
         ("digits/review_nd_kd", "digits/frcnn_r50_r18"),
     ):
         assert load(CONFIGS / f"{name}.py").to_dict() == load(CONFIGS / f"{pair}.py").to_dict()
+
+
+def test_gfls_recipe_is_what_kd_det_distill_makes_of_the_pair():
+    from kd_det.pairing.compose import pair
+
+    made = pair(
+        "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py", "crosskd"
+    ).cfg.model
+    own = load(CONFIGS / "gfl_r101_r50_crosskd.py").model
+    own.pop("teacher_ckpt"), made.pop("teacher_ckpt")
+    for side in ("student_recorders", "teacher_recorders"):
+        made.distiller[side].pop("fpn")  # which no loss reads
+    assert made.to_dict() == own.to_dict()
 
 
 def test_coco_recipes_differ_in_nothing_but_students_and_methods():

@@ -6,6 +6,7 @@ _base_ = [
     "mmdet::_base_/datasets/coco_detection.py",
     "mmdet::_base_/schedules/schedule_1x.py",
     "mmdet::_base_/default_runtime.py",
+    "./run_hooks.py",
 ]
 
 train_dataloader = dict(
@@ -23,9 +24,4 @@ optim_wrapper = dict(optimizer=dict(lr=0.01))
 # Whatever the number of GPUs: a wrong learning rate is a common reason for results that do not
 # reproduce, so it follows the batch size unless it is told not to.
 auto_scale_lr = dict(enable=True, base_batch_size=8)
-default_hooks = dict(
-    checkpoint=dict(save_best="coco/bbox_mAP", max_keep_ckpts=3),
-    exact_resume=dict(type="kd_det.ExactResumeHook"),
-    finite_loss=dict(type="kd_det.FiniteLossHook"),
-    student_export=dict(type="kd_det.StudentExportHook"),
-)
+default_hooks = _base_.run_hooks

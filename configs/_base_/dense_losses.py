@@ -6,11 +6,12 @@ class_maps = dict(
     t_logits=dict(recorder="head", from_student=False, data_idx=0),
 )
 
-# BCKD, arXiv 2308.14286.
+# BCKD, arXiv 2308.14286: weights 1 and 4, and GIoU, as in its code's GFL pair R101 and R50, whose
+# student went from 40.1 to 43.2 box AP.
 with_class_maps = dict(
     distill_losses=dict(
         loss_kd=dict(type="kd_det.BinaryKDLoss", loss_weight=1.0),
-        loss_boxes=dict(type="kd_det.BoxKDLoss", loss_weight=1.0),
+        loss_boxes=dict(type="kd_det.BoxKDLoss", loss_weight=4.0, giou=True),
     ),
     loss_forward_mappings=dict(
         loss_kd=dict(class_maps, positives=positives),
@@ -23,7 +24,8 @@ with_class_maps = dict(
     ),
 )
 
-# LD with its valuable localisation region, arXiv 2102.12252.
+# LD with its valuable localisation region, arXiv 2102.12252: weight 0.25 at temperature 10, as in
+# its code and in mmdet's configs/ld; what they are a sum over, this is a mean (kd_det.LDLoss).
 with_distributions = dict(
     distill_losses=dict(loss_ld=dict(type="kd_det.LDLoss", loss_weight=0.25)),
     loss_forward_mappings=dict(
@@ -36,8 +38,8 @@ with_distributions = dict(
     ),
 )
 
-# CrossKD, arXiv 2306.11369. Of the last two losses, a pair whose heads predict distributions of
-# edges has the one of these, and others that of boxes.
+# CrossKD, arXiv 2306.11369; the weights are ours (kd_det.CrossHead). Of the last two losses, a pair
+# whose heads predict distributions of edges has the one of these, and others that of boxes.
 with_cross_head = dict(
     connectors=dict(
         cross_cls=dict(type="kd_det.CrossHead", branch="cls", depth=1),
@@ -79,3 +81,7 @@ with_dense_nd = dict(
         )
     ),
 )
+with_dense_nd_kd = {
+    part: dict(**with_class_maps[part], **with_dense_nd[part])
+    for part in ("distill_losses", "loss_forward_mappings")
+}

@@ -78,15 +78,20 @@ def read_weights(path: str | Path, who: str) -> tuple[dict[str, Any], dict[str, 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it holds something else than weights.
+        CheckpointError: If it holds something else than weights, or cannot be downloaded.
     """
     path = str(path)
     if "://" not in path:
         _require_checkpoint(Path(path), who)
     try:
         checkpoint = _read(path)
-    except OSError:
-        raise
+    except OSError as error:
+        if "://" not in path:
+            raise
+        raise CheckpointError(
+            f"the {who}'s checkpoint {path} cannot be downloaded ({_explain(error)}); give a file, "
+            "or a URL that can be reached from here"
+        ) from error
     except Exception as error:  # the restricted unpickler fails in many ways on arbitrary bytes
         reason = _explain(error)
         raise CheckpointError(

@@ -29,9 +29,17 @@ class AttentionFusion(nn.Module):
         out_channels: Channels of the output (the teacher's map).
         mid_channels: Channels of the carried map.
         fuse: Whether a map is carried in (all levels but the deepest).
+        residual: Whether the output is added to the student's map, from zero on.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, mid_channels: int, fuse: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        mid_channels: int,
+        fuse: bool,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         reduce = nn.Conv2d(in_channels, mid_channels, kernel_size=1, bias=False)
         expand = nn.Conv2d(mid_channels, out_channels, kernel_size=3, padding=1, bias=False)
@@ -39,6 +47,11 @@ class AttentionFusion(nn.Module):
             nn.init.kaiming_uniform_(conv.weight, a=1)
         self.conv1 = nn.Sequential(reduce, nn.BatchNorm2d(mid_channels))
         self.conv2 = nn.Sequential(expand, nn.BatchNorm2d(out_channels))
+        self.skip: nn.Module | None = None
+        if residual:
+            nn.init.zeros_(self.conv2[1].weight)
+            same = in_channels == out_channels
+            self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
         self.att_conv = (
             nn.Sequential(nn.Conv2d(2 * mid_channels, 2, kernel_size=1), nn.Sigmoid())
             if fuse
@@ -55,6 +68,7 @@ class AttentionFusion(nn.Module):
             carried: Map of the deeper level, already of size ``(H, W)``.
             out_size: Size of both results; None keeps that of ``x``.
         """
+        kept = None if self.skip is None else self.skip(x)
         x = _conv_norm(self.conv1, x)
         if self.att_conv is not None:
             assert carried is not None
@@ -62,7 +76,10 @@ class AttentionFusion(nn.Module):
             x = torch.addcmul(carried * attention[:, 1:], x, attention[:, :1])
         if out_size is not None:
             x = _resize(x, _height_width(out_size))
-        return _conv_norm(self.conv2, x), x
+        output = _conv_norm(self.conv2, x)
+        if kept is not None:
+            output = output + _resize(kept, list(output.shape[2:]))
+        return output, x
 
 
 def _attention(layers: nn.Sequential, x: Tensor, carried: Tensor) -> Tensor:
@@ -119,6 +136,8 @@ class ReviewFusion(nn.Module):
         recompute: Whether to compute a level's maps a second time in the backward pass instead
             of keeping them (activation checkpointing): less memory, the same result, and the
             forward pass of this module twice.
+        residual: Whether each output is the student's own map (through a 1x1 convolution where the
+            channels differ) plus what the fusion makes, which starts at zero.
 
     Raises:
         ValueError: If the lists are not of one length.
@@ -134,6 +153,7 @@ class ReviewFusion(nn.Module):
         sizes: Sequence[Size] | None = None,
         out_sizes: Sequence[Size] | None = None,
         recompute: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         levels = len(in_channels)
@@ -151,7 +171,7 @@ class ReviewFusion(nn.Module):
         self.recompute = recompute
         deepest = levels - 1
         self.abfs = nn.ModuleList(
-            AttentionFusion(in_channels[i], out_channels[i], mid_channels, fuse=i < deepest)
+            AttentionFusion(in_channels[i], out_channels[i], mid_channels, i < deepest, residual)
             for i in reversed(range(levels))
         )
 

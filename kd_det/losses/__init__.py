@@ -9,6 +9,7 @@ finite input.
 from __future__ import annotations
 
 from kd_det.losses.binary_kd import BinaryKDLoss, binary_kd_loss
+from kd_det.losses.blended_nd import BlendedNDLoss, blended_nd_loss
 from kd_det.losses.box_kd import BoxKDLoss, box_kd_loss, overlap_loss
 from kd_det.losses.center_contrast import CenterContrastLoss, center_contrast_loss
 from kd_det.losses.center_cosine import CenterCosineLoss, center_cosine_loss
@@ -19,9 +20,12 @@ from kd_det.losses.feature_norm import FeatureNormLoss, feature_l2_loss, sifn_lo
 from kd_det.losses.hcl import HCLLoss, hcl_loss
 from kd_det.losses.ld import LDLoss, ld_loss, valuable_region
 from kd_det.losses.nd import NDLoss, nd_loss
+from kd_det.losses.query_box import QueryBoxLoss, query_box_loss
+from kd_det.losses.query_kd import QueryKDLoss, query_kd_loss
 
 __all__ = [
     "BinaryKDLoss",
+    "BlendedNDLoss",
     "BoxKDLoss",
     "CWDLoss",
     "CenterContrastLoss",
@@ -32,7 +36,10 @@ __all__ = [
     "HCLLoss",
     "LDLoss",
     "NDLoss",
+    "QueryBoxLoss",
+    "QueryKDLoss",
     "binary_kd_loss",
+    "blended_nd_loss",
     "box_kd_loss",
     "center_contrast_loss",
     "center_cosine_loss",
@@ -43,6 +50,8 @@ __all__ = [
     "ld_loss",
     "nd_loss",
     "overlap_loss",
+    "query_box_loss",
+    "query_kd_loss",
     "sifn_loss",
     "valuable_region",
 ]

@@ -43,7 +43,7 @@ def binary_kd_loss(
             multiple of ``softmax``.
 
     Source: "Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object
-    Detection", arXiv 2308.14286, section 3.2.
+    Detection" (BCKD), arXiv 2308.14286, section 3.2. The form for a softmax is not published.
     """
     check_pyramids("BinaryKD", s_logits, t_logits)
     images = []
@@ -93,8 +93,11 @@ def joint_logits(logits: Tensor, objectness: Tensor) -> Tensor:
 class BinaryKDLoss(nn.Module):
     """:func:`binary_kd_loss` of a batch, divided by the number of positives, with a weight.
 
+    Divided like the code of BCKD, but for positions that a head's own loss ignores, which count
+    here, and for the positives of other processes, which are not averaged.
+
     Args:
-        loss_weight: Factor on the returned loss.
+        loss_weight: Factor on the returned loss; 1 is that of BCKD for all of its detectors.
         beta: As in :func:`binary_kd_loss`.
         softmax: As in :func:`binary_kd_loss`.
 

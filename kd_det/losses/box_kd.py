@@ -71,7 +71,7 @@ def box_kd_loss(
         ValueError: If the numbers of levels or the shapes of a level differ.
 
     Source: "Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object
-    Detection", arXiv 2308.14286, section 3.3.
+    Detection" (BCKD), arXiv 2308.14286, section 3.3, which has IoU; its code has GIoU.
     """
     check_pyramids("BoxKD", s_boxes, t_boxes)
     images = []
@@ -105,7 +105,7 @@ class BoxKDLoss(nn.Module):
     """:func:`box_kd_loss` of a batch, weighted by what the class maps say, with a weight.
 
     Args:
-        loss_weight: Factor on the returned loss.
+        loss_weight: Factor on the returned loss; 4 is that of BCKD.
         weight: ``'difference'``: a box counts ``max_c |p_t - p_s|``, most where the classes are
             not learned yet, and the sum is divided by the number of positives (BCKD).
             ``'teacher'``: a box counts ``max_c p_t``, the teacher's score, and the value is the

@@ -13,7 +13,7 @@ from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._pyramids import check_pyramids
 
 POOL_SIDES = (4, 2, 1)
-NORMALIZE = (None, "level", "channel")
+NORMALIZE = (None, "level", "teacher", "channel")
 
 
 def hcl_loss(
@@ -31,7 +31,9 @@ def hcl_loss(
         t_feats: Teacher maps of the same shapes; no gradient reaches them.
         normalize: None, as published: the loss grows with the square of the features' scale.
             ``'level'``: each level's loss is divided by the variance of the teacher's map, so
-            that a student map of the right mean costs about 1. ``'channel'``: both maps are
+            that a student map of the right mean costs about 1. ``'teacher'``: each channel of the
+            teacher's map is standardised, so that a fusion, whose output is normalised, starts at
+            its scale. ``'channel'``: both maps are
             standardised, each channel to mean 0 and variance 1 over batch and positions, as in
             PKD (arXiv 2207.02039): at full size the loss is ``2 * (1 - r)``, r the mean Pearson
             correlation of the channels, whatever the scale of either side.
@@ -53,8 +55,10 @@ def hcl_loss(
     levels = []
     for s, t in zip(s_feats, t_feats):
         s, t = at_least_float32(s), at_least_float32(t.detach())
+        if normalize in ("teacher", "channel"):
+            t = _standardised(t)
         if normalize == "channel":
-            s, t = _standardised(s), _standardised(t)
+            s = _standardised(s)
         loss = _level_loss(s, t)
         levels.append(loss / _variance(t) if normalize == "level" else loss)
     return torch.stack(levels).sum()

@@ -26,13 +26,15 @@ def ld_loss(s_dists: Tensor, t_dists: Tensor, tau: float = 10.0) -> Tensor:
         tau: Temperature.
 
     Returns:
-        Loss of each box ``[N]``, float32 (float64 for float64 input). K times that of the published
-        code, which takes the mean over the K distances where a divergence is their sum.
+        Loss of each box ``[N]``, float32 (float64 for float64 input). The paper adds up the edges
+        and has no factor ``tau^2``; its code has both as here, and takes the mean over the K
+        distances where a divergence is their sum: a loss that is K times smaller.
 
     Raises:
         ValueError: If the shapes do not fit.
 
-    Source: "Localization Distillation for Dense Object Detection", arXiv 2102.12252, equation 3.
+    Source: "Localization Distillation for Dense Object Detection", arXiv 2102.12252, section 3.1;
+    mmdet's ``LDHead``, which its authors wrote.
     """
     if s_dists.dim() != 2 or s_dists.shape != t_dists.shape or s_dists.shape[1] % EDGES:
         raise InvalidInputError(
@@ -47,6 +49,16 @@ def ld_loss(s_dists: Tensor, t_dists: Tensor, tau: float = 10.0) -> Tensor:
     return tau**2 * divergence.mean(dim=1)
 
 
+def iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU of boxes ``[P, 4]`` with others ``[G, 4]``, ``[P, G]``."""
+    a, b = boxes[:, None], others[None]
+    inside = _sides(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    inside = inside.prod(dim=-1)
+    areas = [_sides(x[..., :2], x[..., 2:]).prod(dim=-1) for x in (a, b)]
+    eps = torch.finfo(boxes.dtype).eps
+    return inside / (areas[0] + areas[1] - inside).clamp(min=eps)
+
+
 def diou(boxes: Tensor, others: Tensor) -> Tensor:
     """IoU minus the squared distance of the centers over that of the hull's corners.
 
@@ -58,15 +70,11 @@ def diou(boxes: Tensor, others: Tensor) -> Tensor:
         ``[P, G]``.
     """
     a, b = boxes[:, None], others[None]
-    inside = _sides(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
-    inside = inside.prod(dim=-1)
-    areas = [_sides(x[..., :2], x[..., 2:]).prod(dim=-1) for x in (a, b)]
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     distance = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
     eps = torch.finfo(boxes.dtype).eps
-    return inside / (areas[0] + areas[1] - inside).clamp(min=eps) - distance.square().sum(
-        dim=-1
-    ) / hull.square().sum(dim=-1).clamp(min=eps)
+    apart = distance.square().sum(dim=-1) / hull.square().sum(dim=-1).clamp(min=eps)
+    return iou(boxes, others) - apart
 
 
 def _sides(start: Tensor, end: Tensor) -> Tensor:
@@ -79,8 +87,8 @@ def valuable_region(
     """Find the valuable localisation region: the priors around an object that are not positive.
 
     These are the priors with ``gamma * a <= DIoU <= a``. ``a``, the threshold of a positive, is
-    that of ATSS for each object: mean plus standard deviation over its candidates, which are the
-    priors of each level with the closest centers.
+    that of ATSS for each object: mean plus standard deviation of the IoU of its candidates, which
+    are the priors of each level with the closest centers.
 
     Args:
         priors: Anchors of each level ``[P, 4]``, corners.
@@ -95,11 +103,11 @@ def valuable_region(
     """
     overlaps = [diou(level, boxes) for level in priors]
     chosen = []
-    for level, overlap in zip(priors, overlaps):
+    for level in priors:
         centers = (level[:, None, :2] + level[:, None, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2
         distance = centers.square().sum(dim=-1)
         closest = distance.topk(min(candidates, len(level)), dim=0, largest=False).indices
-        chosen.append(overlap.gather(0, closest))
+        chosen.append(iou(level, boxes).gather(0, closest))
     found = torch.cat(chosen)
     spread = found.std(dim=0) if len(found) > 1 else torch.zeros_like(found[0])
     threshold = found.mean(dim=0) + spread
@@ -109,12 +117,16 @@ def valuable_region(
 class LDLoss(nn.Module):
     """Mean of :func:`ld_loss` over positives, plus that over the valuable localisation region.
 
+    The published code adds up positives, weighted by the student's scores, and a quarter of the
+    region, weighted by IoU. Its ``loss_weight=0.25`` is that of this loss where the scores of a
+    batch's positives add up to K, and grows with the batch and the number of its objects.
+
     Without positives, it is the mean over all positions with the teacher's best score as weights,
     which the predictions of a student's features in the teacher's head are compared by.
 
     Args:
         loss_weight: Factor on the returned loss.
-        tau: Temperature.
+        tau: Temperature; 10 is the published one.
         region_weight: Factor on the mean over the region.
 
     Raises:

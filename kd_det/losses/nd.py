@@ -44,7 +44,13 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
     check_shapes(TITLE, s_emb, centers, labels, t_emb)
     s, t = at_least_float32(s_emb), at_least_float32(t_emb.detach())
     direction = directions(at_least_float32(centers.detach()), labels)
-    return _NormAndDirection.apply(s, t, direction.to(s.dtype))
+    return norm_and_direction(s, t, direction.to(s.dtype))
+
+
+def norm_and_direction(s: Tensor, t: Tensor, direction: Tensor) -> Tensor:
+    """``1 - <s, e> / max(|s|, |t|)`` of each row, towards any unit directions ``e`` ``[N, D]``."""
+    loss: Tensor = _NormAndDirection.apply(s, t, direction)
+    return loss
 
 
 class _NormAndDirection(torch.autograd.Function):

@@ -76,6 +76,7 @@ def make_alone(
     _add_hooks(cfg, decisions)
     _set_seed(cfg, decisions)
     _check_transforms(cfg["train_dataloader"], decisions)
+    _say_drawn_sizes(cfg["model"], decisions)
     if "kd_det:" in str(cfg["model"].get("init_cfg")):
         add_imports(cfg, ["kd_det.algorithms.checkpoint"])
     cfg.update(load_from=None, resume=False)
@@ -148,6 +149,17 @@ def _check_transforms(loader: dict[str, Any], decisions: list[str]) -> None:
             f"{', '.join(cached)} mix images that each worker keeps, and a resumed training begins "
             "with none: it draws others than one that was never interrupted"
         )
+
+
+def _say_drawn_sizes(model_cfg: dict[str, Any], decisions: list[str]) -> None:
+    preprocessor = model_cfg.get("data_preprocessor") or {}
+    for each in as_list(preprocessor.get("batch_augments")):
+        if type_name(each) == "BatchSyncRandomResize":
+            decisions.append(
+                "BatchSyncRandomResize keeps the size that it drew for "
+                f"{each.get('interval', 10)} iterations, and a resumed training begins with that "
+                "of its images until the next draw"
+            )
 
 
 def _set_seed(cfg: dict[str, Any], decisions: list[str]) -> None:

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from kd_det import config_files
 from kd_det.config_options import merge_options
 from kd_det.datasets.prepared import PreparedData
-from kd_det.errors import UnsupportedTypeError
+from kd_det.errors import MissingPackageError, UnsupportedTypeError
 from kd_det.pairing import PairingError, methods, offers, report, text
 from kd_det.pairing.alone import add_imports, make_alone
 from kd_det.pairing.data import Data, read_data
@@ -259,8 +259,8 @@ def _name_both(student: str, teacher: str) -> Iterator[None]:
         yield
     except UnsupportedTypeError as error:
         raise PairingError(f"{teacher} cannot teach {student}: {error}. {INSTEAD}") from error
-    except PairingError as error:  # which says what would fit
-        raise PairingError(f"{teacher} cannot teach {student}: {error}") from error
+    except (PairingError, MissingPackageError) as error:  # which say what would fit
+        raise type(error)(f"{teacher} cannot teach {student}: {error}") from error
 
 
 def _compare_classes(

@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
 from kd_det.algorithms import heads
-from kd_det.errors import MissingPackageError, UnsupportedTypeError
+from kd_det.errors import MissingPackageError, UnsupportedTypeError, UserError
 from kd_det.pairing import PairingError
 from kd_det.pairing.families import Family, find_family
 from kd_det.pairing.start_weights import (
@@ -68,8 +68,8 @@ class Detector:
 
     @property
     def title(self) -> str:
-        """Side, kind and config, as messages name it."""
-        return f"the {self.who} {type(self.model).__name__} ({self.name})"
+        """Side and kind, as messages name it beside the names of both configs."""
+        return f"the {self.who} {type(self.model).__name__}"
 
     @property
     def pyramid(self) -> str:
@@ -154,7 +154,12 @@ def read_detector(
     start = ""
     if who == "student" and cfg.get("load_from"):
         start = set_start(model_cfg, cfg["load_from"], model)
-    levels = _levels(model, model_cfg, who)
+    try:
+        levels = _levels(model, model_cfg, who)
+    except NotImplementedError as error:
+        if not isinstance(error, UserError):
+            raise
+        raise MissingPackageError(f"the {who} {name} cannot run here: {error}") from error
     return Detector(name, who, family, cfg, model_cfg, model, levels, own, start)
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from kd_det.pairing import PairingError, methods
-from kd_det.pairing.dense_parts import find_dense_offers
+from kd_det.pairing.dense_parts import NO_DENSE_HEAD, find_dense_offers
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.distiller import common_levels, strides
 from kd_det.pairing.methods import METHODS, Form
+from kd_det.pairing.query_parts import NO_QUERIES, find_query_offers
+
+NO_ROIS = "RoIs are not scored by"
+NOTHING_FITS = (
+    "no method fits them; give two detectors with maps of a common stride, as those with an FPN"
+)
 
 
 def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
@@ -17,6 +23,7 @@ def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
         "roi_logits": rois,
         "roi_embedding": rois,
         **find_dense_offers(student, teacher),
+        **find_query_offers(student, teacher),
     }
 
 
@@ -33,7 +40,7 @@ def choose_form(method: str, student: Detector, teacher: Detector) -> Form:
         if not any(offers[need] for need in form.needs):
             return form
     fitting = [name for name in METHODS if not why_not(name, offers)]
-    instead = f"take one of {', '.join(fitting)}" if fitting else "no method fits them"
+    instead = f"take one of {', '.join(fitting)}" if fitting else NOTHING_FITS
     raise PairingError(
         f"{teacher.name} cannot teach {student.name} by the method {method}: "
         f"{why_not(method, offers)}; {instead}"
@@ -45,7 +52,13 @@ def why_not(method: str, offers: dict[str, str]) -> str:
     reasons = [
         [offers[need] for need in form.needs if offers[need]] for form in methods.find_forms(method)
     ]
-    return "" if not all(reasons) else "; ".join(dict.fromkeys(each[0] for each in reasons))
+    if not all(reasons):
+        return ""
+    found = list(dict.fromkeys(each[0] for each in reasons))
+    # Of two dense detectors the forms for RoIs and queries need no word.
+    farther = (NO_ROIS, NO_DENSE_HEAD, NO_QUERIES)
+    nearer = [reason for reason in found if not reason.startswith(farther)]
+    return "; ".join(nearer or found)
 
 
 def describe_fitting(student: Detector, teacher: Detector) -> str:
@@ -53,7 +66,10 @@ def describe_fitting(student: Detector, teacher: Detector) -> str:
     offers = find_offers(student, teacher)
     reasons = {name: why_not(name, offers) for name in METHODS}
     fitting = [name for name, reason in reasons.items() if not reason]
-    lines = [f"{teacher.title} can teach {student.title} by:", methods.describe_methods(fitting)]
+    sides = [f"{side.title} ({side.name})" for side in (teacher, student)]
+    lines = [f"{sides[0]} can teach {sides[1]} by:", methods.describe_methods(fitting)]
+    if not fitting:
+        lines = [f"{sides[0]} cannot teach {sides[1]}: {NOTHING_FITS}"]
     others: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         if reason:
@@ -75,4 +91,4 @@ def _why_no_rois(student: Detector, teacher: Detector) -> str:
     without = [side.title for side in (student, teacher) if not side.scores_rois]
     if not without:
         return ""
-    return f"RoIs are not scored by {' and '.join(without)}"
+    return f"{NO_ROIS} {' and '.join(without)}"

@@ -146,6 +146,8 @@ def _scale_hooks(cfg: dict[str, Any], length: Length, decisions: list[str]) -> N
         for key, factor in changes:
             if hook.get(key):
                 old, hook[key] = hook[key], scale(hook[key], factor)
+                if key == "switch_epoch":  # what comes then is not to be lost to rounding
+                    hook[key] = max(1, min(hook[key], length.new - 1))
                 decisions.append(f"{type_name(hook)}: {key} {old} becomes {hook[key]}")
 
 

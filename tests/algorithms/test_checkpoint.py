@@ -134,3 +134,9 @@ def test_the_digest_of_a_model_stays_what_it_was():
         model.weight.copy_(torch.tensor([[1.0, 2.0]]))
         model.bias.fill_(3)
     assert weights_sha256(model).startswith("7d779ee7ab63f946")
+
+
+def test_a_download_that_fails_is_named():
+    url = "http://127.0.0.1:9/teacher.pth"  # where nothing listens
+    with pytest.raises(CheckpointError, match=f"the teacher's checkpoint {url} cannot be downl"):
+        read_weights(url, "teacher")

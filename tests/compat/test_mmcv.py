@@ -362,6 +362,20 @@ def test_modulated_deform_conv(device):
         )
 
 
+@pytest.mark.parametrize("modulated", [False, True])
+def test_deform_conv_at_offsets_that_are_nan_is_nan(modulated):
+    # As where a training diverges: a loss that is NaN, and no process that dies.
+    x, offset, weight, mask, bias = deform_inputs()
+    offset = offset.detach().clone()
+    offset[1, 3] = float("nan")
+    if modulated:
+        out = mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, bias, *GEOMETRY)
+    else:
+        out = mmcv.ops.deform_conv2d(x, offset, weight, *GEOMETRY)
+    assert out[0].isfinite().all() and out[1].isnan().all()
+    out.sum().backward()
+
+
 def test_deform_conv_without_offset_is_a_convolution():
     torch.manual_seed(0)
     for name in ("DCN", "DCNv2"):

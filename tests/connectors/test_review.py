@@ -330,3 +330,15 @@ def test_recomputing_keeps_less_for_the_backward_pass():
         return sum(sizes.values())
 
     assert kept(True) < 0.5 * kept(False)
+
+
+@pytest.mark.parametrize("channels", [4, 6])
+def test_a_residual_fusion_starts_as_the_students_own_map(channels):
+    fusion = ReviewFusion([4, 4], [channels] * 2, 8, residual=True)
+    maps = [torch.randn(2, 4, 6, 6), torch.randn(2, 4, 3, 3)]
+    own = [abf.skip(x) for abf, x in zip(reversed(fusion.abfs), maps)]
+    outputs = fusion(maps)
+    assert all(torch.equal(a, b) for a, b in zip(outputs, own))
+    # What is added to it is learnt.
+    sum(x.square().sum() for x in outputs).backward()
+    assert all(abf.conv2[1].weight.grad.abs().sum() > 0 for abf in fusion.abfs)

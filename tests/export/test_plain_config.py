@@ -23,6 +23,8 @@ RECIPES = {
     "mrcnn_r101_r50_review_nd": [],
     "cascade_r101_r50_kd_nd": [],
     "retinanet_r101_r50_review": [],
+    "rtmdet_l_s_cwd": [],
+    "dino_r50_r18_robust": [],
     "mixed/pkd_frcnn_r101_r50": [],
     "mixed/dkd_r34_r18": [],
     "cls/digits/review_nd": ["kd_det"],

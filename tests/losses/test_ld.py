@@ -10,7 +10,7 @@ from torch import Tensor
 
 import kd_det  # noqa: F401  (makes mmdet importable)
 from kd_det.losses import LDLoss, ld_loss, valuable_region
-from kd_det.losses.ld import diou
+from kd_det.losses.ld import diou, iou
 from kd_det.losses.positives import rows_at
 
 BINS = 5
@@ -114,15 +114,18 @@ def priors() -> list[Tensor]:
 OBJECTS = torch.tensor([[3.0, 5, 41, 44], [30, 8, 60, 30]], dtype=torch.float64)
 
 
-def test_diou_equals_torchvision():
-    from torchvision.ops import distance_box_iou
+def test_overlaps_equal_torchvision():
+    from torchvision.ops import box_iou, distance_box_iou
 
     for level in priors():
+        torch.testing.assert_close(iou(level, OBJECTS), box_iou(level, OBJECTS))
         torch.testing.assert_close(diou(level, OBJECTS), distance_box_iou(level, OBJECTS))
 
 
 @pytest.mark.parametrize("gamma", [0.1, 0.25])
 def test_the_region_equals_a_slow_form(gamma):
+    from torchvision.ops import box_iou
+
     levels = priors()
     found = valuable_region(levels, OBJECTS, gamma, candidates=9)
     assert [x.shape for x in found] == [(64, 2), (16, 2)]
@@ -133,7 +136,7 @@ def test_the_region_equals_a_slow_form(gamma):
             for place, (a1, b1, a2, b2) in enumerate(level.tolist()):
                 distance = math.hypot((a1 + a2 - x1 - x2) / 2, (b1 + b2 - y1 - y2) / 2)
                 distances.append((distance, place))
-            overlaps = diou(level, OBJECTS)[:, index]
+            overlaps = box_iou(level, OBJECTS)[:, index]
             candidates += [float(overlaps[place]) for _, place in sorted(distances)[:9]]
         mean = sum(candidates) / len(candidates)
         variance = sum((x - mean) ** 2 for x in candidates) / (len(candidates) - 1)

@@ -14,6 +14,7 @@ from small_cls import detection_batch, give_random_centers
 from small_dense import CONFIGS, config
 from zoo import FASTER, STUDENTS, save_teacher, write
 
+from kd_det.errors import MissingPackageError
 from kd_det.pairing import PairingError
 from kd_det.pairing.compose import pair, read_pair
 from kd_det.pairing.detectors import read_detector
@@ -78,7 +79,20 @@ def test_what_is_no_detector_of_boxes_is_refused_before_it_is_built(name, reason
 # Student, teacher, method, and what must have been decided.
 PAIRS = {
     "gfl_crosskd": ("gfl", "gfl", "crosskd_pkd", "loss_cross_dists"),
-    "fcos_atss_kd": ("retinanet", "retinanet", "kd_nd", "loss_boxes, loss_nd"),
+    "retinanet_all": (
+        "retinanet",
+        "retinanet",
+        "robust_nd_kd",
+        "compared by loss_cwd, loss_kd, loss_boxes, loss_nd",
+    ),
+    # Other anchors: the student's pyramid runs through all of the teacher's head.
+    "atss_retinanet": (
+        "atss",
+        "retinanet",
+        "crosskd",
+        "the student's pyramid runs through all of the teacher's head, by PyramidConnector 8 -> 16",
+    ),
+    "retinanet_gfl": ("retinanet", "gfl", "crosskd_pkd", "loss_cross_cls, loss_cross_dists"),
     "rtmdet_yolox": (
         "rtmdet",
         "yolox",
@@ -131,6 +145,37 @@ def test_a_method_that_does_not_fit_is_refused_with_those_that_do(digits):
     assert message.endswith("take one of robust, review, cwd, pkd")
 
 
+def test_a_dense_pair_is_told_of_its_heads_alone(tmp_path, digits):
+    sides = (dense("gfl", tmp_path), dense("rtmdet", tmp_path))
+    with pytest.raises(PairingError) as caught:
+        pair(*sides, "kd", data=str(digits))
+    assert str(caught.value) == (
+        f"{sides[1]} cannot teach {sides[0]} by the method kd: the grids of the heads differ: the "
+        "student GFL has strides [8, 16, 32, 64, 128] and the teacher RTMDet [8, 16, 32]; take one "
+        "of robust, review, cwd, pkd"
+    )
+
+
+def test_a_pair_without_a_common_stride_is_told_what_would_fit(digits):
+    centernet = "mmdet::centernet/centernet_r18_8xb16-crop512-140e_coco.py"
+    said = r"32 and the teacher CenterNet of 4, none in common; no method fits them; give two"
+    with pytest.raises(PairingError, match=said):
+        pair(DETR, centernet, data=str(digits))
+
+
+def test_an_op_that_only_a_compiled_mmcv_has_is_named_with_both_sides(digits, monkeypatch):
+    from kd_det.compat.mmcv.common import not_provided
+
+    def run(*_: Any) -> None:
+        raise not_provided("carafe_forward")
+
+    monkeypatch.setattr("kd_det.pairing.detectors._run", run)
+    with pytest.raises(MissingPackageError) as caught:
+        pair(DETR, FASTER, data=str(digits))
+    start = f"{FASTER} cannot teach {DETR}: the student {DETR} cannot run here: mmcv op 'carafe"
+    assert str(caught.value).startswith(start)
+
+
 def test_heads_whose_grids_differ_offer_their_pyramids(tmp_path):
     sides = (dense("gfl", tmp_path), dense("rtmdet", tmp_path))
     offers = find_offers(*read_pair(*sides))
@@ -138,6 +183,14 @@ def test_heads_whose_grids_differ_offer_their_pyramids(tmp_path):
     for need in ("class_maps", "cross_head", "dense_embedding"):
         assert "grids of the heads differ" in offers[need]
     assert "strides [8, 16, 32, 64, 128]" in why_not("kd", offers)
+
+
+def test_crosskd_needs_strides_in_common_and_positives_of_the_student(tmp_path):
+    atss, retinanet = (dense(name, tmp_path) for name in ("atss", "retinanet"))
+    offers = find_offers(*read_pair(atss, retinanet))  # 1 anchor and 9
+    assert "grids of the heads differ" in offers["class_maps"] and not offers["cross_head"]
+    offers = find_offers(*read_pair(FASTER, retinanet))
+    assert offers["cross_head"].startswith("no dense head in the student FasterRCNN")
 
 
 def test_other_strides_name_both(tmp_path):

@@ -16,6 +16,9 @@ from kd_det.algorithms.wiring import require_module
 from kd_det.errors import UnsupportedTypeError
 from kd_det.registry import TASK_UTILS
 
+# Logarithm of the largest size of a box in strides: YOLOX's overflow before it is trained.
+LARGEST = 14.0
+
 
 @TASK_UTILS.register_module()
 class BoxesRecorder(ModuleOutputsRecorder):
@@ -83,6 +86,8 @@ def _decode_level(head: Any, level: int, priors: Tensor, x: Tensor) -> Tensor:
     rows = x.permute(0, 2, 3, 1).reshape(images, len(priors), size)
     priors = priors.to(x.dtype)
     if isinstance(head, YOLOXHead):
+        centers, sizes = rows.split(2, dim=-1)
+        rows = torch.cat([centers, sizes.clamp(max=LARGEST)], dim=-1)
         boxes = head._bbox_decode(priors, rows)
     else:
         stride = head.prior_generator.strides[level][0]

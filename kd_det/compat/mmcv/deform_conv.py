@@ -130,7 +130,11 @@ def _forward(
     geometry: dict[str, Any],
 ) -> Tensor:
     arguments = _arguments(input, weight, offset, mask, bias, geometry)
-    return torch.ops.torchvision.deform_conv2d(*arguments)
+    output = torch.ops.torchvision.deform_conv2d(*arguments)
+    if offset.is_cuda:
+        return output
+    lost = offset.isnan().flatten(1).any(dim=1)
+    return output.masked_fill(lost.view(-1, 1, 1, 1), float("nan"))
 
 
 def _backward(grad: Tensor, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
@@ -152,6 +156,9 @@ def _arguments(
     if bias is None:
         bias = input.new_zeros(weight.shape[0])
     placeholder = input.new_zeros((len(input), 1)) if mask is None else mask
+    if not offset.is_cuda:
+        # At a place that is NaN the kernel reads outside of the map, and the process dies.
+        offset = offset.masked_fill(offset.isnan(), 0)
     tensors = (input, weight, offset, placeholder, bias)
     names = _GEOMETRY if mask is None else _GEOMETRY_V2
     return [

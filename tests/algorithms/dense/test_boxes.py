@@ -9,6 +9,7 @@ from small_dense import batch, detector
 
 from kd_det.algorithms import BoxesRecorder, WiringError
 from kd_det.algorithms.dense import decode_boxes
+from kd_det.losses import BoxKDLoss
 
 HEADS = ["retinanet", "gfl", "fcos", "fcos_normed", "atss", "rtmdet", "yolox", "ddod"]
 
@@ -45,6 +46,20 @@ def test_training_and_evaluation_give_the_same_boxes(name):
     model.bbox_head.train()  # group norms, which are the same in both
     for a, b in zip(expected, decode_boxes(model.bbox_head, model.bbox_head(feats)[1])):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_sizes_that_overflow_keep_losses_and_gradients_finite():
+    head = detector("yolox").bbox_head
+    maps = [torch.randn(1, 4, side, side) for side in (8, 4, 2)]
+    maps[0][0, 2:, 0, 0] = 200  # a size of exp(200)
+    preds = [x.clone().requires_grad_() for x in maps]
+    boxes = decode_boxes(head, preds)
+    scores = [torch.randn(1, 3, *x.shape[2:]) for x in maps]
+    loss = BoxKDLoss(giou=True)(boxes, decode_boxes(head, maps), scores, [-x for x in scores])
+    other = BoxKDLoss()(boxes, [x + 1 for x in decode_boxes(head, maps)], scores, scores)
+    for grad in torch.autograd.grad(loss + other, preds):
+        assert grad.isfinite().all()
+    assert loss.isfinite() and other.isfinite()
 
 
 @pytest.mark.parametrize("name", ["vfnet", "tood", "yolov3"])

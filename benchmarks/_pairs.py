@@ -1,0 +1,150 @@
+"""Dense detectors of a few channels, on digits or photographs: what compare.py --pair trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from _photos import CHANNELS, DETECTORS, Setting
+from mmengine.config import Config
+
+from kd_det.commands.steps import Step
+from kd_det.datasets.prepared import prepare
+from kd_det.pairing.compose import read_pair
+from kd_det.pairing.offers import find_offers, why_not
+from kd_det.recipes import load_named
+
+# Teacher and student.
+PAIRS = dict(gfl=("gfl", "gfl"), rtmdet=("rtmdet", "rtmdet"), cross=("faster", "gfl"))
+BASES = dict(
+    gfl="mmdet::gfl/gfl_r50_fpn_1x_coco.py", rtmdet="mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py"
+)
+# Those that a pair is compared by if none are named, as far as they fit it.
+DEFAULT = ("robust", "cwd", "pkd", "review", "kd", "kd_nd", "crosskd", "crosskd_pkd", "ld")
+# Depth, base channels: a quarter of a ResNet-50's, an eighth of a ResNet-18's.
+SCRATCH = dict(teacher=(50, 16), student=(18, 8))
+LITE = dict(teacher="lite2", student="lite0")
+FASTER = Path("configs/digits/teacher.py")
+
+
+def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, Any]:
+    """The config of a dense detector for images of about 200 pixels.
+
+    Args:
+        kind: Of :data:`BASES`.
+        who: ``'teacher'`` or ``'student'``.
+        classes: Their number.
+        weights: Folder of what ``photos_weights.py`` wrote; None for ResNets from scratch.
+    """
+    cfg = Config.fromstring(f"_base_ = [{BASES[kind]!r}]", ".py")
+    first = 1 if kind == "rtmdet" else 0  # of the backbone's maps, of strides 4 to 32
+    backbone, channels = _backbone(who, first, weights)
+    width = DETECTORS["teacher"][1] if weights else 64
+    head = dict(
+        num_classes=classes, in_channels=width, feat_channels=width, stacked_convs=2
+    )  # so that both sides' heads are alike
+    model: dict[str, Any] = dict(
+        backbone=dict(backbone, _delete_=True),
+        neck=dict(in_channels=channels, out_channels=width),
+        bbox_head=head,
+    )
+    if kind == "rtmdet":
+        # Of several processes alone.
+        model["neck"].update(norm_cfg=dict(type="BN"))
+        head["norm_cfg"] = dict(type="BN")
+        model["data_preprocessor"] = dict(batch_augments=None)
+    else:
+        # Images, and objects in them, have a quarter of COCO's size.
+        model["neck"].update(start_level=0)
+        head["anchor_generator"] = dict(strides=[4, 8, 16, 32, 64], octave_base_scale=4)
+    if weights:
+        model.setdefault("data_preprocessor", {}).update(
+            mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True
+        )
+    cfg.merge_from_dict(dict(model=model))
+    found: dict[str, Any] = cfg.model.to_dict()
+    return found
+
+
+def _backbone(who: str, first: int, weights: Path | None) -> tuple[dict[str, Any], list[int]]:
+    """The config of a backbone, and the channels of its maps from the one of index ``first``."""
+    if weights:
+        lite = LITE[who]
+        file = str((weights / f"{lite}.pth").absolute())
+        return dict(
+            type="mmpretrain.TIMMBackbone",
+            model_name=f"tf_efficientnet_{lite}",
+            features_only=True,
+            out_indices=tuple(range(first + 1, 5)),
+            init_cfg=dict(type="Pretrained", checkpoint=file),
+        ), CHANNELS[lite][first:]
+    depth, base = SCRATCH[who]
+    widest = base * (4 if depth >= 50 else 1)
+    return dict(
+        type="ResNet",
+        depth=depth,
+        base_channels=base,
+        stem_channels=base,
+        out_indices=tuple(range(first, 4)),
+        norm_eval=False,
+    ), [widest * 2**level for level in range(first, 4)]
+
+
+@dataclass(frozen=True)
+class DensePair(Setting):
+    """A pair whose student learns from the training images and is judged by the validation's.
+
+    Args:
+        pair: Of :data:`PAIRS`.
+        scratch: Whether both start from random weights, as on digits; ``weights`` is not read then.
+    """
+
+    pair: str = "gfl"
+    scratch: bool = True
+
+    @cached_property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Settings of the datasets; no method is chosen here, so none is held out."""
+        prepared = prepare(self.data, self.root)
+        prepared.require_no_errors()
+        found = prepared.annotations
+        return {
+            name: dict(
+                type="CocoDataset",
+                ann_file=str(found[part].path.absolute()),
+                data_prefix=dict(img=f"{found[part].images.absolute()}/"),
+                metainfo=dict(classes=found["train"].classes),
+            )
+            for name, part in (("learn", "train"), ("choose", "val"), ("report", "val"))
+        }
+
+    def config(self, name: str, epochs: int, seed: int) -> Config:
+        """The training of a detector alone."""
+        cfg = super().config("teacher", epochs, seed)
+        cfg.model = self._model("teacher" if name == "teacher" else "student")
+        if self.scratch:
+            cfg.optim_wrapper.optimizer.lr = 2e-3  # as configs/digits has
+            pipeline = cfg.train_dataloader.dataset.pipeline
+            # A digit in a mirror is another one.
+            cfg.train_dataloader.dataset.pipeline = [
+                each for each in pipeline if each["type"] != "RandomFlip"
+            ]
+            cfg.train_dataloader.dataset.pipeline[-1] = cfg.val_dataloader.dataset.pipeline[-1]
+        return cfg
+
+    def _model(self, who: str) -> dict[str, Any]:
+        kind = PAIRS[self.pair][who == "student"]
+        if kind != "faster":
+            return dense(kind, who, self.classes, None if self.scratch else self.weights)
+        cfg = load_named(FASTER) if self.scratch else super().config("teacher", 1, 0)
+        cfg.model.roi_head.bbox_head.num_classes = self.classes
+        model: dict[str, Any] = cfg.model.to_dict()
+        return model
+
+    def fitting(self, teacher: Step, methods: tuple[str, ...]) -> list[str]:
+        """Those of some methods that fit the pair."""
+        plain = self.plain(1, 0)
+        offers = find_offers(*read_pair(str(plain.config), str(teacher.config)))
+        return [method for method in methods if not why_not(method, offers)]
