@@ -38,7 +38,7 @@ class LossFacts:
         task_first: The sum of the task's losses where ``first`` is.
         task_last: Their mean in the last fifth.
         gradient: Norm of its gradient at the student's neck in units of the task's, in the last
-            fifth; None where ``LossBalanceHook`` did not measure it.
+            fifth; None where neither ``GradientShareHook`` nor ``LossBalanceHook`` measured it.
         zero_until: The last iteration of the zeros with which it begins; None without any.
         always_zero: Whether it never was anything else.
     """
@@ -84,7 +84,9 @@ def _facts(
     weights, scales, pulls = (scalars.get(f"{x}/{name}", {}) for x in ("weight", "scale", "share"))
     weight = {step: weights.get(step, 1.0) for step in steps}
     own = [points[step] / weight[step] for step in steps if weight[step] > 0]
-    gradients = [
+    shares = scalars.get(f"gradient/{name}", {})
+    gradients = [shares[step] for step in tail if step in shares] or [
+        # What LossBalanceHook logs is measured before scales and weights.
         pulls[step] * scales.get(step, 1.0) * weight[step]
         for step in tail
         if pulls.get(step, 0) > 0
