@@ -44,10 +44,10 @@ def execute(args: argparse.Namespace) -> None:
             inspection, Path(args.html or work_dir / "data" / "data.html"), args.images_shown
         )
     if inspection.errors:
-        raise InvalidInputError(
-            f"{args.data} cannot be trained on as it is: {len(inspection.errors)} kinds of errors, "
-            f"the first is {inspection.errors[0].sentence}"
-        )
+        count = len(inspection.errors)
+        kinds = "" if count == 1 else f"{count} kinds of errors, the first is "
+        first = inspection.errors[0].sentence
+        raise InvalidInputError(f"{args.data} cannot be trained on as it is: {kinds}{first}")
 
 
 def default_work_dir(data: str) -> Path:
