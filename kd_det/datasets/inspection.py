@@ -222,6 +222,12 @@ def _class_faults(parts: Mapping[str, PartReport], classes: Sequence[str]) -> It
     never = [name for name in classes if not train.get(name)]
     rare = [f"{name} ({train[name]})" for name in classes if 0 < train.get(name, 0) < FEW_BOXES]
     unseen = [name for name in classes if train.get(name) and not val.get(name)]
+    if not parts["train"].boxes:
+        if parts["train"].images:
+            what = "there are no boxes at all to learn from, and mmdet leaves out such images"
+            remedy = "add some, or name their file with --train-ann"
+            yield Fault("train", what, 1, remedy=remedy, severity=WARNING)
+        never = []
     if parts["val"].images and not parts["val"].boxes:
         what = "there are no boxes at all to evaluate on, so every mAP will be -1"
         yield Fault("val", what, 1, remedy="add some", severity=WARNING)

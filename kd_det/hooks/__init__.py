@@ -4,6 +4,7 @@ from kd_det.hooks.class_center_hook import ClassCenterHook
 from kd_det.hooks.embedding_monitor_hook import EmbeddingMonitorHook
 from kd_det.hooks.exact_resume_hook import ExactResumeHook
 from kd_det.hooks.finite_loss_hook import FiniteLossHook, NonFiniteLossError
+from kd_det.hooks.gradient_share_hook import GradientShareHook
 from kd_det.hooks.loss_balance_hook import LossBalanceHook
 from kd_det.hooks.loss_weight_hook import LossWeightHook
 from kd_det.hooks.student_export_hook import StudentExportHook
@@ -16,6 +17,7 @@ __all__ = [
     "EmbeddingMonitorHook",
     "ExactResumeHook",
     "FiniteLossHook",
+    "GradientShareHook",
     "LossBalanceHook",
     "LossWeightHook",
     "NonFiniteLossError",
