@@ -7,6 +7,7 @@ MMRazor's own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -104,7 +105,7 @@ def teacher_embeddings(
     teacher.eval()
     found = []
     try:
-        with recording(recorders):
+        with teacher_context(model), recording(recorders):
             for labels in _passes(model, inputs, samples, recorders, rois):
                 for source, (_, recorder, record_idx, data_idx) in records.items():
                     # Another stage of a cascade has a pass of its own.
@@ -119,6 +120,13 @@ def teacher_embeddings(
         for recorder in recorders:
             recorder.reset_data_buffer()
     return found
+
+
+def teacher_context(model: Any) -> AbstractContextManager[None]:
+    """The context in which an algorithm's teacher runs: no gradient, and its precision."""
+    if hasattr(model, "fixed_teacher"):
+        return model.fixed_teacher.forward_context()
+    return torch.no_grad()
 
 
 def _records(model: Any) -> dict[str, _Record]:

@@ -25,8 +25,10 @@ class Speed:
 
     Args:
         teacher_dtype: ``'bfloat16'`` or ``'float16'``: the teacher runs under autocast of that
-            type, whatever the student does. ``'float32'``: in float32 also where the student
-            trains with mixed precision. None: as the student.
+            type, whatever the student does, and its convolutions and linear layers are stored in
+            it (those of heads not where CrossKD runs them on the student's maps).
+            ``'float32'``: in float32 also where the student trains with mixed precision. None: as
+            the student.
         fuse_conv_bn: Fuse the teacher's batch norms into its convolutions once it is loaded.
         compile_teacher: Run the teacher's backbone and neck through ``torch.compile``, or with
             its options, as ``dict(mode='max-autotune')``. It compiles anew for images of another

@@ -107,19 +107,23 @@ class TeacherDistill(SingleTeacherDistill):
             self._start = student_init.plan(student, teacher, modules)
             self.fixed_teacher = Teacher(teacher, teacher_ckpt, self.speed)
             self.teacher_classes = self.fixed_teacher.classes
+            # Of what was loaded: options of speed replace some of the teacher's tensors.
+            loaded = teacher.state_dict()
+            self._sources = {row.name: loaded[row.name] for row in self._start if row.agrees}
 
             # The distiller names MMRazor's recorders and losses, whatever scope the runner is in.
             distiller = {"_scope_": "mmrazor", **distiller}
             super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
             del self._modules["teacher"]  # an attribute, see Teacher
-            for connector in self.distiller.connectors.modules():
-                if hasattr(connector, "set_teacher"):
-                    connector.set_teacher(teacher)
+            connectors = self.distiller.connectors.modules()
+            borrowing = [part for part in connectors if hasattr(part, "set_teacher")]
+            for connector in borrowing:
+                connector.set_teacher(teacher)
             self.teacher_input = TeacherInput.between(self.data_preprocessor, teacher)
             self.probe = probes.choose(probe, student, teacher, self.distiller, self.teacher_stage)
             print_log(describe(self, *dry_run(self)), logger="current")
             # After the dry run, whose small images would need a compilation of their own.
-            self.fixed_teacher.speed_up(self.recorders("teacher"))
+            self.fixed_teacher.speed_up(self.recorders("teacher"), bool(borrowing))
             self.speed.set_layout(student, teacher, self.distiller)
 
     def _check_options(
@@ -163,7 +167,8 @@ class TeacherDistill(SingleTeacherDistill):
             self.distiller.init_weights()
         super().init_weights()
         if self._start:
-            student_init.copy(self.student, self.teacher, self._start)
+            student_init.copy(self.student, self._sources, self._start)
+            self._sources.clear()
             rows = student_init.format_table(self._start)
             print_log(f"The student starts from the teacher:\n{rows}", logger="current")
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from kd_det import TeacherDistill
+from kd_det.algorithms import teacher as teacher_room
 from kd_det.algorithms.checkpoint import weights_sha256
 from kd_det.algorithms.speed import Speed
 from kd_det.algorithms.teacher import fuse
@@ -104,7 +105,57 @@ def test_a_fused_teacher_has_no_batch_norm_and_its_old_digest(cfg):
     backbone = fused.teacher.backbone
     assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in fused.student.modules())
-    assert weights_sha256(fused.teacher) == weights_sha256(plain.teacher)
+    assert fused.fixed_teacher.sha256 == weights_sha256(plain.teacher)
+
+
+def test_a_teacher_in_16_bits_is_stored_so_and_computes_what_autocast_does(cfg, batch):
+    model, plain = model_with(cfg, teacher_dtype="bfloat16"), model_with(cfg)
+    stored = {name for name, p in model.teacher.named_parameters() if p.dtype == torch.bfloat16}
+    layers = (nn.Conv2d, nn.Linear)
+    assert stored == {
+        f"{name}.{kind}"
+        for name, layer in model.teacher.named_modules()
+        if isinstance(layer, layers)
+        for kind, _ in layer.named_parameters()
+    }
+    assert model.fixed_teacher.sha256 == weights_sha256(plain.teacher)
+    images = model.data_preprocessor(dict(batch))["inputs"]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = plain.teacher.extract_feat(images)
+    with model.fixed_teacher.forward_context():
+        assert all(map(torch.equal, model.teacher.extract_feat(images), expected))
+    # As MMRazor's validation loop runs it.
+    assert len(model.teacher.val_step(dict(batch))) == len(images)
+
+
+def test_a_student_starts_from_weights_as_they_were_loaded(cfg):
+    cfg.model.init_student_from_teacher = ["neck.fpn_convs"]
+    plain, model = model_with(cfg), model_with(cfg, teacher_dtype="bfloat16", fuse_conv_bn=True)
+    for each in (plain, model):
+        each.init_weights()
+    weight = plain.student.neck.fpn_convs[0].conv.weight
+    assert torch.equal(weight, plain.teacher.neck.fpn_convs[0].conv.weight)
+    assert torch.equal(weight, model.student.neck.fpn_convs[0].conv.weight)
+
+
+def test_the_digest_is_computed_once(cfg, monkeypatch):
+    calls: list[nn.Module] = []
+    monkeypatch.setattr(teacher_room, "weights_sha256", lambda model: calls.append(model) or "a")
+    fixed = model_with(cfg, teacher_dtype="bfloat16", fuse_conv_bn=True).fixed_teacher
+    assert {fixed.sha256, fixed.sha256} == {"a"} and len(calls) == 1
+
+
+def test_each_pass_of_a_compiled_teacher_begins_a_step_of_cuda_graphs(cfg, batch, monkeypatch):
+    order: list[str] = []
+    marking = lambda: order.append("step")  # noqa: E731
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", marking)
+    model = model_with(cfg, compile_teacher=dict(backend="eager"))
+    for part in ("backbone", "neck"):
+        module = getattr(model.teacher, part)
+        module.register_forward_hook(lambda *_, part=part: order.append(part))
+    for _ in range(2):
+        losses_and_gradients(model, batch)
+    assert order == ["step", "backbone", "neck"] * 2
 
 
 def test_a_teacher_that_fusing_would_change_is_refused():

@@ -42,7 +42,7 @@ def roi_align_backward(
     **bins: Any,
 ) -> None:
     """Gradient of :func:`roi_align_forward` with respect to its feature map."""
-    kernel = torch.ops.torchvision._roi_align_backward
+    kernel: Callable[..., Tensor] = torch.ops.torchvision._roi_align_backward
     if grad_output.is_cuda and torch.are_deterministic_algorithms_enabled():
         kernel = roi_align_backward_by_products
     for part in _channel_runs(grad_input):
