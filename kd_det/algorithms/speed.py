@@ -34,6 +34,11 @@ class Speed:
             its options, as ``dict(mode='max-autotune')``. It compiles anew for images of another
             size, so it suits data of few sizes.
         channels_last: Keep maps of student and teacher in channels-last order.
+        cache_teacher: True, or options of
+            :class:`~kd_det.algorithms.teacher_cache.CacheOptions`, as ``dict(budget_gb=50)``: keep
+            the teacher's pyramid of each image on disk, for when it comes again as it was
+            augmented before. It pays where a flip is the only random transform, and the student
+            trains for more than a few epochs.
         overlap_teacher: On a GPU, run the teacher on a CUDA stream of its own, beside the
             student's forward pass.
 
@@ -46,6 +51,7 @@ class Speed:
     compile_teacher: bool | Mapping[str, Any] = False
     channels_last: bool = False
     overlap_teacher: bool = False
+    cache_teacher: bool | Mapping[str, Any] = False
 
     def __post_init__(self) -> None:
         if self.teacher_dtype is not None and self.teacher_dtype not in DTYPES:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
 import torch
 from mmcv.cnn import fuse_conv_bn
 from mmengine.model import BaseModel, BaseModule
+from mmrazor.models.task_modules import ModuleInputsRecorder
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from kd_det.algorithms.checkpoint import CheckpointError, load_weights, weights_sha256
 from kd_det.algorithms.speed import DTYPES, Speed
+from kd_det.algorithms.teacher_cache import CacheOptions, PyramidCache
 from kd_det.algorithms.wiring import WiringError
 from kd_det.recorders import flat
 
@@ -54,6 +57,7 @@ class Teacher:
         self.model = model
         self.speed = speed or Speed()
         self.classes: list[str] | None = None
+        self.cache: PyramidCache | None = None
         self.is_shared = False
         if checkpoint is not None:
             self.classes = load_weights(model, checkpoint, "teacher")
@@ -101,7 +105,9 @@ class Teacher:
             autocast = torch.autocast(self.device.type, enabled=False)
         else:
             autocast = torch.autocast(self.device.type, dtype=dtype)
-        with torch.no_grad(), torch.cuda.stream(stream) if stream else nullcontext(), autocast:
+        cached = self.cache.active() if ahead and self.cache else nullcontext()
+        on_stream = torch.cuda.stream(stream) if stream else nullcontext()
+        with torch.no_grad(), on_stream, autocast, cached:
             yield
 
     def wait_for(self, results: Any) -> None:
@@ -120,7 +126,7 @@ class Teacher:
         return self.speed.overlap_teacher and self.device.type == "cuda"
 
     def speed_up(self, recorders: Iterable[BaseRecorder], lends_heads: bool = False) -> None:
-        """Fuse, store in 16 bits and compile, if the options ask for it.
+        """Fuse, store in 16 bits, compile and cache, if the options ask for it.
 
         Raises:
             kd_det.algorithms.WiringError: If a recorder of the teacher reads inside of these, or if
@@ -129,7 +135,7 @@ class Teacher:
         if self.speed.compile_teacher or self.speed.fuse_conv_bn:
             _check_recorders(recorders)
         dtype = DTYPES.get(self.speed.teacher_dtype or "", torch.float32)
-        if self.speed.fuse_conv_bn or dtype != torch.float32:
+        if self.speed.fuse_conv_bn or dtype != torch.float32 or self.speed.cache_teacher:
             self.sha256  # of the weights that were loaded  # noqa: B018
         if self.speed.fuse_conv_bn:
             fuse(self.model)
@@ -139,12 +145,18 @@ class Teacher:
             self.model.forward = self._in_context(self.model.forward)
         if self.speed.compile_teacher:
             given = self.speed.compile_teacher
-            options: dict[str, Any] = {} if given is True else dict(given)
-            first, *others = _features(self.model)
+            compiling: dict[str, Any] = {} if given is True else dict(given)
+            first, *behind = _features(self.model)
             # The method, so that recorders, hooks on the module, stay outside.
-            first.forward = _new_step(torch.compile(first.forward, **options))
-            for part in others:
-                part.forward = torch.compile(part.forward, **options)
+            first.forward = _new_step(torch.compile(first.forward, **compiling))
+            for part in behind:
+                part.forward = torch.compile(part.forward, **compiling)
+        if self.speed.cache_teacher:
+            _check_cached(recorders, "neck" if hasattr(self.model, "neck") else "backbone")
+            # Fused, compiled or in another order, layers round otherwise.
+            other_options = str(replace(self.speed, cache_teacher=False))
+            options = CacheOptions.of(self.speed.cache_teacher)
+            self.cache = PyramidCache(self.model, options, [self.sha256, other_options])
 
     def _in_context(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """A forward pass of the whole model that may come from anywhere, as an evaluation's."""
@@ -221,6 +233,18 @@ def _check_recorders(recorders: Iterable[BaseRecorder]) -> None:
                 "speed.compile_teacher and speed.fuse_conv_bn change the teacher's "
                 f"{' and '.join(FEATURES)} inside: expected recorders of them as a whole or of "
                 f"other parts, found one of '{source}'"
+            )
+
+
+def _check_cached(recorders: Iterable[BaseRecorder], last: str) -> None:
+    for recorder in flat(recorders):
+        part = recorder.source.split(".")[0]
+        behind = recorder.source == last and not isinstance(recorder, ModuleInputsRecorder)
+        if part in FEATURES and not behind:
+            raise WiringError(
+                f"speed.cache_teacher keeps what the teacher's {last} gives and nothing before it: "
+                f"expected recorders of its output or of parts behind it, found one of "
+                f"'{recorder.source}'; leave cache_teacher out"
             )
 
 

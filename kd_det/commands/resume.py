@@ -34,6 +34,7 @@ IGNORED = re.compile(
     r"|val_dataloader\.batch_size"
     r"|default_hooks\.(logger|timer|step_time|visualization|checkpoint|runtime_info)(\..*)?"
     r"|custom_hooks\.\d+\.interval"
+    r"|model\.speed\.cache_teacher(\..*)?"
     r"|randomness\.(deterministic|diff_rank_seed)"
     r"|train_cfg\.(val_interval|val_begin|type|by_epoch)"
 )

@@ -28,6 +28,7 @@ class StepTimeHook(Hook):
     - ``share_distill``: connectors and distillation losses;
     - ``share_update``: the rest, backward pass and optimizer.
 
+    With ``speed.cache_teacher``, ``teacher_cached`` is the share of images found in the cache.
     Shares are of the time of a step in this process. A training without a teacher, or with an
     algorithm of MMRazor's, has the first two. Parts are timed by the host's clock, on a GPU by
     CUDA events that are read when the device has passed them: nothing waits for it.
@@ -84,6 +85,9 @@ class StepTimeHook(Hook):
             seconds["distill"] = parts.get("losses", 0.0)
             seconds["update"] = max(0.0, self._total - sum(seconds.values()))
         hub = runner.message_hub
+        cache = getattr(getattr(unwrap_model(runner), "fixed_teacher", None), "cache", None)
+        if cache is not None:
+            hub.update_scalar("train/teacher_cached", cache.take_share())
         hub.update_scalar("train/images_per_s", self._images * get_world_size() / self._total)
         for name, value in seconds.items():
             hub.update_scalar(f"train/share_{name}", value / self._total)
