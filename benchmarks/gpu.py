@@ -208,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--stages", nargs="+", choices=names, default=names, metavar="STAGE",
         help=f"of {', '.join(names)}; default: all, {TRAINING} with --data")  # fmt: skip
     add("--seconds", type=float,
-        help=f"for all stages; default: {SECONDS:g}, {TRAINING} {TRAINING_SECONDS:g} more")  # fmt: skip
+        help=f"for all stages; default: {SECONDS:g}, {TRAINING} {TRAINING_SECONDS:g} more",
+    )  # fmt: skip
     add("--data", type=Path, metavar="DIR",
         help=f"COCO folder of small photographs: train on it ({TRAINING})")  # fmt: skip
     add("--epochs", type=int, default=24, help="of each training; default: %(default)s")

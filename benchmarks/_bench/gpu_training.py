@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _bench.report import Row
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from _bench.report import Row
 from kd_det.pairing.compose import pair
 
 METRIC = "coco/bbox_mAP"

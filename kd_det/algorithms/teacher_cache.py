@@ -61,7 +61,6 @@ class CacheOptions:
                 f"found {self.budget_gb} and {self.dtype!r}"
             )
 
-
     @classmethod
     def of(cls, options: bool | Mapping[str, Any]) -> CacheOptions:
         """Read a config, True for the defaults; raises ``ValueError`` for unknown options."""
