@@ -224,7 +224,7 @@ class PyramidCache:
     def _write(self, key: str, maps: dict[str, Tensor]) -> None:
         dtype = getattr(torch, self.options.dtype) if self.options.dtype else None
         kept = {name: x.to(device="cpu", dtype=dtype).contiguous() for name, x in maps.items()}
-        size = sum(x.nbytes for x in kept.values())
+        size = sum(x.numel() * x.element_size() for x in kept.values())
         # Other processes write as much.
         if self._full or self._used + size * get_world_size() > self.options.budget_gb * 1e9:
             if not self._full:

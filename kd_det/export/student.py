@@ -92,7 +92,7 @@ def _own_memory(state: dict[str, Any], checkpoint: Path) -> dict[str, Tensor]:
     for key, value in state.items():
         value = value.detach().contiguous()
         memory = value.untyped_storage()
-        if memory.data_ptr() in seen or memory.nbytes() != value.nbytes:
+        if memory.data_ptr() in seen or memory.nbytes() != value.numel() * value.element_size():
             value = value.clone()
         seen.add(memory.data_ptr())
         weights[key] = value

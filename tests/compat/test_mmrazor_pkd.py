@@ -17,7 +17,11 @@ assert maps.grad.isfinite().all(), "NaN"
 
 
 def test_breaks_without_the_patch(left_out):
-    assert left_out["mmrazor_pkd"] == "AssertionError: NaN"
+    # On a CPU, old torch has no such loss of float16 at all.
+    assert left_out["mmrazor_pkd"] in (
+        "AssertionError: NaN",
+        "RuntimeError: \"mse_backward_cpu_out\" not implemented for 'Half'",
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
