@@ -99,7 +99,7 @@ def teacher_embeddings(
     data = model.data_preprocessor(batch, training=False)
     inputs, samples = data["inputs"], data["data_samples"]
     if hasattr(model, "teacher_input"):
-        inputs = model.teacher_input(inputs, samples)
+        inputs = model.speed.layout(model.teacher_input(inputs, samples))
     recorders = [record.recorder for record in records.values()]
     teacher, was_training = model.teacher, model.teacher.training
     teacher.eval()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dense_parts import cross_parts
 from small import build
+from small_dense import batch as dense_batch
+from small_dense import detector, pair
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
@@ -222,3 +225,17 @@ def test_deliveries_and_overlap_exclude_each_other():
 def test_the_old_name_of_an_option_stays_valid():
     with pytest.warns(DeprecationWarning, match="fold_teacher is now called fuse_conv_bn"):
         assert Speed.of(dict(fold_teacher=True)) == Speed(fuse_conv_bn=True)
+
+
+def test_a_head_that_runs_on_the_students_maps_is_not_stored_in_16_bits():
+    speed = dict(teacher_dtype="bfloat16")
+    model = pair(detector("gfl", 0), detector("gfl", 1), cross_parts("gfl", 1), speed=speed)
+    stored = {
+        n.split(".")[0] for n, p in model.teacher.named_parameters() if p.dtype != torch.float32
+    }
+    assert stored == {"backbone", "neck"}
+    inputs, samples = dense_batch()
+    losses = model.train().loss(inputs, samples)
+    model.parse_losses(losses)[0].backward()
+    crossed = [value for name, value in losses.items() if name.startswith("distill")]
+    assert crossed and all(torch.as_tensor(value).isfinite().all() for value in crossed)
