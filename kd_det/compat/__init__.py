@@ -40,6 +40,7 @@ PATCHES = (
     "mmpretrain_transformers",
     "mmrazor_datafree",
     "mmrazor_inplace",
+    "mmrazor_pkd",
     "renamed_configs",  # after mmcls: it sees the translated package name
     "renamed_types",
     "own_configs",

@@ -21,6 +21,7 @@ SCHEDULE = ("train_cfg", "param_scheduler", "optim_wrapper", "auto_scale_lr")
 OUR_HOOKS = dict(
     exact_resume="kd_det.ExactResumeHook",
     finite_loss="kd_det.FiniteLossHook",
+    step_time="kd_det.StepTimeHook",
     student_export="kd_det.StudentExportHook",
 )
 # Hooks with no place in the training, each with the reason.

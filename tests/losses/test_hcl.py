@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kd_det.losses import HCLLoss, hcl_loss
 
@@ -127,6 +128,18 @@ def test_gradient_equals_finite_differences():
     t = pyramid(sizes, seed=1)
     s = [x.requires_grad_() for x in pyramid(sizes, seed=0)]
     assert torch.autograd.gradcheck(lambda *levels: hcl_loss(levels, t), s)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (6, 3), (50, 76)])
+def test_deterministic_mode_takes_no_adaptive_pool(size, monkeypatch):
+    s, t = (torch.randn(2, 3, *size, dtype=torch.double, requires_grad=True) for _ in range(2))
+    expected = hcl_loss([s], [t])
+    gradient = torch.autograd.grad(expected, s)[0]
+    monkeypatch.setattr(F, "adaptive_avg_pool2d", None)  # no deterministic backward on CUDA
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    loss = hcl_loss([s], [t])
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, s)[0], gradient)
 
 
 def test_an_empty_level_adds_nothing():
