@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_det.commands import common
-from kd_det.commands.steps import Step
+from kd_det.commands import common, results
+from kd_det.commands.steps import Step, run_steps
 from kd_det.pairing.methods import METHODS, find_configs
 
 DATA = Path("data/digits-coco")
@@ -23,12 +22,10 @@ def execute(args: argparse.Namespace) -> None:
     root = Path(args.root)
     teacher, centers = teacher_steps(root)
     plain, distilled = student_steps(root, args.method, args.seed, teacher, centers)
-    for step in (*teacher.inputs, *distilled.inputs, plain, distilled):
-        step.run()
-    report = report_step(root, [teacher, plain, distilled])
-    report.run()
+    report = results.report_step(root, [teacher, plain, distilled])
+    run_steps([*teacher.inputs, *distilled.inputs, plain, distilled, report])
     page, numbers = report.results
-    print_table(metrics_by_role(numbers))
+    results.print_table(results.metrics_by_role(numbers))
     print(f"\nThe distilled student is {checkpoint(distilled)}. Next: docs/your_detector.md.")
     print(f"Report: {page}, its numbers: {numbers}")
 
@@ -111,31 +108,3 @@ def checkpoint(step: Step) -> Path:
     from mmengine.config import Config
 
     return step.folder / f"epoch_{Config.fromfile(step.config).train_cfg.max_epochs}.pth"
-
-
-def report_step(root: Path, runs: list[Step]) -> Step:
-    """The page on all runs; evaluates their models."""
-    page = root / "report.html"
-    command = [*COMMAND, "report", *(str(run.folder) for run in runs), "--out", str(page)]
-    results = [page, page.with_suffix(".json")]
-    return Step("report", command, root / "report", inputs=runs, results=results)
-
-
-def metrics_by_role(numbers: Path) -> dict[str, dict[str, float]]:
-    """COCO metrics in a report's numbers, without the metric's prefix."""
-    return {
-        run["role"]: {k.removeprefix("coco/"): v for k, v in run["metrics"].items()}
-        for run in json.loads(numbers.read_text(encoding="utf-8"))
-    }
-
-
-def print_table(result: dict[str, dict[str, float]]) -> None:
-    columns = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75")
-    # A model that finds nothing has no metrics.
-    result = {name: {c: metrics.get(c, 0.0) for c in columns} for name, metrics in result.items()}
-    print(f"\n{'':<10}" + "".join(f"{c:>13}" for c in columns))
-    for name, metrics in result.items():
-        print(f"{name:<10}" + "".join(f"{metrics[c]:>13.3f}" for c in columns))
-    gain = result["distilled"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
-    gap = result["teacher"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
-    print(f"{'gain':<10}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else ""))

@@ -13,7 +13,7 @@ import pytest
 from mmengine.config import Config
 from small import ROOT
 
-from kd_det.commands import demo, steps
+from kd_det.commands import demo, results, steps
 from kd_det.commands.steps import StepError
 
 # Notes its arguments; fails while there is a file `fail`.
@@ -180,7 +180,7 @@ def test_students_differ_in_nothing_but_the_teacher(tmp_path):
 def test_it_ends_with_a_report_of_all_runs_and_a_table(tmp_path, capsys):
     teacher, centers = demo.teacher_steps(tmp_path)
     runs = [teacher, *demo.student_steps(tmp_path, "robust", 0, teacher, centers)]
-    report = demo.report_step(tmp_path, runs)
+    report = results.report_step(tmp_path, runs)
     assert report.inputs == runs
     assert report.command[3:6] == [str(run.folder) for run in runs]
     assert report.results == [tmp_path / "report.html", tmp_path / "report.json"]
@@ -189,7 +189,7 @@ def test_it_ends_with_a_report_of_all_runs_and_a_table(tmp_path, capsys):
         for role, value in {"teacher": 0.5, "plain": 0.1, "distilled": 0.2}.items()
     ]
     report.results[1].write_text(json.dumps(entries))
-    demo.print_table(demo.metrics_by_role(report.results[1]))
+    results.print_table(results.metrics_by_role(report.results[1]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-4].split() == ["teacher", "0.500", "0.500", "0.000"]
     assert lines[-1].split() == ["gain", "+0.100", "25%", "of", "the", "gap"]
