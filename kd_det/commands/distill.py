@@ -21,8 +21,12 @@ OTHER_DATA = re.compile(
 )
 
 
-def execute(args: argparse.Namespace) -> None:
-    """Make the config that the command line asks for, and train it."""
+def execute(args: argparse.Namespace, may_download: bool = True) -> None:
+    """Make the config that the command line asks for, and train it.
+
+    Where several trainings are asked for, ``may_download`` says whether weights may be downloaded
+    that the configs name.
+    """
     if args.method == "list":
         list_methods(args)
         return
@@ -36,7 +40,7 @@ def execute(args: argparse.Namespace) -> None:
     several = whole_way.is_asked_for(args)
     data = _prepare(args)
     if several:
-        whole_way.execute(args, data)
+        whole_way.execute(args, data, may_download)
     else:
         _train_one(args, data)
 

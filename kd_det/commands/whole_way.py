@@ -12,8 +12,8 @@ import copy
 import io
 import shlex
 import tempfile
-from dataclasses import dataclass
 from contextlib import AbstractContextManager, redirect_stdout
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +58,19 @@ def is_asked_for(args: argparse.Namespace) -> bool:
     return asked
 
 
-def execute(args: argparse.Namespace, data: str | PreparedData | None) -> None:
-    """Print the plan, and run what is not done yet."""
+def execute(
+    args: argparse.Namespace, data: str | PreparedData | None, may_download: bool = True
+) -> None:
+    """Print the plan, and run what is not done yet.
+
+    Args:
+        args: Those of ``kd-det distill``.
+        data: What ``--data`` names.
+        may_download: Whether weights may be downloaded that the configs name.
+
+    Raises:
+        InvalidInputError: If weights are not there and may not be downloaded; names them.
+    """
     from rich.console import Console
 
     from kd_det.pairing.compose import default_work_dir
@@ -69,14 +80,21 @@ def execute(args: argparse.Namespace, data: str | PreparedData | None) -> None:
     # pycocotools prints a line for each step of reading a file.
     with Console(stderr=True).status("Reading both detectors and the data"), _silent():
         teacher, pairing = _read(args, data, root)
+    urls = _find_downloads(teacher, pairing)
+    if urls and not may_download:
+        raise InvalidInputError(
+            f"{' and '.join(urls)} would be downloaded; allow it with --download, or name a file "
+            "with --teacher-init and configs of your own with --student and --teacher"
+        )
     print(pairing.describe())
     if teacher is not None:
         print(f"\n{teacher.describe()}")
-    _print_start(args, teacher, pairing)
+        if teacher.start is not None:
+            _print_start(teacher, args.dry_run and teacher.start in urls)
+    if urls:
+        print("\nDownloaded when training begins:", *urls, sep="\n  ")
     steps = _write(args, data, root, teacher, pairing)
-    told = f"Building each training, and timing {TIMED} iterations"
-    with Console(stderr=True).status(told), _silent():
-        timings = _try_out(args, steps)
+    timings = _try_out(args, steps)
     report = _report(root, [part.step for part in steps])
     plan.show(root, steps, timings, report)
     if args.dry_run:
@@ -134,24 +152,24 @@ def _read(
     return teacher, pairing
 
 
-def _print_start(
-    args: argparse.Namespace, teacher: TeacherTraining | None, pairing: Pairing
-) -> None:
-    """Print what the teacher starts from, and what will be downloaded."""
-    from kd_det.pairing.start_weights import find_downloads, loaded_table
+def _find_downloads(teacher: TeacherTraining | None, pairing: Pairing) -> list[str]:
+    """The URLs of weights that are not on this machine yet."""
+    from kd_det.pairing.start_weights import find_downloads
 
-    models = [pairing.alone.model]
-    if teacher is not None:
-        models.append(teacher.cfg.model)
-        start = teacher.start
-        if start is not None and not (args.dry_run and "://" in start):
-            table = loaded_table(teacher.detector.model, start, "teacher")
-            print(f"\nOf {start} the teacher gets:\n{table}")
-        elif start is not None:
-            print(f"\nWhat the teacher gets of {start} is told when that is downloaded.")
-    urls = [url for model in models for url in find_downloads(model.to_dict())]
-    if urls:
-        print("\nDownloaded when training begins:", *dict.fromkeys(urls), sep="\n  ")
+    parts = [pairing.alone.model, *([teacher.cfg.model] if teacher is not None else [])]
+    urls = [url for part in parts for url in find_downloads(part.to_dict())]
+    return list(dict.fromkeys(urls))
+
+
+def _print_start(teacher: TeacherTraining, later: bool) -> None:
+    """Print what the teacher gets of the weights from which it starts; downloads them."""
+    from kd_det.pairing.start_weights import loaded_table
+
+    if later:
+        print(f"\nWhat the teacher gets of {teacher.start} is told when that is downloaded.")
+        return
+    table = loaded_table(teacher.detector.model, str(teacher.start), "teacher")
+    print(f"\nOf {teacher.start} the teacher gets:\n{table}")
 
 
 def _write(
@@ -227,6 +245,8 @@ def _digests(cfg: Config, data: Any, inputs: list[Step]) -> list[str]:
 
 def _try_out(args: argparse.Namespace, steps: list[Training]) -> dict[str, Any]:
     """Build all that is not trained yet and time a few iterations, by the steps' names."""
+    from rich.console import Console
+
     from kd_det.pairing.dry_run import dry_run
 
     given = argparse.Namespace(
@@ -241,9 +261,11 @@ def _try_out(args: argparse.Namespace, steps: list[Training]) -> dict[str, Any]:
             cfg = copy.deepcopy(part.cfg)
             if Path(weights).exists() and "teacher_ckpt" in cfg.model:
                 cfg.model.teacher_ckpt = weights  # the real ones are to be trained
-            training.prepare(cfg, given, check_data=True)
-            is_teacher = part.step.name == "teacher"
-            timings[part.step.name] = dry_run(cfg, weights if is_teacher else None, TIMED)
+            told = f"Building the training '{part.step.name}', and timing {TIMED} iterations"
+            with Console(stderr=True).status(told), _silent():
+                training.prepare(cfg, given, check_data=True)
+                out = weights if part.step.name == "teacher" else None
+                timings[part.step.name] = dry_run(cfg, out, TIMED)
     return timings
 
 

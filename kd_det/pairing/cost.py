@@ -13,6 +13,9 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from kd_det.timing import one_round
 
+# Seconds after which no further iteration is timed.
+LIMIT = 10.0
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -56,7 +59,8 @@ def time_training(runner: Any, number: int, workers: int = 0) -> Timing:
 
     Args:
         runner: A Runner with loops, loaders and optimizer.
-        number: How many of each; their median counts. One more goes before.
+        number: How many of each; their median counts. One more goes before. Fewer where they
+            take long.
         workers: Processes that load in the training.
     """
     device = next(runner.model.parameters()).device
@@ -105,9 +109,11 @@ class _Batches:
 
 
 def _medians(calls: Sequence[Callable[[], Any]], number: int, device: torch.device) -> list[float]:
-    """The median seconds of calls that are made in turn."""
-    rounds = [one_round(calls, device) for _ in range(number + 1)]
-    return [statistics.median(times) for times in zip(*rounds[1:])]
+    """The median seconds of calls that are made in turn, without the first of several rounds."""
+    rounds = [one_round(calls, device)]
+    while len(rounds) <= number and sum(map(sum, rounds)) < LIMIT:
+        rounds.append(one_round(calls, device))
+    return [statistics.median(times) for times in zip(*(rounds[1:] or rounds))]
 
 
 def _evaluations(loop: Any) -> int:

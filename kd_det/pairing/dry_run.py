@@ -49,16 +49,15 @@ def dry_run(cfg: Config, weights: str | None = None, timed: int = 0) -> Timing |
         if weights is not None:
             torch.save(dict(state_dict=runner.model.state_dict()), weights)
         batch = _train_parts(runner)
+        with torch.no_grad():
+            _val_parts(runner)
         with _building("all losses for a batch of the training data"):
             _set_centers(runner.model)
+            if timed:
+                return time_training(runner, timed, cfg.train_dataloader.get("num_workers", 0))
             with torch.no_grad():
                 data = runner.model.train().data_preprocessor(batch, training=True)
                 runner.model(**data, mode="loss")
-        with torch.no_grad():
-            _val_parts(runner)
-        if timed:
-            with _building(f"{timed} iterations that are timed"):
-                return time_training(runner, timed, cfg.train_dataloader.get("num_workers", 0))
     return None
 
 
