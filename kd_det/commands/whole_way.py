@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import io
 import shlex
 import tempfile
@@ -245,6 +246,7 @@ def _digests(cfg: Config, data: Any, inputs: list[Step]) -> list[str]:
 
 def _try_out(args: argparse.Namespace, steps: list[Training]) -> dict[str, Any]:
     """Build all that is not trained yet and time a few iterations, by the steps' names."""
+    import torch
     from rich.console import Console
 
     from kd_det.pairing.dry_run import dry_run
@@ -266,6 +268,9 @@ def _try_out(args: argparse.Namespace, steps: list[Training]) -> dict[str, Any]:
                 training.prepare(cfg, given, check_data=True)
                 out = weights if part.step.name == "teacher" else None
                 timings[part.step.name] = dry_run(cfg, out, TIMED)
+    # Trainings are other processes, and this one holds no memory of a GPU meanwhile.
+    gc.collect()
+    torch.cuda.empty_cache()
     return timings
 
 
