@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 NOT_COUNTED = (
-    "Estimated on this machine from a few iterations, without other load. Not counted: starting, "
+    "Estimated from a few iterations on this machine, as busy as it is now. Not counted: starting, "
     "the matching of an evaluation, what happens before a distillation's first iteration (the "
     "teacher is evaluated, and class centers are gathered where the method needs them), the report."
 )

@@ -37,9 +37,13 @@ def states(out: str) -> dict[str, str]:
     return {name: rest.split("  ")[0] for _, name, rest in rows}
 
 
-def test_a_dry_run_shows_the_plan_and_trains_nothing(tool, arguments, tmp_path, capsys):
-    tool("distill", *arguments, "--dry-run", "--method", "review_nd")
+def test_a_dry_run_shows_the_plan_and_trains_nothing(
+    tool, arguments, teacher_ckpt, tmp_path, capsys
+):
+    start = ["--teacher-init", teacher_ckpt]
+    tool("distill", *arguments, *start, "--dry-run", "--method", "review_nd")
     out = capsys.readouterr().out
+    assert f"\nOf {teacher_ckpt} the teacher gets:\npart " in out
     assert states(out) == dict.fromkeys(("teacher", "alone", "distilled", "report"), "to do")
     assert out.count("2 iterations of ") == 3 and "\nTogether about " in out
     assert "  - schedule: the teacher's own, 1 epoch" in out
