@@ -38,6 +38,8 @@ def execute(args: argparse.Namespace, may_download: bool = True) -> None:
     config_files.require(args.teacher_ckpt, "the teacher's checkpoint", remedy)
     config_files.require(args.teacher_init, "the checkpoint of --teacher-init", remedy)
     several = whole_way.is_asked_for(args)
+    if several and args.work_dir is None:
+        args.work_dir = whole_way.default_work_dir(args)
     data = _prepare(args)
     if several:
         whole_way.execute(args, data, may_download)

@@ -59,6 +59,13 @@ def is_asked_for(args: argparse.Namespace) -> bool:
     return asked
 
 
+def default_work_dir(args: argparse.Namespace) -> str:
+    """Where all of it goes: one folder for all methods, which share the teacher."""
+    from kd_det.pairing.detectors import short_name
+
+    return f"work_dirs/{short_name(args.teacher)}_{short_name(args.student)}"
+
+
 def execute(
     args: argparse.Namespace, data: str | PreparedData | None, may_download: bool = True
 ) -> None:
@@ -74,9 +81,7 @@ def execute(
     """
     from rich.console import Console
 
-    from kd_det.pairing.compose import default_work_dir
-
-    root = Path(args.work_dir or default_work_dir(args.student, args.teacher, args.method))
+    root = Path(args.work_dir)
     common.check_work_dir(root / "config")
     # pycocotools prints a line for each step of reading a file.
     with Console(stderr=True).status("Reading both detectors and the data"), _silent():

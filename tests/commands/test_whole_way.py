@@ -108,6 +108,12 @@ def test_wrong_input_is_one_sentence(refusal, arguments, teacher_ckpt, tmp_path,
     assert message.replace("TMP", str(tmp_path)) in refusal("distill", *arguments, *given)
 
 
+def test_all_methods_share_a_teacher(tool, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tool("distill", *arguments[:4], "--method", "review", "--no-baseline", "--dry-run")
+    assert "\nIn work_dirs/teacher_plain, one after the other" in capsys.readouterr().out
+
+
 def test_a_given_teacher_with_a_baseline_needs_no_training_of_its_own(
     tool, arguments, teacher_ckpt, capsys
 ):
