@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +69,7 @@ class Inspection:
         notes: What was recognised and decided, in sentences.
         faults: All that is wrong, the worst first.
         annotations: Of each part, as they were checked and completed.
+        images_sha256: Digest of the content of all images.
     """
 
     root: Path
@@ -78,6 +80,7 @@ class Inspection:
     notes: list[str]
     faults: list[Fault]
     annotations: dict[str, Annotations] = field(default_factory=dict, repr=False)
+    images_sha256: str = ""
 
     @property
     def errors(self) -> list[Fault]:
@@ -124,9 +127,11 @@ def inspect(
     faults += _class_faults(parts, found.classes)
     order = [ERROR, WARNING, REPAIRED]
     faults.sort(key=lambda fault: order.index(fault.severity))
+    digest = hashlib.sha256("".join(sorted(x.digest for x in looks.values())).encode())
     return Inspection(
-        found.root, found.format, found.classes, scale, parts, found.notes, faults, checked
-    )
+        found.root, found.format, found.classes, scale, parts, found.notes, faults, checked,
+        digest.hexdigest(),
+    )  # fmt: skip
 
 
 def _checked(found: DetectionSet, part: Part) -> Annotations:
