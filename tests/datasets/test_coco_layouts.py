@@ -136,6 +136,15 @@ def test_a_file_without_any_of_its_images_is_refused(tmp_path):
         read_set(tmp_path)
 
 
+def test_links_that_lead_nowhere_are_told(tmp_path):
+    for name in ("train", "val"):
+        write(tmp_path, f"annotations/{name}.json", f"{name}/a.jpg")
+    (tmp_path / "train" / "a.jpg").unlink()
+    (tmp_path / "train" / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    (fault,) = inspect(read_set(tmp_path)).errors
+    assert "1 of 1 images are links that lead nowhere" in fault.sentence
+
+
 def test_no_box_at_all_is_said_once(tmp_path):
     write(tmp_path, "annotations/train.json", "train/a.jpg", annotations=[])
     write(tmp_path, "annotations/val.json", "val/a.jpg")
