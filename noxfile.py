@@ -257,7 +257,7 @@ def install_ours(session: nox.Session, what: str, deps: bool = True) -> None:
 # What kd_det and mmrazor need, where they are installed without it.
 WITHOUT_DEPENDENCIES = [
     *("filelock", "joblib", "ordered-set", "safetensors", "wrapt", "einops", "mat4py"),
-    *("modelindex", "scikit-learn", "jinja2", "matplotlib", "timm"),
+    *("importlib-metadata", "modelindex", "scikit-learn", "jinja2", "matplotlib", "timm"),
     *("hypothesis", "packaging", "pytest", "pytest-xdist"),
 ]
 

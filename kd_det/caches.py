@@ -19,7 +19,8 @@ def install() -> None:
     # The look-up reads metafiles alone, and changes nothing in them.
     if not hasattr(utils.load, "cache_info"):
         utils.load = lru_cache(maxsize=None)(utils.load)
-    if not hasattr(config.FormatCode, "__wrapped__"):
+    # onedl-mmengine writes configs without yapf.
+    if hasattr(config, "FormatCode") and not hasattr(config.FormatCode, "__wrapped__"):
         config.FormatCode = _cached_format(config.FormatCode)
 
 

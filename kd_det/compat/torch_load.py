@@ -47,6 +47,7 @@ def patch() -> None:
 
         torch._weights_only_unpickler.Unpickler = Unpickler  # type: ignore[misc, assignment]
         wrapt.register_post_import_hook(_load_carefully, "mmengine.runner.checkpoint")
+    wrapt.register_post_import_hook(_load_once, "mmengine.runner.checkpoint")
     wrapt.register_post_import_hook(_allow_history, "mmengine.logging.history_buffer")
     wrapt.register_post_import_hook(_allow_one_cycle, "mmengine.optim.scheduler.param_scheduler")
 
@@ -76,6 +77,16 @@ class _CarefulTorch(wrapt.ObjectProxy):
 
 def _load_carefully(module: Any) -> None:
     module.torch = _CarefulTorch(module.torch)
+
+
+def _load_once(module: Any) -> None:
+    """onedl-mmengine loads a file that was refused a second time, and then runs what it says."""
+
+    def load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return module.torch.load(file, map_location=map_location, weights_only=True)
+
+    if hasattr(module, "_safe_torch_load"):
+        module._safe_torch_load = load
 
 
 def _allow_history(module: ModuleType) -> None:
