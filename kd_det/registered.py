@@ -17,8 +17,11 @@ for module in (
     losses.LDLoss,
     losses.NDLoss,
     losses.BlendedNDLoss,
+    losses.QueryBoxLoss,
+    losses.QueryKDLoss,
     connectors.EmbeddingConnector,
     connectors.PyramidConnector,
+    connectors.QueryConnector,
     connectors.ReviewFusion,
 ):
     MODELS.register_module(module=module)

@@ -2,6 +2,7 @@
 
 from kd_det.algorithms.checkpoint import CheckpointError
 from kd_det.algorithms.dense import BoxesRecorder, CrossHead, PositivesRecorder
+from kd_det.algorithms.query import SharedQueriesRecorder
 from kd_det.algorithms.teacher_distill import (
     FixedTeacherDistill,
     RoITeacherDistill,
@@ -16,6 +17,7 @@ __all__ = [
     "FixedTeacherDistill",
     "PositivesRecorder",
     "RoITeacherDistill",
+    "SharedQueriesRecorder",
     "TeacherDistill",
     "WiringError",
 ]

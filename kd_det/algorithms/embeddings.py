@@ -10,15 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.models.detectors import DetectionTransformer
 from mmdet.models.detectors.base import BaseDetector
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor
 
-from kd_det.algorithms import dense, heads, roi
+from kd_det.algorithms import dense, heads, query, roi
 from kd_det.algorithms.probes import Probe
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.losses.positives import labels_of, rows_at
 from kd_det.recorders import flat, recording
+
+# The place of the classes in a record of kd_det.SharedQueries.
+LABELS = 4
 
 
 class _Record(NamedTuple):
@@ -53,6 +57,7 @@ def describe_embeddings(model: Any, rois: str) -> dict[str, str]:
     stage = _teacher_stage(model)
     more = f", RoIs {rois}" if hasattr(model.teacher, "roi_head") else ""
     more += ", the teacher's positives" if dense.is_dense(model.teacher) else ""
+    more += ", the teacher's matched queries" if _has_queries(model.teacher) else ""
     more += f", teacher_stage {stage}" if stage else ""
     return {record.source: f"{record}{more}" for record in _records(model).values()}
 
@@ -63,6 +68,8 @@ def rules(teacher: Any, rois: str) -> list[Any]:
         # How it chooses and scores RoIs of its own.
         names = ("train_cfg", "test_cfg")
         return [getattr(teacher, name, None) for name in names] if rois == "sampled" else []
+    if _has_queries(teacher):
+        return query.rules(teacher)
     return dense.rules(teacher) if dense.is_dense(teacher) else []
 
 
@@ -154,7 +161,7 @@ def _passes(
 ) -> Iterator[Any]:
     """Run the teacher; yields the labels of each set of RoIs, or those of the images.
 
-    Of a dense head, its positives.
+    Of a dense head, its positives; of queries, the classes of those that are matched to objects.
     """
     teacher, stage = model.teacher, _teacher_stage(model)
     if hasattr(teacher, "roi_head"):
@@ -164,6 +171,17 @@ def _passes(
         return
     if dense.is_dense(teacher):
         yield dense.teacher_positives(teacher, inputs, samples)
+        return
+    if _has_queries(teacher):
+        recorder = next(iter(recorders))
+        if not getattr(recorder, "match", False):
+            raise InvalidInputError(
+                "class centers of a detector with queries are means over those that are matched to "
+                "objects: expected t_emb of a recorder kd_det.SharedQueries with match=True, found "
+                f"one of {recorder.source}"
+            )
+        model.probe.run(teacher, inputs, samples)
+        yield recorder.get_record_data(data_idx=LABELS)
         return
     labels = torch.cat([sample.gt_label.reshape(-1) for sample in samples])
     if len(labels) != len(inputs):
@@ -184,12 +202,17 @@ def _teacher_stage(model: Any) -> str | None:
             return model.teacher_stage
         # An algorithm of MMRazor's, whose teacher scores RoIs of its own.
         return heads.choose_stage(None, teacher, teacher)
-    if isinstance(teacher, BaseDetector) and not dense.is_dense(teacher):
+    if isinstance(teacher, BaseDetector) and not (dense.is_dense(teacher) or _has_queries(teacher)):
         raise UnsupportedTypeError(
-            "class centers are means over RoIs, positives or images: expected a teacher with an "
-            f"RoI head or a dense head, or a classifier, found {type(teacher).__name__}"
+            "class centers are means over RoIs, positives, queries or images: expected a teacher "
+            "with an RoI head, a dense head or a decoder, or a classifier, found "
+            f"{type(teacher).__name__}"
         )
     return None
+
+
+def _has_queries(teacher: Any) -> bool:
+    return isinstance(teacher, DetectionTransformer)
 
 
 def _rows(source: str, record: Any, labels: Any) -> tuple[Tensor, Tensor]:

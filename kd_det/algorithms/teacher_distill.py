@@ -216,6 +216,7 @@ class TeacherDistill(SingleTeacherDistill):
         teacher.wait_for([seen, [recorder.data_buffer for recorder in of_teacher]])
         with teacher.forward_context(), recording(of_teacher, go_on=True):
             probe.run_after_student(seen)
+        probe.run_student_again(self.student, seen)
         return losses
 
     def _distill_losses(self) -> dict[str, Tensor]:

@@ -20,6 +20,8 @@ from kd_det.losses.feature_norm import FeatureNormLoss, feature_l2_loss, sifn_lo
 from kd_det.losses.hcl import HCLLoss, hcl_loss
 from kd_det.losses.ld import LDLoss, ld_loss, valuable_region
 from kd_det.losses.nd import NDLoss, nd_loss
+from kd_det.losses.query_box import QueryBoxLoss, query_box_loss
+from kd_det.losses.query_kd import QueryKDLoss, query_kd_loss
 
 __all__ = [
     "BinaryKDLoss",
@@ -34,6 +36,8 @@ __all__ = [
     "HCLLoss",
     "LDLoss",
     "NDLoss",
+    "QueryBoxLoss",
+    "QueryKDLoss",
     "binary_kd_loss",
     "blended_nd_loss",
     "box_kd_loss",
@@ -46,6 +50,8 @@ __all__ = [
     "ld_loss",
     "nd_loss",
     "overlap_loss",
+    "query_box_loss",
+    "query_kd_loss",
     "sifn_loss",
     "valuable_region",
 ]

@@ -10,7 +10,7 @@ from kd_det.registry import type_name
 
 # Names of the records of such methods (configs/_base_/dense_losses.py).
 OF_HEADS = ("head", "boxes", "positives", "cls_feats", "box_feats")
-# CrossKD's losses on boxes; a pair has the second where both heads predict distributions.
+# CrossKD's losses on boxes; a pair has the second where the teacher predicts distributions.
 CROSS_BOX, CROSS_DISTS = "loss_cross_box", "loss_cross_dists"
 Records = list[tuple[str, str, dict[str, Any]]]
 
@@ -22,7 +22,7 @@ def reads_heads(distiller: dict[str, Any]) -> bool:
 
 def fit_heads(distiller: dict[str, Any], student: Detector, teacher: Detector) -> list[str]:
     """Fit a distiller's config to dense heads, in place; returns what was decided."""
-    _choose_box_loss(distiller, student, teacher)
+    _choose_box_loss(distiller, teacher)
     heads = " and ".join(type(side.model.bbox_head).__name__ for side in (student, teacher))
     losses = ", ".join(distiller["distill_losses"])
     decisions = [f"the heads {heads} are compared by {losses}"]
@@ -57,12 +57,11 @@ def _records(distiller: dict[str, Any]) -> Records:
     ]
 
 
-def _choose_box_loss(distiller: dict[str, Any], student: Detector, teacher: Detector) -> None:
-    """Keep CrossKD's loss on distributions where both heads have them, otherwise that on boxes."""
+def _choose_box_loss(distiller: dict[str, Any], teacher: Detector) -> None:
+    """Keep CrossKD's loss on distributions if the teacher's head has them, else that on boxes."""
     losses, mappings = distiller["distill_losses"], distiller["loss_forward_mappings"]
     if CROSS_BOX in losses:
-        both = dense_parts.has_distributions(student, teacher)
-        dropped = CROSS_BOX if both else CROSS_DISTS
+        dropped = CROSS_BOX if dense_parts.has_distributions(teacher) else CROSS_DISTS
         del losses[dropped], mappings[dropped]
 
 
@@ -83,15 +82,20 @@ def _fit_crossing(
 ) -> str:
     """Set the depth at which the student's maps enter the teacher's head, and join widths."""
     channels = [dense_parts.crossing_channels(side, depth) for side in (student, teacher)]
-    text = f"the student's maps enter the teacher's head after {depth} convolutions"
+    text = (
+        f"the student's maps enter the teacher's head after {depth} convolutions"
+        if depth
+        else "the student's pyramid runs through all of the teacher's head"
+    )
     for name, connector in list(distiller["connectors"].items()):
         if type_name(connector) != "CrossHead":
             continue
         cross = dict(connector, depth=depth)
-        joined = [_join(channels, len(student.levels)), cross]
+        joined = [_join(*channels), cross]
         distiller["connectors"][name] = cross if channels[0] == channels[1] else joined
     if channels[0] != channels[1]:
-        text += f", by PyramidConnector {channels[0]} -> {channels[1]}"
+        arrows = dict.fromkeys(f"{s} -> {t}" for s, t in zip(*channels))
+        text += f", by PyramidConnector {', '.join(arrows)}"
     return text
 
 
@@ -103,16 +107,12 @@ def _fit_embeddings(distiller: dict[str, Any], student: Detector, teacher: Detec
     if sizes[0] == sizes[1]:
         return []
     connectors = distiller.setdefault("connectors", {})
-    connectors["embedding"] = _join(sizes, len(student.levels))
+    connectors["embedding"] = _join(*([size] * len(student.levels) for size in sizes))
     for _, _, record in _records(distiller):
         if record["recorder"] == "embedding" and record["from_student"]:
             record["connector"] = "embedding"
     return [f"embeddings: PyramidConnector {sizes[0]} -> {sizes[1]}"]
 
 
-def _join(channels: list[int], levels: int) -> dict[str, Any]:
-    return dict(
-        type="kd_det.PyramidConnector",
-        in_channels=[channels[0]] * levels,
-        out_channels=[channels[1]] * levels,
-    )
+def _join(in_channels: list[int], out_channels: list[int]) -> dict[str, Any]:
+    return dict(type="kd_det.PyramidConnector", in_channels=in_channels, out_channels=out_channels)

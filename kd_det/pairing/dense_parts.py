@@ -23,34 +23,35 @@ Recorders = dict[str, dict[str, Any]]
 
 def find_dense_offers(student: Detector, teacher: Detector) -> dict[str, str]:
     """For each need of the losses on dense heads, why it is not met; empty if it is."""
-    why = (
-        _why_not_dense(student, teacher)
-        or _why_softmax(student, teacher)
-        or _why_other_grids(student, teacher)
-    )
+    not_dense = _why_not_dense(student, teacher)
+    why = not_dense or _why_softmax(student, teacher) or _why_other_grids(student, teacher)
     checks: dict[str, Callable[[Detector, Detector], str]] = {
         "class_maps": _why_no_class_maps,
         "distributions": _why_no_distributions,
-        "cross_head": _why_no_cross_head,
         "dense_embedding": _why_no_embedding,
     }
-    return {need: why or check(student, teacher) for need, check in checks.items()}
+    found = {need: why or check(student, teacher) for need, check in checks.items()}
+    # The class loss is divided by the student's positives, which another student does not have.
+    return {**found, "cross_head": not_dense or _why_no_cross_head(student, teacher)}
 
 
-def has_distributions(student: Detector, teacher: Detector) -> bool:
-    """Whether both predict distributions of edges over the same distances."""
-    own, other = (side.model.bbox_head for side in (student, teacher))
-    return all(isinstance(x, GFLHead) for x in (own, other)) and own.reg_max == other.reg_max
+def has_distributions(*sides: Detector) -> bool:
+    """Whether all predict distributions of edges over the same distances."""
+    heads = [side.model.bbox_head for side in sides]
+    return all(isinstance(x, GFLHead) for x in heads) and len({x.reg_max for x in heads}) == 1
 
 
 def depth_of_crossing(student: Detector, teacher: Detector) -> int:
     """Number of convolutions after which the student's maps enter the teacher's head.
 
-    Before the last one, as published; 0, the pyramid, where a branch has one alone.
+    Before the last one, as published; 0, the pyramid, where a branch has one alone, or the
+    student's head is of another kind.
     """
-    return max(
-        0, min(dense.depth_of(side.model.bbox_head, "cls") for side in (student, teacher)) - 1
-    )
+    try:
+        depths = [dense.depth_of(side.model.bbox_head, "cls") for side in (student, teacher)]
+    except UserError:
+        return 0
+    return 0 if _why_other_grids(student, teacher) else max(0, min(depths) - 1)
 
 
 def recorders_of(side: Detector, names: set[str], depth: int) -> Recorders:
@@ -88,10 +89,11 @@ def embedding_size(side: Detector) -> int:
     return layer.in_channels
 
 
-def crossing_channels(side: Detector, depth: int) -> int:
-    """Channels of a branch's maps after ``depth`` convolutions."""
-    head = side.model.bbox_head
-    return int(head.feat_channels if depth else head.in_channels)
+def crossing_channels(side: Detector, depth: int) -> list[int]:
+    """Channels of a branch's maps of each level after ``depth`` convolutions."""
+    if not depth:
+        return [level.channels for level in side.levels]
+    return [int(side.model.bbox_head.feat_channels)] * len(side.levels)
 
 
 def scores_objects(side: Detector) -> bool:
@@ -112,17 +114,21 @@ def _why_other_grids(student: Detector, teacher: Detector) -> str:
         ]
     except (AttributeError, IndexError, TypeError, ValueError, RuntimeError):
         return f"the class maps of {_heads(student, teacher)} cannot be read"
-    strides = [[level.stride for level in side.levels] for side in (student, teacher)]
-    if strides[0] == strides[1] and shapes[0] == shapes[1]:
-        return ""
-    if strides[0] != strides[1]:
-        return (
-            f"the grids of the heads differ: {student.title} has strides {strides[0]} and "
-            f"{teacher.title} {strides[1]}"
-        )
+    if _why_other_strides(student, teacher) or shapes[0] == shapes[1]:
+        return _why_other_strides(student, teacher)
     return (
         f"the grids of the heads differ: {student.title} predicts {shapes[0][0][0]} channels "
         f"of classes and {teacher.title} {shapes[1][0][0]}, for other anchors or classes"
+    )
+
+
+def _why_other_strides(student: Detector, teacher: Detector) -> str:
+    strides = [[level.stride for level in side.levels] for side in (student, teacher)]
+    if strides[0] == strides[1]:
+        return ""
+    return (
+        f"the grids of the heads differ: {student.title} has strides {strides[0]} and "
+        f"{teacher.title} {strides[1]}"
     )
 
 
@@ -155,12 +161,18 @@ def _why_no_distributions(student: Detector, teacher: Detector) -> str:
 
 
 def _why_no_cross_head(student: Detector, teacher: Detector) -> str:
+    """Predictions are all of the teacher's head; of the student there are maps and positives."""
     try:
-        for side in (student, teacher):
-            dense.depth_of(side.model.bbox_head, "cls")
+        dense.depth_of(teacher.model.bbox_head, "cls")
     except UserError as error:
         return str(error)
-    return _why_no_class_maps(student, teacher)
+    if not _is_sigmoid(teacher):
+        return f"classes exclude one another (softmax) in {teacher.title}"
+    return (
+        _why_other_strides(student, teacher)
+        or _refusal(student, dict(type="kd_det.Positives", source=HEAD))
+        or _refusal(teacher, dict(type="kd_det.Boxes", source=HEAD))
+    )
 
 
 def _why_no_embedding(student: Detector, teacher: Detector) -> str:

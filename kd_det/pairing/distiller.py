@@ -10,6 +10,7 @@ from kd_det.algorithms import WiringError, student_init
 from kd_det.pairing.dense_fitting import fit_heads, reads_heads
 from kd_det.pairing.detectors import Detector, Level
 from kd_det.pairing.families import TwoStage
+from kd_det.pairing.query_parts import fit_queries, reads_queries, used_connectors
 from kd_det.registry import type_name
 
 # Names of a method's recorders (configs/_base_/frcnn_distiller.py).
@@ -29,6 +30,8 @@ def fit_distiller(model: dict[str, Any], student: Detector, teacher: Detector) -
     fitting.fit_pyramids()
     if reads_heads(fitting.distiller):
         fitting.decisions += fit_heads(fitting.distiller, student, teacher)
+    elif reads_queries(fitting.distiller):
+        fitting.decisions += fit_queries(fitting.distiller, student, teacher)
     elif student.scores_rois and teacher.scores_rois:
         fitting.fit_embeddings()
         fitting.fit_stages()
@@ -208,6 +211,7 @@ class _Fitting:
     def drop_unused_connectors(self) -> None:
         # Parameters that no loss reaches would stop DDP.
         used = {r.get("connector") for mapping in self._mappings.values() for r in mapping.values()}
+        used |= used_connectors(self.distiller)
         kept = {name: cfg for name, cfg in self._connectors.items() if name in used}
         del self.distiller["connectors"]
         if kept:

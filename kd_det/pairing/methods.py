@@ -37,9 +37,9 @@ METHODS: dict[str, Method] = {
     ),
     "robust_nd_kd": Method("robust, ND loss and KD", NO_FIGURE, "kd_det"),
     "kd": Method(
-        "logits of the student's RoIs; of dense heads, class maps and boxes",
-        IN_PAPER,
-        "arXiv 1503.02531, 2308.14286",
+        "logits of the student's RoIs; class maps and boxes of dense heads, or of shared queries",
+        "DAB-DETR R18 36.2 to 41.4, R50 42.2 to 45.7",
+        "arXiv 1503.02531, 2308.14286, 2211.08071",
     ),
     "crosskd": Method(
         "CrossKD: dense heads, what the teacher's head makes of the student's features",
@@ -95,6 +95,11 @@ NEEDS = {
         ld="distributions",
         crosskd="cross_head",
         nd="dense_embedding",
+    ),
+    "methods_query": dict(
+        dict.fromkeys(("robust", "cwd", "pkd", "review"), "pyramid"),
+        kd="shared_queries",
+        nd="query_embedding",
     ),
 }
 

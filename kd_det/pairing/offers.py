@@ -7,8 +7,11 @@ from kd_det.pairing.dense_parts import NO_DENSE_HEAD, find_dense_offers
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.distiller import common_levels, strides
 from kd_det.pairing.methods import METHODS, Form
+from kd_det.pairing.query_parts import NO_QUERIES, find_query_offers
 
 NO_ROIS = "RoIs are not scored by"
+# How reasons begin that say no more than the kind of the detectors.
+OF_KINDS = (NO_ROIS, NO_DENSE_HEAD, NO_QUERIES)
 NOTHING_FITS = (
     "no method fits them; give two detectors with maps of a common stride, as those with an FPN"
 )
@@ -22,6 +25,7 @@ def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
         "roi_logits": rois,
         "roi_embedding": rois,
         **find_dense_offers(student, teacher),
+        **find_query_offers(student, teacher),
     }
 
 
@@ -53,8 +57,8 @@ def why_not(method: str, offers: dict[str, str]) -> str:
     if not all(reasons):
         return ""
     found = list(dict.fromkeys(each[0] for each in reasons))
-    # Of two dense detectors the form for RoIs needs no word.
-    nearer = [reason for reason in found if not reason.startswith((NO_ROIS, NO_DENSE_HEAD))]
+    # Of two dense detectors the forms for RoIs and queries need no word.
+    nearer = [reason for reason in found if not reason.startswith(OF_KINDS)]
     return "; ".join(nearer or found)
 
 

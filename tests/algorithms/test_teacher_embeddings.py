@@ -76,7 +76,7 @@ def test_wrong_records_and_teachers_are_named():
         teacher_embeddings(model, data)
     del mapping["connector"]
     roi_head = model.teacher._modules.pop("roi_head")
-    with pytest.raises(TypeError, match=r"with an RoI head or a dense head, .*found FasterRCNN"):
+    with pytest.raises(TypeError, match=r"with an RoI head, a dense head .*found FasterRCNN"):
         describe_embeddings(model, "gt")
     model.teacher.roi_head = roi_head
     del model.distiller.distill_losses["loss_nd0"]

@@ -27,6 +27,8 @@ from kd_det.losses import (
     HCLLoss,
     LDLoss,
     NDLoss,
+    QueryBoxLoss,
+    QueryKDLoss,
 )
 
 CLASSES, DIM = 5, 8
@@ -99,6 +101,10 @@ def call_boxes(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor
     return loss(*boxes, t, [x.detach().flip(1) for x in t], positives(s, labels))
 
 
+def call_queries(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tensor) -> Tensor:
+    return loss(s[0], t[0], t[0])
+
+
 FAMILY = {
     "nd": Member(with_centers(NDLoss), [(DIM,)], call_labelled),
     "nd_blended": Member(with_centers(BlendedNDLoss), [(DIM,)], call_labelled),
@@ -123,6 +129,9 @@ FAMILY = {
     ),
     "ld": Member(partial(LDLoss, tau=2.0), [(12, 4, 5), (12, 2, 3)], call_region),
     "ld_everywhere": Member(partial(LDLoss, tau=2.0), [(12, 4, 5)], call_distributions),
+    "query_kd": Member(QueryKDLoss, [(6, 3)], call_pair),
+    "query_kd_softmax": Member(partial(QueryKDLoss, softmax=True), [(6, 3)], call_pair),
+    "query_box": Member(QueryBoxLoss, [(6, 4)], call_queries),
 }
 
 

@@ -85,6 +85,14 @@ PAIRS = {
         "robust_nd_kd",
         "compared by loss_cwd, loss_kd, loss_boxes, loss_nd",
     ),
+    # Other anchors: the student's pyramid runs through all of the teacher's head.
+    "atss_retinanet": (
+        "atss",
+        "retinanet",
+        "crosskd",
+        "the student's pyramid runs through all of the teacher's head, by PyramidConnector 8 -> 16",
+    ),
+    "retinanet_gfl": ("retinanet", "gfl", "crosskd_pkd", "loss_cross_cls, loss_cross_dists"),
     "rtmdet_yolox": (
         "rtmdet",
         "yolox",
@@ -175,6 +183,14 @@ def test_heads_whose_grids_differ_offer_their_pyramids(tmp_path):
     for need in ("class_maps", "cross_head", "dense_embedding"):
         assert "grids of the heads differ" in offers[need]
     assert "strides [8, 16, 32, 64, 128]" in why_not("kd", offers)
+
+
+def test_crosskd_needs_strides_in_common_and_positives_of_the_student(tmp_path):
+    atss, retinanet = (dense(name, tmp_path) for name in ("atss", "retinanet"))
+    offers = find_offers(*read_pair(atss, retinanet))  # 1 anchor and 9
+    assert "grids of the heads differ" in offers["class_maps"] and not offers["cross_head"]
+    offers = find_offers(*read_pair(FASTER, retinanet))
+    assert offers["cross_head"].startswith("no dense head in the student FasterRCNN")
 
 
 def test_other_strides_name_both(tmp_path):

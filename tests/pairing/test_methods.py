@@ -34,6 +34,7 @@ def test_configs_are_those_of_the_repository():
     assert forms == [
         ("methods", ("roi_logits", "roi_embedding")),
         ("methods_dense", ("class_maps", "dense_embedding")),
+        ("methods_query", ("shared_queries", "query_embedding")),
     ]
 
 

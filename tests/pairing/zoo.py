@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -60,5 +61,5 @@ def student(name: str, folder: Path) -> str:
 
 def save_teacher(cfg: Config, path: Path) -> str:
     """Random weights of a config's teacher."""
-    torch.save(build(cfg.model.teacher).state_dict(), path)
+    torch.save(build(copy.deepcopy(cfg.model.teacher)).state_dict(), path)
     return str(path)

@@ -8,10 +8,12 @@ dense       a detector as ``mode='tensor'`` does; of a  all of a one-stage or qu
             two-stage one, the RPN head                 detector; backbone, neck and ``rpn_head``
 roi         the pyramid, then the box heads on the      backbone, neck, ``roi_head``; ``rpn_head``
             RoIs that the student sampled               where it is read
+query       all of a query-based detector, and both     all of it; ``kd_det.SharedQueries``
+            decoders on queries that they share
 image       a classifier as ``mode='tensor'`` does      all of a classifier
 =========== =========================================== ===========================================
 
-None runs samplers, assigners or losses.
+None runs samplers or losses; an assigner runs where ``kd_det.SharedQueries`` is asked for matches.
 """
 
 from __future__ import annotations
@@ -28,15 +30,16 @@ from torch import nn
 
 from kd_det.algorithms import heads
 from kd_det.algorithms.probes.forward import DenseProbe, FeatureProbe, Probe
+from kd_det.algorithms.probes.query import QueryProbe, shares_queries
 from kd_det.algorithms.probes.roi import RoIProbe
 from kd_det.algorithms.teacher import FEATURES
 from kd_det.algorithms.wiring import WiringError
 from kd_det.errors import InvalidInputError
 from kd_det.recorders import flat
 
-__all__ = ["DenseProbe", "FeatureProbe", "Probe", "RoIProbe", "choose"]
+__all__ = ["DenseProbe", "FeatureProbe", "Probe", "QueryProbe", "RoIProbe", "choose"]
 
-PROBES = ("features", "dense", "roi", "image")
+PROBES = ("features", "dense", "roi", "query", "image")
 # The part of a function or method, which may be called anywhere.
 ANYWHERE = "anywhere"
 
@@ -60,7 +63,9 @@ def choose(
     read = _parts_read(distiller, from_student=False)
     delivered = sorted(distiller.deliveries.deliveries)
     pair_has_rois = all(map(heads.scores_rois, (student, teacher)))
-    if name is None and pair_has_rois and "roi_head" in _parts_read(distiller, from_student=True):
+    if name is None and shares_queries(distiller):
+        chosen = "query"
+    elif name is None and pair_has_rois and "roi_head" in _parts_read(distiller, from_student=True):
         chosen = "roi"  # it handles steps without RoIs
     else:
         chosen = name or _cheapest({*read, *delivered}, teacher)
@@ -79,6 +84,8 @@ def choose(
         )
     if chosen == "roi":
         return RoIProbe(student, teacher, teacher_stage, read)
+    if chosen == "query":
+        return QueryProbe(distiller)
     return {"features": FeatureProbe, "dense": DenseProbe, "image": Probe}[chosen]()
 
 

@@ -42,6 +42,9 @@ class Probe:
     def run_after_student(self, seen: Any) -> None:
         """Run what depends on the student's forward pass, after it."""
 
+    def run_student_again(self, student: Any, seen: Any) -> None:
+        """Run again what of the student losses read beside its own forward pass."""
+
     def distill_losses(
         self, distiller: ConfigurableDistiller, student: nn.Module
     ) -> dict[str, Tensor]:

@@ -1,0 +1,4 @@
+# PKD, the ND loss on queries that are matched, and KD-DETR.
+_base_ = "./pkd_nd.py"
+
+model = dict(distiller=_base_.with_queries)

@@ -1,0 +1,31 @@
+"""Queries that two detectors with decoders share, and the recorder of what becomes of them."""
+
+from kd_det.algorithms.query.decoder import (
+    Call,
+    Outputs,
+    Queries,
+    decode,
+    embedded_inputs,
+    find_kind,
+    predict,
+    queries_of,
+    shared_inputs,
+)
+from kd_det.algorithms.query.matching import match, rules
+from kd_det.algorithms.query.recorder import SharedQueriesRecorder, draw
+
+__all__ = [
+    "Call",
+    "Outputs",
+    "Queries",
+    "SharedQueriesRecorder",
+    "decode",
+    "draw",
+    "embedded_inputs",
+    "find_kind",
+    "match",
+    "predict",
+    "queries_of",
+    "rules",
+    "shared_inputs",
+]
