@@ -161,6 +161,8 @@ def review_candidates() -> dict[str, tuple[str, Change]]:
                         name = f"{'heads' if heads else 'plain'}_review_{normalize}"
                         name += f"{'_r' * residual}{'_f' * fast}_w{weight}"
                         found[name] = ("review", chain(*changes))
+                        focused = loss("loss_review", focus=True)
+                        found[f"{name}_focus"] = ("review", chain(*changes, focused))
     return found
 
 
