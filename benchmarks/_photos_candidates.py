@@ -167,3 +167,10 @@ def review_candidates() -> dict[str, tuple[str, Change]]:
 
 
 CANDIDATES |= review_candidates()
+RESIDUAL = [
+    start_from_heads,
+    fusion(residual=True),
+    loss("loss_review", normalize="level", loss_weight=10.0),
+]
+CANDIDATES |= nd_candidates("residual", "review_nd", *RESIDUAL)
+CANDIDATES |= nd_candidates("residual_kd", "review_nd_kd", *RESIDUAL)
