@@ -1,4 +1,6 @@
 # make demo: from an empty machine to a distilled detector; METHOD=... names another method.
+# make demo DATA=DIR: the same for a folder of labelled images; ARGS=--download allows to download
+# the weights that it lists, ARGS=--help shows the other options.
 # make test: lint and all tests. make docs: the documentation, into site/.
 # make matrix: the tests' core in each environment of requirements/matrix; CELL=... one, ARGS=--full
 # all tests. make gpu: tests and measurements of a GPU, in 8 minutes; OUT=... the folder of their
@@ -10,7 +12,7 @@ NOX := .nox/tool/bin/nox
 .PHONY: demo test lint docs matrix oldest gpu env clean
 
 demo: env
-	$(PY) -m kd_det demo $(if $(METHOD),--method $(METHOD))
+	$(PY) -m kd_det demo $(if $(METHOD),--method $(METHOD)) $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 # Two processes of one thread each: most tests are too small to gain from threads.
 test: lint

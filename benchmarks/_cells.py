@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 STACK = ("torch", "torchvision", "numpy", "opencv", "mmengine", "mmcv", "mmdet", "mmrazor", "onedl")
 # What kd_det may bring along: its own small needs, and what those need.
 SMALL = {
-    "kd-det", "filelock", "joblib", "safetensors", "wrapt",
+    "kd-det", "filelock", "joblib", "cloudpickle", "safetensors", "wrapt",
     "rich", "markdown-it-py", "mdurl", "pygments", "typing-extensions",
 }  # fmt: skip
 
@@ -98,10 +98,29 @@ def read_tests(report: Path) -> dict[str, Any]:
         if "failure" in outcome or "error" in outcome:
             failed.append(f"{case.get('classname')}::{case.get('name')}")
         elif "skipped" in outcome:
-            skipped[str(outcome["skipped"].get("message"))] += 1
+            skipped[_reason(outcome["skipped"])] += 1
         else:
             passed += 1
     return dict(passed=passed, failed=failed, skipped=dict(skipped))
+
+
+def files_of(tests: Iterable[str]) -> list[str]:
+    """The files of tests that :func:`read_tests` names."""
+    return sorted({name.partition("::")[0].replace(".", "/") + ".py" for name in tests})
+
+
+def counted_anew(before: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """The tests of a cell after those files were run again in which some had failed."""
+    still = [name for name in before["failed"] if name in again["failed"]]
+    new = [name for name in again["failed"] if name not in still]
+    passed = before["passed"] + len(before["failed"]) - len(still) - len(new)
+    return dict(passed=passed, failed=still + new, skipped=before["skipped"])
+
+
+def _reason(skipped: ElementTree.Element) -> str:
+    """Why a test was skipped; of a whole module, pytest says it in the text alone."""
+    whole = re.search(r"'Skipped: (.*)'\)$", skipped.text or "")
+    return whole[1] if whole else str(skipped.get("message"))
 
 
 def read_student(folder: Path) -> dict[str, Any]:

@@ -27,11 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # Seconds at most; 450 in all, so that a run ends within 8 minutes, wheels installed.
 STAGES = {"tests": 120.0, "steps": 225.0, "prepass": 60.0, "trace": 45.0}
 SECONDS = 450.0
+# A stage more with --data, and what it may take beyond what the others leave.
+TRAINING, TRAINING_SECONDS = "training", 420.0
 # Of a stage's seconds, those that pass before it measures.
 START = 15.0
 # Where tests take the fixture `device`.
 TESTS = ("algorithms/test_on_device.py", "losses", "connectors", "compat/test_mmcv.py",
-         "test_centers.py")  # fmt: skip
+         "test_centers.py", "test_timing.py")  # fmt: skip
 TINY_TESTS = ("losses/test_hcl.py",)
 
 
@@ -39,6 +41,7 @@ def main() -> None:
     args = _parser().parse_args()
     args.out = args.out.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
+    args.data = args.data and args.data.absolute()
     os.chdir(ROOT)  # recipes are named by their path in it
     if not args.dry_run and not torch.cuda.is_available():
         raise UserError("torch sees no GPU here; --dry-run runs every stage on the CPU, tiny")
@@ -50,23 +53,30 @@ def main() -> None:
     if args.dry_run:
         environment["CUDA_VISIBLE_DEVICES"] = ""
 
+    if args.data is None:
+        args.stages = [name for name in args.stages if name != TRAINING]
+
     def write(outcomes: list[Outcome]) -> None:
         write_outcomes(args.out / "stages.json", outcomes)
         text = gpu_page.page(args.out, outcomes, args.dry_run)
         write_atomically(args.out / "gpu.md", text.encode())
 
-    outcomes = run_all(_stages(args), args.seconds, args.out / "gpu.log", environment, write)
+    seconds = args.seconds or SECONDS + TRAINING_SECONDS * (TRAINING in args.stages)
+    outcomes = run_all(_stages(args, seconds), seconds, args.out / "gpu.log", environment, write)
     print((args.out / "gpu.md").read_text(encoding="utf-8"))
     bad = [outcome.name for outcome in outcomes if outcome.state != "done"]
     if bad:
         raise UserError(f"{', '.join(bad)}: not done; see {args.out / 'gpu.log'}")
 
 
-def _stages(args: argparse.Namespace) -> list[Stage]:
+def _stages(args: argparse.Namespace, seconds: float) -> list[Stage]:
     def measuring(name: str, seconds: float) -> Sequence[str]:
         command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--only", name]
         inside = max(1.0, seconds - START)
         command += ["--out", str(args.out), "--seconds", f"{inside:.0f}"]
+        if name == TRAINING:
+            command += ["--data", str(args.data), "--epochs", str(args.epochs)]
+            command += ["--depth", str(args.depth)]
         return command + ["--dry-run"] * args.dry_run
 
     def testing(_: float) -> Sequence[str]:
@@ -82,7 +92,9 @@ def _stages(args: argparse.Namespace) -> list[Stage]:
         (args.out / ("tests.xml" if name == "tests" else f"{name}.json")).unlink(missing_ok=True)
     return [
         Stage(
-            name, STAGES[name], testing if name == "tests" else functools.partial(measuring, name)
+            name,
+            STAGES.get(name, seconds),
+            testing if name == "tests" else functools.partial(measuring, name),
         )
         for name in args.stages
     ]
@@ -96,7 +108,8 @@ def _measure(args: argparse.Namespace) -> None:
     about = report.machine(device, torch.float32)
     del about["dtype"]  # of the cases
     path = args.out / f"{args.only}.json"
-    {"steps": _steps, "prepass": _prepass, "trace": _trace}[args.only](args, device, about, path)
+    measures = {"steps": _steps, "prepass": _prepass, "trace": _trace, TRAINING: _training}
+    measures[args.only](args, device, about, path)
 
 
 def _steps(
@@ -170,6 +183,19 @@ def _trace(
     report.write(path, gpu_trace.measure(case, step, device, 3), about)
 
 
+def _training(
+    args: argparse.Namespace, device: torch.device, about: dict[str, Any], path: Path
+) -> None:
+    from _bench import gpu_training
+
+    about.update(data=args.data.name, epochs=args.epochs)
+    with tempfile.TemporaryDirectory() as folder:
+        gpu_training.measure(
+            args.data, Path(folder), args.depth, args.epochs, device, args.dry_run,
+            lambda rows: report.write(path, rows, about),
+        )  # fmt: skip
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = common.make_parser(
         "python benchmarks/gpu.py",
@@ -178,11 +204,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("work_dirs/gpu"), help="folder; default: %(default)s")
-    add("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE",
-        help=f"of {', '.join(STAGES)}; default: all")  # fmt: skip
-    add("--seconds", type=float, default=SECONDS, help="for all stages; default: %(default)g")
+    names = [*STAGES, TRAINING]
+    add("--stages", nargs="+", choices=names, default=names, metavar="STAGE",
+        help=f"of {', '.join(names)}; default: all, {TRAINING} with --data")  # fmt: skip
+    add("--seconds", type=float,
+        help=f"for all stages; default: {SECONDS:g}, {TRAINING} {TRAINING_SECONDS:g} more",
+    )  # fmt: skip
+    add("--data", type=Path, metavar="DIR",
+        help=f"COCO folder of small photographs: train on it ({TRAINING})")  # fmt: skip
+    add("--epochs", type=int, default=24, help="of each training; default: %(default)s")
+    add("--depth", type=int, choices=[50, 101], default=50, help="of the teacher's ResNet; 50")
     add("--dry-run", action="store_true", help="every stage on the CPU, tiny")
-    add("--only", choices=[name for name in STAGES if name != "tests"],
+    add("--only", choices=[name for name in names if name != "tests"],
         help=argparse.SUPPRESS)  # fmt: skip
     return parser
 

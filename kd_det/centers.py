@@ -71,11 +71,13 @@ class ClassCenters:
             raise InvalidInputError(
                 f"ClassCenters of {self.num_classes} classes got labels from {low} to {high}"
             )
-        self._move(emb.device)
-        labels = labels.to(emb.device)
+        # Some devices have no float64.
+        device = torch.device("cpu") if emb.device.type == "mps" else emb.device
+        self._move(device)
+        emb, labels = emb.detach().to(device), labels.to(device)
         # Not index_add_, which on a CPU takes twice as long.
         rows = labels.unsqueeze(1).expand_as(emb)
-        self._sums.scatter_add_(0, rows, emb.detach().to(torch.float64))
+        self._sums.scatter_add_(0, rows, emb.to(torch.float64))
         self._counts += torch.bincount(labels, minlength=self.num_classes)
 
     def merge(self, other: ClassCenters) -> None:

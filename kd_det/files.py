@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,7 +50,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def write_folder_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_folder_atomically(
+    folder: Path, files: Mapping[str, bytes | Callable[[Path], None]]
+) -> None:
     """Write files that belong together: ``folder`` has all of the old ones or all of the new ones.
 
     They are written into a folder of a temporary name, which then takes the place of ``folder`` by
@@ -60,7 +62,8 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
 
     Args:
         folder: What holds no others than ``files`` (of an earlier call), or is not there yet.
-        files: Contents by name.
+        files: Contents by name; of what is too large to have in memory twice, a function that
+            writes the file of a path.
 
     Raises:
         FileExistsError: If there are other files in ``folder``; they would be lost.
@@ -82,7 +85,12 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
             with suppress(PermissionError):
                 os.chmod(new, 0o755)
             for name, data in files.items():
-                write_atomically(new / name, data)
+                if isinstance(data, bytes):
+                    write_atomically(new / name, data)
+                    continue
+                data(new / name)
+                with open(new / name, "rb+") as file:
+                    _flush(file.fileno())
             _flush_folder(new)
             if folder.exists():
                 os.rename(folder, old)

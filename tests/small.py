@@ -8,7 +8,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,19 @@ def runner(cfg: Config) -> Runner:
     # Not from an RNG, which a test may have seeded: MMEngine keeps a visualizer for each name.
     cfg.experiment_name = f"{Path(cfg.work_dir).name}_{uuid4().hex}"
     return Runner.from_cfg(cfg)
+
+
+@contextmanager
+def no_waits(device: torch.device) -> Iterator[None]:
+    """Within, what waits for a GPU is an error."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def train_runs(data: Path, root: Path) -> dict[str, Path]:

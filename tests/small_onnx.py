@@ -19,6 +19,8 @@ CONFIGS = {
     "yolox": "yolox/yolox_tiny_8xb8-300e_coco.py",
     "tood": "tood/tood_r50_fpn_1x_coco.py",
     "dino": "dino/dino-4scale_r50_8xb2-12e_coco.py",
+    "detr": "detr/detr_r50_8xb2-150e_coco.py",
+    "ddq": "ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py",
 }
 
 
@@ -30,15 +32,15 @@ def model_config(name: str) -> dict:
         model.bbox_head.norm_cfg = dict(type="GN", num_groups=4)
     if model.backbone.type == "ResNet":
         model.backbone.update(BACKBONE)
-        model.neck.in_channels = [8, 16, 32, 64]
-        if name == "dino":
+        model.neck.in_channels = [8, 16, 32, 64][-len(model.neck.in_channels) :]
+        if "encoder" in model:
             model.update(num_queries=20)
-            # The encoding of its boxes is made for 256 channels.
-            model.neck.update(in_channels=[16, 32, 64], out_channels=256)
+            # The encoding of boxes is made for 256 channels.
+            model.neck.out_channels = 256
             model.encoder.num_layers, model.decoder.num_layers = 1, 2
             for part in (model.encoder, model.decoder):
                 part.layer_cfg.ffn_cfg.feedforward_channels = 32
-            model.test_cfg.max_per_img = 30
+            model.test_cfg.max_per_img = 20
     else:
         model.backbone.update(widen_factor=0.125, init_cfg=None)
         model.neck.update(in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1)
@@ -59,6 +61,8 @@ def detector(name: str, seed: int = 0) -> nn.Module:
             module.weight.data *= (1.5 / fan) ** 0.5
             if module.bias is not None:
                 module.bias.data.zero_()
+    if hasattr(model, "level_embed"):  # memory as it is found, until init_weights is called
+        nn.init.normal_(model.level_embed, generator=generator)
     # Boxes of some pixels.
     if name == "rtmdet":
         for conv in model.bbox_head.rtm_reg:

@@ -75,6 +75,20 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path):
         assert entries(folder.parent) == ["folder"]
 
 
+def test_a_function_may_write_a_file(tmp_path: Path):
+    folder = tmp_path / "folder"
+    write_folder_atomically(folder, {"a": b"1", "b": lambda path: path.write_bytes(b"1") and None})
+    assert content(folder) == OLD
+
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_folder_atomically(folder, {"a": b"2", "b": fail})
+    assert content(folder) == OLD and entries(tmp_path) == ["folder"]
+
+
 def test_behind_a_link_the_folder_is_replaced(tmp_path: Path):
     write_folder_atomically(tmp_path / "real", OLD)
     (tmp_path / "link").symlink_to(tmp_path / "real")

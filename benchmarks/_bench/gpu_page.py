@@ -22,7 +22,7 @@ def page(folder: Path, outcomes: Sequence[Outcome], dry_run: bool) -> str:
     lines += report.table(("stage", "outcome", "seconds"), states)
     if (folder / "tests.xml").exists():
         lines += ["", "## tests", "", *_tests(folder / "tests.xml")]
-    for name in ("steps", "prepass", "trace"):
+    for name in ("steps", "prepass", "trace", "training"):
         path = folder / f"{name}.json"
         if not path.exists():
             continue

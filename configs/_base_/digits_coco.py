@@ -78,6 +78,7 @@ default_hooks = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     exact_resume=dict(type="kd_det.ExactResumeHook"),
     finite_loss=dict(type="kd_det.FiniteLossHook"),
+    step_time=dict(type="kd_det.StepTimeHook"),
     student_export=dict(type="kd_det.StudentExportHook"),
 )
 env_cfg = dict(

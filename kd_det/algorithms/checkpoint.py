@@ -187,11 +187,8 @@ def weights_sha256(model: nn.Module) -> str:
     """Compute a digest of all weights and buffers: names, shapes, types and values.
 
     Taken from the content and not from a file, so that it stays the same when a checkpoint is
-    copied, renamed, or stripped of its optimizer state. Of a teacher whose batch norms were fused
-    (:mod:`kd_det.algorithms.speed`) it is that of the weights before.
+    copied, renamed, or stripped of its optimizer state.
     """
-    if hasattr(model, "sha256_before_fusing"):
-        return str(model.sha256_before_fusing)
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         value = value.detach().cpu().contiguous()

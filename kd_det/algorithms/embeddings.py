@@ -7,6 +7,7 @@ MMRazor's own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -105,13 +106,13 @@ def teacher_embeddings(
     data = model.data_preprocessor(batch, training=False)
     inputs, samples = data["inputs"], data["data_samples"]
     if hasattr(model, "teacher_input"):
-        inputs = model.teacher_input(inputs, samples)
+        inputs = model.speed.layout(model.teacher_input(inputs, samples))
     recorders = [record.recorder for record in records.values()]
     teacher, was_training = model.teacher, model.teacher.training
     teacher.eval()
     found = []
     try:
-        with recording(recorders):
+        with teacher_context(model), recording(recorders):
             for labels in _passes(model, inputs, samples, recorders, rois):
                 for source, (_, recorder, record_idx, data_idx) in records.items():
                     # Another stage of a cascade has a pass of its own.
@@ -126,6 +127,13 @@ def teacher_embeddings(
         for recorder in recorders:
             recorder.reset_data_buffer()
     return found
+
+
+def teacher_context(model: Any) -> AbstractContextManager[None]:
+    """The context in which an algorithm's teacher runs: no gradient, and its precision."""
+    if hasattr(model, "fixed_teacher"):
+        return model.fixed_teacher.forward_context()
+    return torch.no_grad()
 
 
 def _records(model: Any) -> dict[str, _Record]:

@@ -25,13 +25,20 @@ class Speed:
 
     Args:
         teacher_dtype: ``'bfloat16'`` or ``'float16'``: the teacher runs under autocast of that
-            type, whatever the student does. ``'float32'``: in float32 also where the student
-            trains with mixed precision. None: as the student.
+            type, whatever the student does, and its convolutions and linear layers are stored in
+            it (those of heads not where CrossKD runs them on the student's maps).
+            ``'float32'``: in float32 also where the student trains with mixed precision. None: as
+            the student.
         fuse_conv_bn: Fuse the teacher's batch norms into its convolutions once it is loaded.
         compile_teacher: Run the teacher's backbone and neck through ``torch.compile``, or with
             its options, as ``dict(mode='max-autotune')``. It compiles anew for images of another
             size, so it suits data of few sizes.
         channels_last: Keep maps of student and teacher in channels-last order.
+        cache_teacher: True, or options of
+            :class:`~kd_det.algorithms.teacher_cache.CacheOptions`, as ``dict(budget_gb=50)``: keep
+            the teacher's pyramid of each image on disk, for when it comes again as it was
+            augmented before. It pays where a flip is the only random transform, and the student
+            trains for more than a few epochs.
         overlap_teacher: On a GPU, run the teacher on a CUDA stream of its own, beside the
             student's forward pass.
 
@@ -44,6 +51,7 @@ class Speed:
     compile_teacher: bool | Mapping[str, Any] = False
     channels_last: bool = False
     overlap_teacher: bool = False
+    cache_teacher: bool | Mapping[str, Any] = False
 
     def __post_init__(self) -> None:
         if self.teacher_dtype is not None and self.teacher_dtype not in DTYPES:

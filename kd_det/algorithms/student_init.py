@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,9 +54,9 @@ def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list
 
 
 @torch.no_grad()
-def copy(student: nn.Module, teacher: nn.Module, rows: Sequence[Row]) -> None:
-    """Copy the values of all tensors whose shapes agree."""
-    targets, sources = student.state_dict(), teacher.state_dict()
+def copy(student: nn.Module, sources: Mapping[str, Tensor], rows: Sequence[Row]) -> None:
+    """Copy the values of all tensors whose shapes agree; ``sources`` are the teacher's."""
+    targets = student.state_dict()
     for row in rows:
         if row.agrees:
             targets[row.name].copy_(sources[row.name])

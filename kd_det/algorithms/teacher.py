@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from dataclasses import replace
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from mmcv.cnn import fuse_conv_bn
 from mmengine.model import BaseModel, BaseModule
+from mmrazor.models.task_modules import ModuleInputsRecorder
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from kd_det.algorithms.checkpoint import CheckpointError, load_weights, weights_sha256
 from kd_det.algorithms.speed import DTYPES, Speed
+from kd_det.algorithms.teacher_cache import CacheOptions, PyramidCache
 from kd_det.algorithms.wiring import WiringError
 from kd_det.recorders import flat
 
 # Parts that extract_feat runs; compiling and fusing change their inside.
 FEATURES = ("backbone", "neck")
+# Layers whose weights autocast converts, and where those lie that do nothing else with them.
+CONVERTED = (nn.modules.conv._ConvNd, nn.Linear)
+PLAIN_LAYERS = ("torch.nn.", "mmcv.cnn.bricks.wrappers")
 # Of fusing, relative to the largest entry of a level of the pyramid.
 TOLERANCE = 1e-3
 
@@ -51,6 +57,7 @@ class Teacher:
         self.model = model
         self.speed = speed or Speed()
         self.classes: list[str] | None = None
+        self.cache: PyramidCache | None = None
         self.is_shared = False
         if checkpoint is not None:
             self.classes = load_weights(model, checkpoint, "teacher")
@@ -66,6 +73,11 @@ class Teacher:
         shared = type(self).__new__(type(self))
         shared.__dict__.update(self.__dict__, is_shared=True)
         return shared
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the weights that were loaded, before options changed them; computed once."""
+        return weights_sha256(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +105,9 @@ class Teacher:
             autocast = torch.autocast(self.device.type, enabled=False)
         else:
             autocast = torch.autocast(self.device.type, dtype=dtype)
-        with torch.no_grad(), torch.cuda.stream(stream) if stream else nullcontext(), autocast:
+        cached = self.cache.active() if ahead and self.cache else nullcontext()
+        on_stream = torch.cuda.stream(stream) if stream else nullcontext()
+        with torch.no_grad(), on_stream, autocast, cached:
             yield
 
     def wait_for(self, results: Any) -> None:
@@ -111,8 +125,8 @@ class Teacher:
     def _overlaps(self) -> bool:
         return self.speed.overlap_teacher and self.device.type == "cuda"
 
-    def speed_up(self, recorders: Iterable[BaseRecorder]) -> None:
-        """Fuse and compile the backbone and neck, if the options ask for it.
+    def speed_up(self, recorders: Iterable[BaseRecorder], lends_heads: bool = False) -> None:
+        """Fuse, store in 16 bits, compile and cache, if the options ask for it.
 
         Raises:
             kd_det.algorithms.WiringError: If a recorder of the teacher reads inside of these, or if
@@ -120,14 +134,38 @@ class Teacher:
         """
         if self.speed.compile_teacher or self.speed.fuse_conv_bn:
             _check_recorders(recorders)
+        dtype = DTYPES.get(self.speed.teacher_dtype or "", torch.float32)
+        if self.speed.fuse_conv_bn or dtype != torch.float32 or self.speed.cache_teacher:
+            self.sha256  # of the weights that were loaded  # noqa: B018
         if self.speed.fuse_conv_bn:
             fuse(self.model)
+        if dtype != torch.float32:
+            for part in _features(self.model) if lends_heads else [self.model]:
+                store(part, dtype)
+            self.model.forward = self._in_context(self.model.forward)
         if self.speed.compile_teacher:
             given = self.speed.compile_teacher
-            options: dict[str, Any] = {} if given is True else dict(given)
-            for part in _features(self.model):
-                # The method, so that recorders, hooks on the module, stay outside.
-                part.forward = torch.compile(part.forward, **options)
+            compiling: dict[str, Any] = {} if given is True else dict(given)
+            first, *behind = _features(self.model)
+            # The method, so that recorders, hooks on the module, stay outside.
+            first.forward = _new_step(torch.compile(first.forward, **compiling))
+            for part in behind:
+                part.forward = torch.compile(part.forward, **compiling)
+        if self.speed.cache_teacher:
+            _check_cached(recorders, "neck" if hasattr(self.model, "neck") else "backbone")
+            # Fused, compiled or in another order, layers round otherwise.
+            other_options = str(replace(self.speed, cache_teacher=False))
+            options = CacheOptions.of(self.speed.cache_teacher)
+            self.cache = PyramidCache(self.model, options, [self.sha256, other_options])
+
+    def _in_context(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """A forward pass of the whole model that may come from anywhere, as an evaluation's."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.forward_context():
+                return forward(*args, **kwargs)
+
+        return call
 
 
 @torch.no_grad()
@@ -137,8 +175,6 @@ def fuse(model: Any) -> None:
     with torch.random.fork_rng(devices=[]):
         images = torch.randn(1, 3, 64, 64).to(device)
     before = _run(model, images)
-    # Files of class centers and of the teacher's mAP name the weights that were loaded.
-    model.sha256_before_fusing = weights_sha256(model)
     for part in _features(model):
         fuse_conv_bn(part)
     for old, new in zip(before, _run(model, images)):
@@ -148,6 +184,33 @@ def fuse(model: Any) -> None:
                 "the order of their names, so that fusing changes its output; leave fuse_conv_bn "
                 "out"
             )
+
+
+def store(model: nn.Module, dtype: torch.dtype) -> None:
+    """Store the weights of plain convolutions and linear layers in a 16-bit ``dtype``.
+
+    Those are the ones that autocast converts in every pass; what a pass computes does not change.
+    """
+    for layer in model.modules():
+        if isinstance(layer, CONVERTED) and type(layer).__module__.startswith(PLAIN_LAYERS):
+            for name, value in list(layer.named_parameters(recurse=False)):
+                # A tensor of its own: others may have to start from what was loaded.
+                setattr(layer, name, nn.Parameter(value.detach().to(dtype), requires_grad=False))
+
+
+def _new_step(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell torch that a pass begins: CUDA graphs then overwrite no map of one that has not ended.
+
+    Without it, running the neck's graph may already count as a step after the backbone's.
+    """
+    mark = getattr(getattr(torch, "compiler", None), "cudagraph_mark_step_begin", None)  # torch 2.1
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if mark is not None:
+            mark()
+        return compiled(*args, **kwargs)
+
+    return call
 
 
 def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
@@ -170,6 +233,18 @@ def _check_recorders(recorders: Iterable[BaseRecorder]) -> None:
                 "speed.compile_teacher and speed.fuse_conv_bn change the teacher's "
                 f"{' and '.join(FEATURES)} inside: expected recorders of them as a whole or of "
                 f"other parts, found one of '{source}'"
+            )
+
+
+def _check_cached(recorders: Iterable[BaseRecorder], last: str) -> None:
+    for recorder in flat(recorders):
+        part = recorder.source.split(".")[0]
+        behind = recorder.source == last and not isinstance(recorder, ModuleInputsRecorder)
+        if part in FEATURES and not behind:
+            raise WiringError(
+                f"speed.cache_teacher keeps what the teacher's {last} gives and nothing before it: "
+                f"expected recorders of its output or of parts behind it, found one of "
+                f"'{recorder.source}'; leave cache_teacher out"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from kd_det.errors import InvalidInputError, add_note
 from kd_det.recorders import recording
 from kd_det.registry import MODELS
 from kd_det.seeds import MODEL, Seeds, seeded
+from kd_det.timing import StepTimer
 
 
 @MODELS.register_module()
@@ -74,6 +75,7 @@ class TeacherDistill(SingleTeacherDistill):
     """
 
     default_probe: str | None = None
+    timer: StepTimer | None = None  # set to time the parts of steps
 
     def __init__(
         self,
@@ -107,19 +109,23 @@ class TeacherDistill(SingleTeacherDistill):
             self._start = student_init.plan(student, teacher, modules)
             self.fixed_teacher = Teacher(teacher, teacher_ckpt, self.speed)
             self.teacher_classes = self.fixed_teacher.classes
+            # Of what was loaded: options of speed replace some of the teacher's tensors.
+            loaded = teacher.state_dict()
+            self._sources = {row.name: loaded[row.name] for row in self._start if row.agrees}
 
             # The distiller names MMRazor's recorders and losses, whatever scope the runner is in.
             distiller = {"_scope_": "mmrazor", **distiller}
             super().__init__(distiller, teacher=teacher, architecture=student, **kwargs)
             del self._modules["teacher"]  # an attribute, see Teacher
-            for connector in self.distiller.connectors.modules():
-                if hasattr(connector, "set_teacher"):
-                    connector.set_teacher(teacher)
+            connectors = self.distiller.connectors.modules()
+            borrowing = [part for part in connectors if hasattr(part, "set_teacher")]
+            for connector in borrowing:
+                connector.set_teacher(teacher)
             self.teacher_input = TeacherInput.between(self.data_preprocessor, teacher)
             self.probe = probes.choose(probe, student, teacher, self.distiller, self.teacher_stage)
             print_log(describe(self, *dry_run(self)), logger="current")
             # After the dry run, whose small images would need a compilation of their own.
-            self.fixed_teacher.speed_up(self.recorders("teacher"))
+            self.fixed_teacher.speed_up(self.recorders("teacher"), bool(borrowing))
             self.speed.set_layout(student, teacher, self.distiller)
 
     def _check_options(
@@ -163,7 +169,8 @@ class TeacherDistill(SingleTeacherDistill):
             self.distiller.init_weights()
         super().init_weights()
         if self._start:
-            student_init.copy(self.student, self.teacher, self._start)
+            student_init.copy(self.student, self._sources, self._start)
+            self._sources.clear()
             rows = student_init.format_table(self._start)
             print_log(f"The student starts from the teacher:\n{rows}", logger="current")
 
@@ -185,7 +192,9 @@ class TeacherDistill(SingleTeacherDistill):
         try:
             losses = add_prefix(self.record(batch_inputs, data_samples), "student")
             if not self.distillation_stopped:
-                losses.update(add_prefix(self._distill_losses(), "distill"))
+                with self._timed("losses"):
+                    distilled = self._distill_losses()
+                losses.update(add_prefix(distilled, "distill"))
             return losses
         finally:
             self.drop_records()
@@ -201,12 +210,18 @@ class TeacherDistill(SingleTeacherDistill):
 
         # Ahead of the student, whose maps are kept for its backward pass: lower peak memory.
         distiller.set_deliveries_override(False)
-        with teacher.forward_context(ahead=True), recording(of_teacher), distiller.deliveries:
+        with (
+            teacher.forward_context(ahead=True),
+            self._timed("teacher"),
+            recording(of_teacher),
+            distiller.deliveries,
+        ):
             inputs = self.speed.layout(self.teacher_input(batch_inputs, data_samples))
             seen = probe.run(teacher.model, inputs, data_samples)
 
         distiller.set_deliveries_override(True)
         with (
+            self._timed("student"),
             recording(of_student),
             probe.student_context(self.student, of_student),
             distiller.deliveries,
@@ -214,10 +229,17 @@ class TeacherDistill(SingleTeacherDistill):
             losses = self.student(batch_inputs, data_samples, mode="loss")
 
         teacher.wait_for([seen, [recorder.data_buffer for recorder in of_teacher]])
-        with teacher.forward_context(), recording(of_teacher, go_on=True):
+        with (
+            teacher.forward_context(),
+            self._timed("teacher"),
+            recording(of_teacher, go_on=True),
+        ):
             probe.run_after_student(seen)
         probe.run_student_again(self.student, seen)
         return losses
+
+    def _timed(self, part: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.timer is None else self.timer.part(part)
 
     def _distill_losses(self) -> dict[str, Tensor]:
         """Losses of the distiller; an error says where each argument of each loss comes from."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from kd_det.commands import common, data_options
 from kd_det.errors import InvalidInputError, MissingPackageError
 
 if TYPE_CHECKING:
-    from kd_det.datasets.inspection import Inspection, PartReport
+    from kd_det.datasets.inspection import Inspection
 
 # The table shows so many classes.
 SHOWN_CLASSES = 30
@@ -45,10 +44,10 @@ def execute(args: argparse.Namespace) -> None:
             inspection, Path(args.html or work_dir / "data" / "data.html"), args.images_shown
         )
     if inspection.errors:
-        raise InvalidInputError(
-            f"{args.data} cannot be trained on as it is: {len(inspection.errors)} kinds of errors, "
-            f"the first is {inspection.errors[0].sentence}"
-        )
+        count = len(inspection.errors)
+        kinds = "" if count == 1 else f"{count} kinds of errors, the first is "
+        first = inspection.errors[0].sentence
+        raise InvalidInputError(f"{args.data} cannot be trained on as it is: {kinds}{first}")
 
 
 def default_work_dir(data: str) -> Path:
@@ -103,46 +102,30 @@ def _print_tables(inspection: Inspection) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from kd_det.datasets import summary
+
     console = Console(highlight=False)
-    parts = inspection.parts
-    table = Table(title="Images and boxes", title_justify="left")
-    for column in ("", *parts):
-        table.add_column(column, justify="right" if column else "left")
-    long, short = inspection.scale
-    rows: dict[str, Callable[[PartReport], str]] = {
-        "images": lambda p: str(p.images),
-        "boxes": lambda p: str(p.boxes),
-        "images without a box": lambda p: str(p.empty),
-        "crowd or difficult boxes": lambda p: str(p.crowds),
-        "most boxes in an image": lambda p: str(p.most),
-        "width, least / median / most": lambda p: " / ".join(map(str, p.widths)),
-        "height": lambda p: " / ".join(map(str, p.heights)),
-        f"side of boxes at {long} x {short}, quartiles": lambda p: " / ".join(map(str, p.sides)),
-        **{
-            f"boxes smaller than {cell} x {cell} there": _tiny(cell) for cell in parts["train"].tiny
-        },
-    }
-    for name, value in rows.items():
-        table.add_row(name, *(value(part) for part in parts.values()))
+    parts = list(inspection.parts)
+    table = Table("", title="Images and boxes", title_justify="left")
+    for part in parts:
+        table.add_column(part, justify="right")
+    for row in summary.contents(inspection):
+        table.add_row(*row)
     console.print(table)
-    table = Table(title=f"{len(inspection.classes)} classes: boxes (images)", title_justify="left")
-    for column in ("class", *parts):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    most = sorted(inspection.classes, key=lambda c: -parts["train"].by_class[c])
-    for name in most[:SHOWN_CLASSES]:
-        counts = [f"{p.by_class[name]} ({p.images_by_class[name]})" for p in parts.values()]
+    title = f"{len(inspection.classes)} classes: boxes (images)"
+    table = Table("class", title=title, title_justify="left")
+    for part in parts:
+        table.add_column(part, justify="right")
+    rows = summary.balance(inspection)
+    for name, *counts in rows[:SHOWN_CLASSES]:
         table.add_row(Text(name), *counts)
-    if len(most) > SHOWN_CLASSES:
-        table.add_row(f"and {len(most) - SHOWN_CLASSES} more", *([""] * len(parts)))
+    if len(rows) > SHOWN_CLASSES:
+        table.add_row(f"and {len(rows) - SHOWN_CLASSES} more", *([""] * len(parts)))
     console.print(table)
     if not inspection.faults:
         print("No faults found.")
     for fault in inspection.faults:
         print(f"{fault.severity}: {fault.sentence}")
-
-
-def _tiny(cell: int) -> Callable[[PartReport], str]:
-    return lambda part: str(part.tiny[cell])
 
 
 def _write_page(inspection: Inspection, path: Path, pictures: int) -> None:

@@ -1,34 +1,48 @@
-"""From nothing to a distilled detector, on a laptop: data, teacher, two students, a report."""
+"""From nothing to a distilled detector, on a laptop: data, teacher, two students, a report.
+
+With ``--data DIR`` the same for a folder of labelled images: ``kd-det distill`` for a common pair.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_det.commands import common
-from kd_det.commands.steps import Step
+from kd_det.commands import common, distill, results
+from kd_det.commands.steps import Step, run_steps
+from kd_det.errors import InvalidInputError
 from kd_det.pairing.methods import METHODS, find_configs
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
+# For data of one's own.
+STUDENT = "kd_det::students/frcnn_r18.py"
+TEACHER = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+# Of mmdet's model zoo, 37.4 box AP.
+COCO_WEIGHTS = "https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r50_fpn_1x_coco/faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth"
 COMMAND = ("-m", "kd_det")
 STOPPED = common.GOES_ON
 
 
 def execute(args: argparse.Namespace) -> None:
     """Run all steps that are not done yet."""
+    if args.data is not None:
+        distill.execute(distill_arguments(args), args.download)
+        return
+    given = {"--student": args.student, "--teacher": args.teacher, "--epochs": args.epochs}
+    given |= {"--teacher-init": args.teacher_init, "--teacher-epochs": args.teacher_epochs}
+    if names := [name for name, value in given.items() if value is not None]:
+        raise InvalidInputError(f"{', '.join(names)}: for data of your own; add --data DIR")
     print("Each step prints the command that it runs; all of them can be run by hand.")
-    root = Path(args.root)
+    root = Path(args.root or "work_dirs/demo")
     teacher, centers = teacher_steps(root)
     plain, distilled = student_steps(root, args.method, args.seed, teacher, centers)
-    for step in (*teacher.inputs, *distilled.inputs, plain, distilled):
-        step.run()
-    report = report_step(root, [teacher, plain, distilled])
-    report.run()
+    report = results.report_step(root, [teacher, plain, distilled])
+    run_steps([*teacher.inputs, *distilled.inputs, plain, distilled, report])
     page, numbers = report.results
-    print_table(metrics_by_role(numbers))
+    results.print_table(results.metrics_by_role(numbers))
     print(f"\nThe distilled student is {checkpoint(distilled)}. Next: docs/your_detector.md.")
     print(f"Report: {page}, its numbers: {numbers}")
 
@@ -36,12 +50,54 @@ def execute(args: argparse.Namespace) -> None:
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
     example = "%(prog)s\n\nStop it at any time: the same command goes on where it was."
+    example += "\n\n  %(prog)s --data data/fruit --download"
     parser = common.make_parser(prog, __doc__, example)
     add = parser.add_argument
     add("--method", choices=sorted(METHODS), default="robust", help="default: %(default)s")
     add("--seed", type=int, default=0, help="of both students (default: 0)")
-    add("--root", default="work_dirs/demo", help="default: %(default)s")
+    add("--root", help="default: work_dirs/demo, or with --data work_dirs/<its name>")
+    add("--dry-run", action="store_true", help="with --data: print the plan, train nothing")
+    group = parser.add_argument_group("data of your own")
+    add = group.add_argument
+    add("--data", metavar="DIR", help="folder of labelled images, as for 'kd-det distill'")
+    add(
+        "--download",
+        action="store_true",
+        help="allow downloads of weights that are not on this machine; without, they are listed",
+    )
+    add("--student", help=f"its config (default: {STUDENT})")
+    add("--teacher", help=f"its config (default: {TEACHER})")
+    add(
+        "--teacher-init",
+        metavar="FILE",
+        help="file or URL of weights from which the teacher starts (default: mmdet's of COCO for "
+        "the default teacher)",
+    )
+    add("--epochs", type=int, help="of the student (default: those of its config)")
+    add("--teacher-epochs", type=int, help="of the teacher (default: those of its config)")
     return parser
+
+
+def distill_arguments(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments of ``kd-det distill`` for data of one's own."""
+    teacher_init = args.teacher_init or (None if args.teacher else COCO_WEIGHTS)
+    options = {
+        "--data": args.data,
+        "--method": args.method,
+        "--work-dir": args.root or f"work_dirs/{Path(args.data).resolve().name}",
+        "--teacher-init": teacher_init,
+        "--epochs": args.epochs,
+        "--teacher-epochs": args.teacher_epochs,
+    }
+    words = [args.student or STUDENT, args.teacher or TEACHER]
+    for name, value in options.items():
+        words += [name, str(value)] if value is not None else []
+    words += ["--cfg-options", f"randomness.seed={args.seed}"]
+    if not args.student and not args.teacher:  # made for 16 images of a step, not 2
+        words.append("--auto-scale-lr")
+    words += ["--dry-run"] if args.dry_run else []
+    print("The same by hand:", shlex.join([*common.call_words("distill"), *words]))
+    return distill.make_parser("kd-det distill").parse_args(words)
 
 
 def _recipe(name: str) -> Path:
@@ -111,31 +167,3 @@ def checkpoint(step: Step) -> Path:
     from mmengine.config import Config
 
     return step.folder / f"epoch_{Config.fromfile(step.config).train_cfg.max_epochs}.pth"
-
-
-def report_step(root: Path, runs: list[Step]) -> Step:
-    """The page on all runs; evaluates their models."""
-    page = root / "report.html"
-    command = [*COMMAND, "report", *(str(run.folder) for run in runs), "--out", str(page)]
-    results = [page, page.with_suffix(".json")]
-    return Step("report", command, root / "report", inputs=runs, results=results)
-
-
-def metrics_by_role(numbers: Path) -> dict[str, dict[str, float]]:
-    """COCO metrics in a report's numbers, without the metric's prefix."""
-    return {
-        run["role"]: {k.removeprefix("coco/"): v for k, v in run["metrics"].items()}
-        for run in json.loads(numbers.read_text(encoding="utf-8"))
-    }
-
-
-def print_table(result: dict[str, dict[str, float]]) -> None:
-    columns = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75")
-    # A model that finds nothing has no metrics.
-    result = {name: {c: metrics.get(c, 0.0) for c in columns} for name, metrics in result.items()}
-    print(f"\n{'':<10}" + "".join(f"{c:>13}" for c in columns))
-    for name, metrics in result.items():
-        print(f"{name:<10}" + "".join(f"{metrics[c]:>13.3f}" for c in columns))
-    gain = result["distilled"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
-    gap = result["teacher"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
-    print(f"{'gain':<10}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else ""))

@@ -10,32 +10,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_det.commands import common, data_options
+from kd_det.commands import common, data_options, whole_way
 from kd_det.commands import train as training
 from kd_det.errors import InvalidInputError
 
-STOPPED = common.GOES_ON_WITH_RESUME
+STOPPED = f"{common.GOES_ON}; with --teacher-ckpt and without --baseline, add --resume"
 # Options that name other data than those of --data or the student's config.
 OTHER_DATA = re.compile(
     r".*(dataloader|dataset|datasets|data_root|data_prefix.*|ann_file|metainfo.*|evaluator)"
 )
 
 
-def execute(args: argparse.Namespace) -> None:
-    """Make the config that the command line asks for, and train it."""
+def execute(args: argparse.Namespace, may_download: bool = True) -> None:
+    """Make the config that the command line asks for, and train it.
+
+    Where several trainings are asked for, ``may_download`` says whether weights may be downloaded
+    that the configs name.
+    """
     if args.method == "list":
         list_methods(args)
         return
-    from rich.console import Console
-
     from kd_det import config_files
-    from kd_det.pairing.compose import pair
-    from kd_det.pairing.dry_run import dry_run
 
     if args.work_dir is not None:
         common.check_work_dir(Path(args.work_dir))
-    config_files.require(args.teacher_ckpt, "the teacher's checkpoint", "give its file or URL")
+    remedy = "give its file or URL"
+    config_files.require(args.teacher_ckpt, "the teacher's checkpoint", remedy)
+    config_files.require(args.teacher_init, "the checkpoint of --teacher-init", remedy)
+    several = whole_way.is_asked_for(args)
+    if several and args.work_dir is None:
+        args.work_dir = whole_way.default_work_dir(args)
     data = _prepare(args)
+    if several:
+        whole_way.execute(args, data, may_download)
+    else:
+        _train_one(args, data)
+
+
+def _train_one(args: argparse.Namespace, data: Any) -> None:
+    """Train a student with a given teacher, in this process."""
+    from rich.console import Console
+
+    from kd_det.pairing.compose import pair
+    from kd_det.pairing.dry_run import dry_run
+
     with Console(stderr=True).status("Reading both detectors and the data"):
         pairing = pair(
             args.student,
@@ -57,9 +75,9 @@ def execute(args: argparse.Namespace) -> None:
     if args.resume is not None:  # refused before the config is overwritten
         training.prepare(copy.deepcopy(pairing.cfg), args, check_data=False)
     pairing.write(path)
-    again = shlex.join([*common.call_words("train"), str(path), *_training_options(args)])
+    again = shlex.join([*common.call_words("train"), str(path), *whole_way.training_options(args)])
     print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}")
-    alone = [str(pairing.alone_path(path)), *_training_options(args)]
+    alone = [str(pairing.alone_path(path)), *whole_way.training_options(args)]
     print(
         "The same training without the teacher, to compare with:\n"
         f"  {shlex.join([*common.call_words('train'), *alone])}\n",
@@ -121,19 +139,39 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.make_parser(
         prog,
         "Distil any detector of mmdet into another. Reads both configs, finds out what "
-        "fits to what,\nwrites the config that it made into the work directory, and trains it. For "
-        "several GPUs: --dry-run first,\nthen train that config as docs/distributed.md says.",
+        "fits to what,\nwrites the config that it made into the work directory, and trains it. "
+        "Without --teacher-ckpt, the\nteacher is trained first, then the student alone, then the "
+        "distilled one, and a report is written.\nFor several GPUs: --dry-run first, then train "
+        "the configs as docs/distributed.md says.",
         "%(prog)s mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py \\\n"
         "      mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py \\\n"
         "      --teacher-ckpt teacher.pth --data data/fruit\n"
+        "  %(prog)s my_small.py my_large.py --data data/fruit --teacher-init coco.pth\n"
         "  %(prog)s [STUDENT TEACHER] --method list",
     )
     common.add_run_options(parser)
     a_config = "config file, or a config of a package (kd_det::..., mmdet::...)"
     parser.add_argument("student", help=f"who learns: {a_config}")
     parser.add_argument("teacher", help=f"who teaches: {a_config}")
-    parser.add_argument(
-        "--teacher-ckpt", required=True, help="file or URL of the teacher's weights"
+    add = parser.add_argument
+    add(
+        "--teacher-ckpt",
+        metavar="FILE",
+        help="file or URL of the weights of a teacher that was trained on this data (default: it "
+        "is trained first, in teacher/ of the work directory, and reused)",
+    )
+    add(
+        "--teacher-init",
+        metavar="FILE",
+        help="file or URL of weights from which a teacher is trained, as COCO's; heads for other "
+        "classes are left out (default: what its config says)",
+    )
+    add("--teacher-epochs", type=int, metavar="N", help="its length (default: its config's)")
+    add(
+        "--baseline",
+        action=argparse.BooleanOptionalAction,
+        help="train the student without a teacher too, before, and compare both in a report "
+        "(default: where the teacher is trained here, since nobody knows yet whether it helps)",
     )
     parser.add_argument(
         "--data",
@@ -149,9 +187,9 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         help="how it is taught (default: %(default)s); 'list' explains all methods, "
         "or with two configs those that fit them",
     )
-    parser.add_argument("--epochs", type=int, help="length (default: that of the student's config)")
-    parser.add_argument("--batch-size", type=int, help="images of a step (default: the student's)")
-    parser.add_argument("--dry-run", action="store_true", help="stop before training")
+    add("--epochs", type=int, help="of the student (default: those of its config)")
+    add("--batch-size", type=int, help="images of a step (default: that of each config)")
+    add("--dry-run", action="store_true", help="build and check all, print the plan, train nothing")
     training.add_options(parser)
     return parser
 
@@ -170,9 +208,3 @@ class _Method(argparse.Action):
             for action in parser._actions:
                 action.required = False
         setattr(namespace, self.dest, values)
-
-
-def _training_options(args: argparse.Namespace) -> list[str]:
-    """The options of the command line that are for training and not for the config."""
-    flags = {"--amp": args.amp, "--auto-scale-lr": args.auto_scale_lr}
-    return [flag for flag, given in flags.items() if given]

@@ -32,8 +32,9 @@ COMPARED = (
 IGNORED = re.compile(
     r"\w+_dataloader\.(num_workers|persistent_workers|pin_memory|prefetch_factor)"
     r"|val_dataloader\.batch_size"
-    r"|default_hooks\.(logger|timer|visualization|checkpoint|runtime_info)(\..*)?"
+    r"|default_hooks\.(logger|timer|step_time|visualization|checkpoint|runtime_info)(\..*)?"
     r"|custom_hooks\.\d+\.interval"
+    r"|model\.speed\.cache_teacher(\..*)?"
     r"|randomness\.(deterministic|diff_rank_seed)"
     r"|train_cfg\.(val_interval|val_begin|type|by_epoch)"
 )

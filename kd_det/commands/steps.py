@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +22,15 @@ from kd_det.errors import UserError
 from kd_det.files import write_atomically
 from kd_det.version import __version__
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 MARKER = "step.json"
+LOG = "console.log"
 # Of what a tool prints, what tells how far it is; all of it is in the step's console.log.
-SHOWN = ("Epoch(", "Gathering", "WARNING", "images in train/")
+SHOWN = ("Epoch(", "Iter(", "Gathering", "WARNING", "images in train/")
 HIDDEN = ("FileClient", "HardDiskBackend", "Exp name", "pkg_resources")
 
 
@@ -40,6 +50,9 @@ class Step:
         inputs: Steps whose results it uses.
         resume: Option that makes the command go on where it was.
         results: Files that must be there for the step to count as done.
+        digests: Of the content of what the command reads beside its config.
+        keep: Whether outdated results are moved aside, not removed, and stay valid in another
+            version of kd_det: those of trainings that took long.
     """
 
     name: str
@@ -49,12 +62,16 @@ class Step:
     inputs: list[Step] = field(default_factory=list)
     resume: str | None = None
     results: list[Path] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    keep: bool = False
     _process: subprocess.Popen | None = field(default=None, init=False, repr=False, compare=False)
+    _lock: int | None = field(default=None, init=False, repr=False, compare=False)
 
     @cached_property
     def key(self) -> str:
         """Digest of all that the result depends on."""
-        parts = [__version__, *self.command, *(step.key for step in self.inputs)]
+        parts = [] if self.keep else [__version__]
+        parts += [*self.command, *self.digests, *(step.key for step in self.inputs)]
         if self.config is not None:
             from mmengine.config import Config
 
@@ -68,31 +85,49 @@ class Step:
         finished = state.get("key") == self.key and state.get("done", False)
         return finished and all(path.exists() for path in self.results)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run was begun with all that the result depends on as it is."""
+        return self._state().get("key") == self.key
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the folder holds results of other settings, which the next run replaces."""
+        return bool(self._state()) and not self.begun
+
     def run(self) -> None:
         """Run the command unless its result is there.
 
         Raises:
-            StepError: If the command fails; shows the end of its output.
+            StepError: If the command fails, which shows the end of its output, if it leaves no
+                results, or if it runs already.
         """
-        state = self._state()
+        with self._alone():
+            self._run()
+
+    def _run(self) -> None:
         command = list(self.command)
         if self.done:
             print(f"\n[{self.name}] done already in {self.folder}", flush=True)
             return
-        if state.get("key") == self.key:
+        if self.begun:
             command += [self.resume] if self.resume else []
-        elif state:
-            print(f"\n[{self.name}] settings changed, {self.folder} is made anew", flush=True)
-            shutil.rmtree(self.folder)
+        elif self.outdated:
+            self._clear()
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise StepError(
                 f"{self.folder} holds files that this tool did not make; move them away, or "
-                "choose another folder with --root"
+                "choose another folder with --root or --work-dir"
             )
         self._mark(done=False)
         start = time.monotonic()
         print(f"\n[{self.name}] python {' '.join(command)}", flush=True)
         self._execute(command)
+        if lacking := [str(path) for path in self.results if not path.exists()]:
+            raise StepError(
+                f"step '{self.name}' ended without {', '.join(lacking)}; {self.folder / LOG} says "
+                "what it did instead"
+            )
         self._mark(done=True)
         print(f"[{self.name}] done in {time.monotonic() - start:.0f} s", flush=True)
 
@@ -107,6 +142,46 @@ class Step:
             self._process.terminate()
             self._process.wait()
 
+    def _clear(self) -> None:
+        """Remove outdated results, or move them aside."""
+        text = f"\n[{self.name}] settings changed, {self.folder} is made anew"
+        if not self.keep:
+            print(text, flush=True)
+            shutil.rmtree(self.folder)
+            return
+        names = (self.folder.with_name(f"{self.folder.name}_old{n}") for n in itertools.count(1))
+        aside = next(path for path in names if not path.exists())
+        print(f"{text}; what was there is now {aside}", flush=True)
+        self.folder.rename(aside)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold a lock that the command holds too, in case it goes on where this process is killed.
+
+        Raises:
+            StepError: If it is held.
+        """
+        if fcntl is None:  # Windows
+            yield
+            return
+        path = self.folder.with_name(f".{self.folder.name}.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StepError(
+                    f"step '{self.name}' still runs in {self.folder}, started before; wait until "
+                    "it is done, or end that process"
+                ) from error
+            except OSError:  # file systems without locks
+                pass
+            self._lock = file.fileno()
+            try:
+                yield
+            finally:
+                self._lock = None
+
     def _state(self) -> dict[str, Any]:
         marker = self.folder / MARKER
         return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
@@ -116,7 +191,7 @@ class Step:
         write_atomically(self.folder / MARKER, json.dumps(state).encode())
 
     def _execute(self, command: list[str]) -> None:
-        log = self.folder / "console.log"
+        log = self.folder / LOG
         with log.open("a", encoding="utf-8") as file:
             process = subprocess.Popen(
                 [sys.executable, "-u", *command],
@@ -124,6 +199,7 @@ class Step:
                 stderr=subprocess.STDOUT,
                 encoding="utf-8",
                 errors="replace",
+                pass_fds=[] if self._lock is None else [self._lock],
             )
             assert process.stdout is not None
             self._process = process
@@ -142,6 +218,20 @@ class Step:
             raise StepError(f"step '{self.name}' failed with exit code {code}:\n{end}({log})")
 
 
+def run_steps(steps: Iterable[Step]) -> None:
+    """Run steps one after the other; SIGTERM ends the one that runs too, as Ctrl-C does."""
+
+    def end(*_: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        for step in steps:
+            step.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _commit() -> str:
     """The checked out commit, with a mark if files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
@@ -153,7 +243,7 @@ def _shortened(line: str) -> str:
     """A log line without the entries that only matter in the log file."""
     text = line.rstrip().split(" - INFO - ")[-1]
     # MMEngine pads the counters: 'Epoch(train)  [3][ 25/125]  lr: ...'.
-    counters = re.match(r"Epoch\(\w+\)\s*(\[[^]]*\])+", text)
+    counters = re.match(r"(?:Epoch|Iter)\(\w+\)\s*(\[[^]]*\])+", text)
     if counters is None:
         return text
     kept = ("lr:", "eta:", "time:", "loss:", "coco/bbox_mAP:", "coco/bbox_mAP_50:", "accuracy/")

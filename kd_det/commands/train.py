@@ -69,6 +69,7 @@ def train(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> Non
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
+    from kd_det import config_files
     from kd_det.commands.data_check import DataCheck
     from kd_det.commands.resume import ApplyChanges
 
@@ -76,6 +77,8 @@ def train(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> Non
     if resumed is not None and resumed.changes:
         runner.register_hook(ApplyChanges(resumed))
     runner.register_hook(DataCheck())
+    if config_files.is_distillation(cfg):
+        _watch_losses(runner)
     runner.train()
     _log_verdict(runner, cfg)
     runner.logger.info(_outcome(runner, cfg))
@@ -121,6 +124,15 @@ def prepare(cfg: Config, args: argparse.Namespace, check_data: bool = True) -> R
     from kd_det.commands.resume import check_resume
 
     return check_resume(cfg, args.allow_changes)
+
+
+def _watch_losses(runner: Any) -> None:
+    """Add what ``kd-det doctor`` needs to know, unless the config has it."""
+    from kd_det.hooks import GradientShareHook, ZeroLossHook
+
+    for hook in (GradientShareHook, ZeroLossHook):
+        if not any(isinstance(each, hook) for each in runner.hooks):
+            runner.register_hook(hook())
 
 
 def _log_verdict(runner: Any, cfg: Config) -> None:

@@ -27,6 +27,7 @@ STACK = ("mmengine", "mmcv", "mmdet", "mmrazor", "mmpretrain")
 PATCHES = (
     "require_mmcv",
     "mmcv.extension",
+    "mmcv.kernel_types",
     "mmrazor_mmcv",
     "mmrazor_quantization",
     "torch_load",
@@ -39,6 +40,7 @@ PATCHES = (
     "mmpretrain_transformers",
     "mmrazor_datafree",
     "mmrazor_inplace",
+    "mmrazor_pkd",
     "renamed_configs",  # after mmcls: it sees the translated package name
     "renamed_types",
     "own_configs",

@@ -77,7 +77,14 @@ def check_images(found: Annotations, looks: Mapping[str, Look]) -> None:
     """
     seen = {image["id"]: looks[image_path(found, image)] for image in found.data["images"]}
     total = len(seen)
-    unreadable = [i for i in found.data["images"] if seen[i["id"]].fault in (MISSING, UNREADABLE)]
+    # Of files that are listed.
+    lost = [i for i in found.data["images"] if seen[i["id"]].fault == MISSING]
+    refuse(
+        found, "images", lost, "are links that lead nowhere",
+        "correct them, or remove them and their annotations from the file",
+        [image_path(found, image) for image in lost],
+    )  # fmt: skip
+    unreadable = [i for i in found.data["images"] if seen[i["id"]].fault == UNREADABLE]
     refuse(
         found, "images", unreadable, "failed to load: not an image, or cut off",
         "replace them, or remove them and their annotations from the file",

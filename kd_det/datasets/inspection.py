@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +69,7 @@ class Inspection:
         notes: What was recognised and decided, in sentences.
         faults: All that is wrong, the worst first.
         annotations: Of each part, as they were checked and completed.
+        images_sha256: Digest of the content of all images.
     """
 
     root: Path
@@ -78,6 +80,7 @@ class Inspection:
     notes: list[str]
     faults: list[Fault]
     annotations: dict[str, Annotations] = field(default_factory=dict, repr=False)
+    images_sha256: str = ""
 
     @property
     def errors(self) -> list[Fault]:
@@ -124,9 +127,11 @@ def inspect(
     faults += _class_faults(parts, found.classes)
     order = [ERROR, WARNING, REPAIRED]
     faults.sort(key=lambda fault: order.index(fault.severity))
+    digest = hashlib.sha256("".join(sorted(x.digest for x in looks.values())).encode())
     return Inspection(
-        found.root, found.format, found.classes, scale, parts, found.notes, faults, checked
-    )
+        found.root, found.format, found.classes, scale, parts, found.notes, faults, checked,
+        digest.hexdigest(),
+    )  # fmt: skip
 
 
 def _checked(found: DetectionSet, part: Part) -> Annotations:
@@ -222,6 +227,12 @@ def _class_faults(parts: Mapping[str, PartReport], classes: Sequence[str]) -> It
     never = [name for name in classes if not train.get(name)]
     rare = [f"{name} ({train[name]})" for name in classes if 0 < train.get(name, 0) < FEW_BOXES]
     unseen = [name for name in classes if train.get(name) and not val.get(name)]
+    if not parts["train"].boxes:
+        if parts["train"].images:
+            what = "there are no boxes at all to learn from, and mmdet leaves out such images"
+            remedy = "add some, or name their file with --train-ann"
+            yield Fault("train", what, 1, remedy=remedy, severity=WARNING)
+        never = []
     if parts["val"].images and not parts["val"].boxes:
         what = "there are no boxes at all to evaluate on, so every mAP will be -1"
         yield Fault("val", what, 1, remedy="add some", severity=WARNING)

@@ -117,7 +117,7 @@ def _read(path: str) -> bytes | Look:
         with open(path, "rb") as file:
             return file.read()
     except OSError:
-        return Look(fault=UNREADABLE if os.path.lexists(path) else MISSING)
+        return Look(fault=UNREADABLE if os.path.exists(path) else MISSING)
 
 
 def _size(image: Image.Image) -> Look:

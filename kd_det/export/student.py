@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from kd_det.algorithms.checkpoint import CheckpointError, read_weights
@@ -59,28 +59,44 @@ def export_student(
     texts = {key: each if isinstance(each, str) else json.dumps(each)
              for key, each in metadata.items()}  # fmt: skip
     dataset_meta = _as_json(meta.get("dataset_meta") or {})
-    file = io.BytesIO()
-    torch.save(
-        dict(meta=dict(metadata, dataset_meta=dataset_meta, cfg=plain.text), state_dict=weights),
-        file,
-    )
+    meta = dict(metadata, dataset_meta=dataset_meta, cfg=plain.text)
     write_folder_atomically(
         folder,
         {
             CONFIG: ascii_source(plain.text).encode("utf-8", "backslashreplace"),
-            CHECKPOINT: file.getvalue(),
-            WEIGHTS: save(weights, texts),
+            CHECKPOINT: lambda path: _save_checkpoint(path, dict(meta=meta, state_dict=weights)),
+            WEIGHTS: lambda path: _save_weights(path, weights, texts),
             METADATA: (json.dumps(metadata, indent=2) + "\n").encode(),
         },
     )
     return metadata
 
 
+def _save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    with path.open("wb") as file:  # of Python's, whose errors are OSError
+        torch.save(checkpoint, file)
+
+
+def _save_weights(path: Path, weights: dict[str, Tensor], texts: dict[str, str]) -> None:
+    try:
+        save_file(weights, path, texts)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
+
+
 def _own_memory(state: dict[str, Any], checkpoint: Path) -> dict[str, Tensor]:
-    # Safetensors refuses tensors that share memory, as tied weights do.
+    """Copy tensors that share memory, as tied weights do: safetensors refuses them."""
     if other := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise CheckpointError(f"{checkpoint}: expected tensors, found something else as {other}")
-    return {key: value.detach().contiguous().clone() for key, value in state.items()}
+    weights, seen = {}, set()
+    for key, value in state.items():
+        value = value.detach().contiguous()
+        memory = value.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() != value.numel() * value.element_size():
+            value = value.clone()
+        seen.add(memory.data_ptr())
+        weights[key] = value
+    return weights
 
 
 def _metadata(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
+from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 
+from kd_det.algorithms.checkpoint import weights_sha256
+from kd_det.algorithms.embeddings import teacher_context
 from kd_det.datasets.class_order import find_moved, simplify
 from kd_det.errors import InvalidInputError
 
@@ -85,6 +92,38 @@ def teacher_preprocessor(model: Any) -> nn.Module:
     """Return the data preprocessor whose batches the teacher of an algorithm gets in training."""
     converted = getattr(model, "teacher_input", None)
     return model.data_preprocessor if converted is None else converted.preprocessor
+
+
+def teacher_sha256(model: Any) -> str:
+    """Return the digest of the weights of an algorithm's teacher as they were loaded."""
+    if hasattr(model, "fixed_teacher"):
+        return model.fixed_teacher.sha256
+    return weights_sha256(model.teacher)
+
+
+@contextmanager
+def training_precision(runner: Runner, model: Any) -> Iterator[str]:
+    """Run the teacher as in training: in its own precision, or in that of mixed precision.
+
+    Yields:
+        The type that matrix products have within, as ``'float32'``.
+    """
+    with _amp_context(runner), teacher_context(model):
+        one = torch.ones(1, 1, device=next(model.teacher.parameters()).device)
+        yield str((one @ one).dtype).replace("torch.", "")
+
+
+def _amp_context(runner: Runner) -> AbstractContextManager[Any]:
+    """The context of the training's forward passes; that of a runner that is not to train, too."""
+    wrapper: Any = runner.optim_wrapper
+    if isinstance(wrapper, Mapping) and "type" in wrapper:
+        kind = wrapper["type"]
+        kind = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+        if not (isinstance(kind, type) and issubclass(kind, AmpOptimWrapper)):
+            return nullcontext()
+        dtype = wrapper.get("dtype")
+        return autocast(dtype=getattr(torch, dtype) if dtype else None)
+    return autocast(dtype=wrapper.cast_dtype) if hasattr(wrapper, "cast_dtype") else nullcontext()
 
 
 def require_alone(runner: Runner, hook: Hook) -> None:

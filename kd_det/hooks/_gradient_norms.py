@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
@@ -92,10 +93,16 @@ class GradientNorms:
         self._told.add(name)
         print_log(
             f"Distillation loss '{name}' has no gradient at the outputs of the student's module "
-            f"'{self._source}', so it cannot be balanced there; its scale stays as it is",
+            f"'{self._source}', so it cannot be measured or balanced there",
             logger="current",
             level=30,
         )
+
+
+def loss_scale(runner: Runner) -> float:
+    """Loss scale of mixed precision, 1 without it."""
+    scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
+    return scaler.get_scale() if scaler is not None else 1.0
 
 
 def _total(loss: Any) -> Tensor:

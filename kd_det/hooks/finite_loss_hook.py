@@ -219,7 +219,7 @@ def _explain(model: Any, bad: _Iteration) -> str:
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
-    norms = [torch.linalg.vector_norm(x.detach().double()) for x in tensors]
+    norms = [torch.linalg.vector_norm(x.detach().cpu().double()) for x in tensors]
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
 

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from kd_det.errors import InvalidInputError
 from kd_det.hooks._balance import GradientBalance
 from kd_det.hooks._distillation import require_alone, require_distillation, scale_losses
-from kd_det.hooks._gradient_norms import GradientNorms
+from kd_det.hooks._gradient_norms import GradientNorms, loss_scale
 from kd_det.hooks._loss_transforms import Handle, Stage, transform_losses
 from kd_det.registry import HOOKS
 
@@ -106,7 +106,7 @@ class LossBalanceHook(Hook):
         def balance_losses(losses: dict[str, Any]) -> dict[str, Any]:
             if norms.recording:
                 norms.recording = False
-                self._measure(losses, _loss_scale(runner))
+                self._measure(losses, loss_scale(runner))
             # From the very step that was measured on.
             scale_losses(losses, zip(balance.names, balance.scales))
             return losses
@@ -147,12 +147,6 @@ class LossBalanceHook(Hook):
         all_reduce(sums)
         self.balance.update(sums[0] / sums[1].clamp(min=1))
         self._scalars = _scalars(self.balance)
-
-
-def _loss_scale(runner: Runner) -> float:
-    """Loss scale of mixed precision, 1 without it."""
-    scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
-    return scaler.get_scale() if scaler is not None else 1.0
 
 
 def _scalars(balance: GradientBalance) -> dict[str, float]:

@@ -14,10 +14,14 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Sampler
 
 from kd_det.algorithms import embeddings
-from kd_det.algorithms.checkpoint import weights_sha256
 from kd_det.centers import ClassCenters, ClassCentersError, class_names_text, find_misfit
 from kd_det.errors import InvalidInputError
-from kd_det.hooks._distillation import teacher_preprocessor, unwrap_model
+from kd_det.hooks._distillation import (
+    teacher_preprocessor,
+    teacher_sha256,
+    training_precision,
+    unwrap_model,
+)
 from kd_det.hooks._origin import digest, digest_dataset
 from kd_det.hooks._seeded_data import SeededDataset, SeededIndex, copy_loader, seeded_by_rank
 from kd_det.progress import progress
@@ -93,14 +97,16 @@ class PrePass:
         number = min(self.max_images or len(dataset), len(dataset))
         rules = embeddings.rules(teacher, self.rois)
         common = {
-            "teacher_sha256": weights_sha256(teacher),
+            "teacher_sha256": teacher_sha256(self.model),
             "class_names": class_names_text(self.class_names),
             "input_sha256": digest(teacher_preprocessor(self.model), rules),
             "dataset": f"{type(dataset).__name__}, {number} of {len(dataset)} images",
             "dataset_sha256": digest_dataset(dataset),
         }
         described = embeddings.describe_embeddings(self.model, self.rois)
-        return {source: {**common, "embedding": text} for source, text in described.items()}
+        with training_precision(self.runner, self.model) as dtype:
+            more = "" if dtype == "float32" else f", in {dtype}"
+        return {source: {**common, "embedding": text + more} for source, text in described.items()}
 
     def find_misfit(
         self, source: str, found: Mapping[str, str], keys: Iterable[str] | None = None
@@ -144,7 +150,7 @@ class PrePass:
             )
             for source, size in self.embed_dims.items()
         }
-        with seeded_by_rank():
+        with seeded_by_rank(), training_precision(self.runner, self.model):
             for batch in progress(self.loader(), "Gathering class centers"):
                 for source, emb, labels in embeddings.teacher_embeddings(
                     self.model, batch, self.rois

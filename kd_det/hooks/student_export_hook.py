@@ -27,6 +27,7 @@ class StudentExportHook(Hook):
     Args:
         best: Whether to export each new best.
         last: Whether to export at the end of training.
+        name: What the folders are called instead of ``student``.
 
     Raises:
         ValueError: Before training, if the run has no config to make one of the student from.
@@ -34,9 +35,10 @@ class StudentExportHook(Hook):
 
     priority = "LOWEST"  # CheckpointHook, which is VERY_LOW, has written what is read here
 
-    def __init__(self, best: bool = True, last: bool = True) -> None:
+    def __init__(self, best: bool = True, last: bool = True, name: str = "student") -> None:
         self.best = best
         self.last = last
+        self.name = name
         self._plain: PlainConfig | None = None
         self._exported: dict[Path, str] = {}
 
@@ -64,13 +66,13 @@ class StudentExportHook(Hook):
         if self.best:
             self._export_best(runner)
         if self.last and "last_ckpt" in runner.message_hub.runtime_info:
-            self._export(runner, runner.message_hub.get_info("last_ckpt"), "student")
+            self._export(runner, runner.message_hub.get_info("last_ckpt"), self.name)
 
     def _export_best(self, runner: Runner) -> None:
         for name, checkpoint in runner.message_hub.runtime_info.items():
             if name.startswith("best_ckpt"):
                 metric = name.removeprefix("best_ckpt").replace("/", "_")
-                self._export(runner, checkpoint, f"student_best{metric}")
+                self._export(runner, checkpoint, f"{self.name}_best{metric}")
 
     def _export(self, runner: Runner, checkpoint: str, name: str) -> None:
         folder = Path(runner.work_dir) / name

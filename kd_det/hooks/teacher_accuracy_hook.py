@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
-from torch import nn
+from mmengine.structures import BaseDataElement
 
-from kd_det.algorithms.checkpoint import weights_sha256
 from kd_det.centers import find_misfit
 from kd_det.errors import InvalidInputError, UserError
 from kd_det.evaluation import fitting_evaluator
@@ -23,6 +24,8 @@ from kd_det.hooks._distillation import (
     check_teacher_classes,
     require_alone,
     teacher_preprocessor,
+    teacher_sha256,
+    training_precision,
     unwrap_model,
 )
 from kd_det.hooks._origin import digest, digest_dataset
@@ -45,10 +48,10 @@ class TeacherAccuracyHook(Hook):
     Wrong weights, classes in another order or another normalisation leave a teacher that runs
     without an error and teaches nonsense. It is evaluated with the run's own validation data and
     evaluator (without metrics of masks, if it predicts none), on the input that it gets in
-    training. The result is logged as scalars ``teacher/<metric>`` and written to
-    ``teacher_metrics.json`` in the work directory, which the next run uses if it is of the same
-    teacher, input and validation data; a resumed run does not ask again. The state of the RNG is
-    restored.
+    training and in the precision of training (mixed precision, ``model.speed``). The result is
+    logged as scalars ``teacher/<metric>`` and written to ``teacher_metrics.json`` in the work
+    directory, which the next run uses if it is of the same teacher, input, precision and
+    validation data; a resumed run does not ask again. The state of the RNG is restored.
 
     MMRazor's ``SingleTeacherDistillValLoop`` evaluates the teacher after every epoch, though it
     never changes; with this hook a plain ``ValLoop`` is enough.
@@ -103,7 +106,7 @@ class TeacherAccuracyHook(Hook):
         broadcast_object_list(found)
         if found[0] is not None:
             return found[0]
-        metrics = _evaluate(runner, model.teacher, teacher_preprocessor(model))
+        metrics = _evaluate(runner, model)
         if is_main_process():
             text = json.dumps({**origin, "metrics": metrics}, indent=2) + "\n"
             write_atomically(path, text.encode())
@@ -139,8 +142,11 @@ def _origin(runner: Runner, model: Any) -> dict[str, Any]:
     """Return all that the teacher's metrics depend on."""
     loop, teacher = runner.val_loop, model.teacher
     dataset = loop.dataloader.dataset
+    with _precision(runner, model) as dtype:
+        pass
     return {
-        "teacher_sha256": weights_sha256(teacher),
+        "teacher_sha256": teacher_sha256(model),
+        "dtype": dtype,
         "input_sha256": digest(teacher_preprocessor(model), getattr(teacher, "test_cfg", None)),
         "dataset_sha256": digest_dataset(dataset),
         "evaluator_sha256": digest(loop.evaluator.metrics),
@@ -168,13 +174,13 @@ def _read(path: Path, origin: dict[str, Any], runner: Runner) -> dict[str, float
 
 
 @torch.no_grad()
-def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str, float]:
+def _evaluate(runner: Runner, model: Any) -> dict[str, float]:
     """Compute all metrics of the run's evaluator that are numbers; the same on all ranks."""
-    loop = runner.val_loop
+    loop, teacher = runner.val_loop, model.teacher
     evaluator = None
     was_training, own = teacher.training, teacher.data_preprocessor
     teacher.eval()
-    teacher.data_preprocessor = preprocessor
+    teacher.data_preprocessor = teacher_preprocessor(model)
     try:
         # Workers that persist draw a random number when they start, in the first validation,
         # which is the training's.
@@ -182,8 +188,10 @@ def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str
         loader = copy_loader(loop.dataloader, dataset=dataset, batch_sampler=batches)
         with seeded_by_rank():
             for batch in progress(loader, "Evaluating the teacher"):
-                with autocast(enabled=getattr(loop, "fp16", False)):
+                with _precision(runner, model):
                     outputs = teacher.val_step(batch)
+                for output in outputs:
+                    _widen(output)
                 if evaluator is None:
                     evaluator = fitting_evaluator(loop.evaluator, outputs, "the teacher")
                 evaluator.process(data_samples=outputs, data_batch=batch)
@@ -194,6 +202,22 @@ def _evaluate(runner: Runner, teacher: Any, preprocessor: nn.Module) -> dict[str
         teacher.train(was_training)
         teacher.data_preprocessor = own
     return {key: float(value) for key, value in metrics.items() if isinstance(value, NUMBERS)}
+
+
+@contextmanager
+def _precision(runner: Runner, model: Any) -> Iterator[str]:
+    half = getattr(runner.val_loop, "fp16", False)
+    with autocast(enabled=half), training_precision(runner, model) as dtype:
+        yield dtype
+
+
+def _widen(sample: BaseDataElement) -> None:
+    """Convert 16-bit predictions to float32, in place: evaluators take NumPy's types alone."""
+    for name, value in sample.items():
+        if isinstance(value, BaseDataElement):
+            _widen(value)
+        elif isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+            setattr(sample, name, value.float())
 
 
 def _report(runner: Runner, metrics: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kd_det.centers import ClassCenters
 from kd_det.errors import InvalidInputError, UserError
-from kd_det.losses._dtype import at_least_float32
+from kd_det.losses._dtype import at_least_float32, sum_dtype
 from kd_det.losses._rows import mean_over, unit_rows
 from kd_det.losses.positives import labels_of, rows_at
 
@@ -45,7 +45,7 @@ def directions(centers: Tensor, labels: Tensor) -> Tensor:
     if labels.dim() == 1:
         # Rows of samples, not of classes: it costs the same however many classes there are.
         rows = centers[labels]
-        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=sum_dtype(rows))
         norm = torch.where(norm > 0, norm, 1).clamp(max=torch.finfo(rows.dtype).max)
         return rows.div_(norm.to(rows.dtype))
     # Autocast would compute the matrix product in half precision.

@@ -120,9 +120,22 @@ def _level_loss(s: Tensor, t: Tensor, focus: bool) -> Tensor:
         if nested:  # unlike the adaptive form, it has a deterministic backward pass on CUDA
             pool = F.avg_pool2d(pool, (pool.shape[2] // side, pool.shape[3] // side))
         else:
-            pool = F.adaptive_avg_pool2d(difference, side)
+            pool = _pooled(difference, side)
         loss = loss + weight * pool.square().mean()
     return loss / total
+
+
+def _pooled(x: Tensor, side: int) -> Tensor:
+    """Average pool of ``side`` bins a side, which overlap where they do not divide the map."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.adaptive_avg_pool2d(x, side)
+    # Its backward pass has no deterministic form on CUDA; the mean of a bin is one of rows and
+    # columns.
+    for dim in (2, 3):
+        size = x.shape[dim]
+        bins = [(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]
+        x = torch.stack([x.narrow(dim, a, b - a).mean(dim) for a, b in bins], dim)
+    return x
 
 
 class HCLLoss(nn.Module):

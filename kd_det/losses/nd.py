@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kd_det.losses._dtype import at_least_float32
+from kd_det.losses._dtype import at_least_float32, sum_dtype
 from kd_det.losses.class_means import ClassMeanLoss, check_shapes, directions
 
 TITLE = "ND loss"
@@ -22,8 +22,8 @@ def nd_loss(s_emb: Tensor, t_emb: Tensor, centers: Tensor, labels: Tensor) -> Te
     counts as the larger one, as in the published code.
 
     The loss does not change when ``s_emb`` and ``t_emb`` are scaled together. Norms and products
-    are summed in float64, so that they neither overflow nor vanish. A pair of zero rows, or a zero
-    center, costs 1.
+    are summed in float64, where the device has it, so that they neither overflow nor vanish. A pair
+    of zero rows, or a zero center, costs 1.
 
     Args:
         s_emb: Student embeddings ``[N, D]``.
@@ -62,10 +62,11 @@ class _NormAndDirection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, t: Tensor, direction: Tensor) -> Tensor:
-        s_norm, t_norm = (torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) for x in (s, t))
+        wide = sum_dtype(s)
+        s_norm, t_norm = (torch.linalg.vector_norm(x, dim=1, dtype=wide) for x in (s, t))
         norm = torch.where(s_norm >= t_norm, s_norm, t_norm)
         norm = torch.where(norm > 0, norm, 1)
-        cosine = (s * direction).sum(dim=1, dtype=torch.float64) / norm
+        cosine = (s * direction).sum(dim=1, dtype=wide) / norm
         ctx.save_for_backward(s, direction, norm, torch.where(s_norm >= t_norm, cosine, 0))
         return (1 - cosine).to(s.dtype)
 

@@ -1,4 +1,4 @@
-"""The student's training without a teacher: its own recipe, on the data, at the length."""
+"""The training of a detector alone: its own recipe, on the data, at the length."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ SCHEDULE = ("train_cfg", "param_scheduler", "optim_wrapper", "auto_scale_lr")
 OUR_HOOKS = dict(
     exact_resume="kd_det.ExactResumeHook",
     finite_loss="kd_det.FiniteLossHook",
+    step_time="kd_det.StepTimeHook",
     student_export="kd_det.StudentExportHook",
 )
 # Hooks with no place in the training, each with the reason.
@@ -34,25 +35,25 @@ CACHED = ("CachedMosaic", "CachedMixUp")
 
 
 def make_alone(
-    student: Detector,
+    detector: Detector,
     data: Data,
     coco: Mapping[str, Any],
     same_data: bool,
     epochs: int | None = None,
     batch_size: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Make the config with which the student is trained alone.
+    """Make the config with which a detector is trained alone, a student or a teacher.
 
-    It is the student's whole config, with the data, the length and kd_det's hooks for any training.
-    A distillation adds the teacher to it and changes nothing else.
+    It is the detector's whole config, with the data, the length and kd_det's hooks for any
+    training. A distillation adds the teacher to the student's and changes nothing else.
 
     Args:
-        student: The student, with the classes of the data.
+        detector: The detector, with the classes of the data.
         data: Data loaders and evaluators.
-        coco: A config of COCO, for what the student's lacks.
-        same_data: Whether the data are those of the student's config.
-        epochs: The length; None keeps the student's.
-        batch_size: Images of one process; None keeps the student's.
+        coco: A config of COCO, for what the detector's lacks.
+        same_data: Whether the data are those of the detector's config.
+        epochs: The length; None keeps the detector's.
+        batch_size: Images of one process; None keeps the detector's.
 
     Returns:
         The config, and what was decided.
@@ -61,21 +62,21 @@ def make_alone(
         kd_det.errors.InvalidInputError: For a number below 1, or a length that cannot be set.
         kd_det.errors.MissingPackageError: If a transform needs a package that is not installed.
     """
-    cfg = {key: copy.deepcopy(each) for key, each in student.cfg.items() if key not in NOT_TAKEN}
-    decisions = [student.start] if student.start else []
-    schedule = _complete(cfg, coco, decisions)
-    cfg.update(copy.deepcopy(data.settings), model=copy.deepcopy(student.model_cfg))
+    cfg = {key: copy.deepcopy(each) for key, each in detector.cfg.items() if key not in NOT_TAKEN}
+    decisions = [detector.start] if detector.start else []
+    schedule = _complete(cfg, coco, detector.who, decisions)
+    cfg.update(copy.deepcopy(data.settings), model=copy.deepcopy(detector.model_cfg))
     own_batch = cfg["train_dataloader"].get("batch_size", 1)
     if batch_size is not None:
         if batch_size < 1:
             raise InvalidInputError(f"expected a batch size >= 1, found {batch_size}")
         cfg["train_dataloader"]["batch_size"] = batch_size
-    _leave_hooks_out(cfg, decisions)
+    _leave_hooks_out(cfg, detector.who, decisions)
     length, *changes = set_length(cfg, epochs, data.images, same_data, own_batch)
     decisions += [f"schedule: {schedule}, {length}", *changes]
     _add_hooks(cfg, decisions)
-    _set_seed(cfg, decisions)
-    _check_transforms(cfg["train_dataloader"], decisions)
+    _set_seed(cfg, detector.who, decisions)
+    _check_transforms(cfg["train_dataloader"], detector.who, decisions)
     _say_drawn_sizes(cfg["model"], decisions)
     if "kd_det:" in str(cfg["model"].get("init_cfg")):
         add_imports(cfg, ["kd_det.algorithms.checkpoint"])
@@ -83,32 +84,32 @@ def make_alone(
     return cfg, decisions
 
 
-def _complete(cfg: dict[str, Any], coco: Mapping[str, Any], decisions: list[str]) -> str:
+def _complete(cfg: dict[str, Any], coco: Mapping[str, Any], who: str, decisions: list[str]) -> str:
     """Add what a training needs and the config lacks; returns whose schedule it is."""
     for key, value in NEEDED.items():
         cfg[key] = cfg.get(key) or copy.deepcopy(value)
     lacking = [key for key in ("train_cfg", "optim_wrapper") if not cfg.get(key)]
     if not lacking:
-        return "the student's own"
+        return f"the {who}'s own"
     taken = SCHEDULE if len(lacking) == 2 else lacking
     # A learning rate is that of a batch, and a loop without its schedule another one.
     more = dict(optim_wrapper=["auto_scale_lr"], train_cfg=["param_scheduler"])
     for key in dict.fromkeys([*taken, *(each for name in lacking for each in more[name])]):
         cfg[key] = copy.deepcopy(coco[key])
     if len(lacking) == 2:
-        return "kd_det's 1x for COCO, since the student's config has none"
-    decisions.append(f"the student's config has no {lacking[0]}: kd_det's for COCO is taken")
-    return f"the student's own but for {lacking[0]}"
+        return f"kd_det's 1x for COCO, since the {who}'s config has none"
+    decisions.append(f"the {who}'s config has no {lacking[0]}: kd_det's for COCO is taken")
+    return f"the {who}'s own but for {lacking[0]}"
 
 
-def _leave_hooks_out(cfg: dict[str, Any], decisions: list[str]) -> None:
+def _leave_hooks_out(cfg: dict[str, Any], who: str, decisions: list[str]) -> None:
     own = cfg.get("custom_hooks") or []
     kept = [hook for hook in own if type_name(hook) not in NOT_KEPT]
     for name in dict.fromkeys(type_name(hook) for hook in own if hook not in kept):
-        decisions.append(f"hook {name} of the student's config is left out: {NOT_KEPT[name]}")
+        decisions.append(f"hook {name} of the {who}'s config is left out: {NOT_KEPT[name]}")
     if kept:
         listed = ", ".join(type_name(hook) for hook in kept)
-        decisions.append(f"hooks of the student's config are kept: {listed}")
+        decisions.append(f"hooks of the {who}'s config are kept: {listed}")
     cfg["custom_hooks"] = kept
 
 
@@ -136,12 +137,12 @@ def _main_metric(evaluator: Any) -> str:
     return "coco/bbox_mAP" if "bbox" in as_list(first.get("metric", "bbox")) else "auto"
 
 
-def _check_transforms(loader: dict[str, Any], decisions: list[str]) -> None:
+def _check_transforms(loader: dict[str, Any], who: str, decisions: list[str]) -> None:
     kinds = {type_name(part) for part in nested_dicts(loader) if "type" in part}
     for name, package in PACKAGES.items():
         if name in kinds and find_spec(package) is None:
             raise MissingPackageError(
-                f"the student's pipeline has the transform {name}, which needs {package}: "
+                f"the {who}'s pipeline has the transform {name}, which needs {package}: "
                 f"pip install {package}, or take it out of the pipeline"
             )
     if cached := [name for name in CACHED if name in kinds]:
@@ -162,11 +163,11 @@ def _say_drawn_sizes(model_cfg: dict[str, Any], decisions: list[str]) -> None:
             )
 
 
-def _set_seed(cfg: dict[str, Any], decisions: list[str]) -> None:
+def _set_seed(cfg: dict[str, Any], who: str, decisions: list[str]) -> None:
     randomness = cfg.get("randomness") or {}
     if randomness.get("seed") is None:
         cfg["randomness"] = dict(randomness, seed=0)
-        decisions.append("randomness.seed is 0, since the student's config has none")
+        decisions.append(f"randomness.seed is 0, since the {who}'s config has none")
 
 
 def add_imports(cfg: dict[str, Any], names: list[str]) -> None:

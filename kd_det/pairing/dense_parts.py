@@ -136,8 +136,8 @@ def _maps(side: Detector) -> list[Any]:
     return random_maps(side.model.bbox_head)
 
 
-def _why_softmax(student: Detector, teacher: Detector) -> str:
-    soft = [side.title for side in (student, teacher) if not _is_sigmoid(side)]
+def _why_softmax(*sides: Detector) -> str:
+    soft = [side.title for side in sides if not _is_sigmoid(side)]
     return f"classes exclude one another (softmax) in {' and '.join(soft)}" if soft else ""
 
 
@@ -166,10 +166,9 @@ def _why_no_cross_head(student: Detector, teacher: Detector) -> str:
         dense.depth_of(teacher.model.bbox_head, "cls")
     except UserError as error:
         return str(error)
-    if not _is_sigmoid(teacher):
-        return f"classes exclude one another (softmax) in {teacher.title}"
     return (
-        _why_other_strides(student, teacher)
+        _why_softmax(teacher)
+        or _why_other_strides(student, teacher)
         or _refusal(student, dict(type="kd_det.Positives", source=HEAD))
         or _refusal(teacher, dict(type="kd_det.Boxes", source=HEAD))
     )

@@ -122,7 +122,11 @@ def detector_config(cfg: dict[str, Any], name: str, who: str) -> dict[str, Any]:
 
 
 def read_detector(
-    name: str, who: str, num_classes: int | None = None, cfg: dict[str, Any] | None = None
+    name: str,
+    who: str,
+    num_classes: int | None = None,
+    cfg: dict[str, Any] | None = None,
+    trained: bool | None = None,
 ) -> Detector:
     """Read a detector's config and build it without weights.
 
@@ -131,6 +135,8 @@ def read_detector(
         who: ``'student'`` or ``'teacher'``.
         num_classes: What its heads are set to; None for its own.
         cfg: The config, if it was read already.
+        trained: Whether it is to be trained, from the weights that its config names; None for a
+            student alone.
 
     Raises:
         FileNotFoundError: If the config, or a file of weights that it names, is missing.
@@ -142,7 +148,9 @@ def read_detector(
     """
     cfg = read_config(name) if cfg is None else cfg
     model_cfg = detector_config(cfg, name, who)
-    if who == "teacher":
+    trained = who == "student" if trained is None else trained
+    # A teacher's own checkpoint replaces those of its parts, a student's may lack some.
+    if who == "teacher" and (not trained or cfg.get("load_from")):
         drop_downloads(model_cfg)
     family = find_family(model_cfg, name, who)
     model = _build(model_cfg, name, who)
@@ -152,8 +160,8 @@ def read_detector(
         family.set_classes(model_cfg, own, num_classes)
         model = _build(model_cfg, name, who)
     start = ""
-    if who == "student" and cfg.get("load_from"):
-        start = set_start(model_cfg, cfg["load_from"], model)
+    if trained and cfg.get("load_from"):
+        start = set_start(model_cfg, cfg["load_from"], model, who)
     try:
         levels = _levels(model, model_cfg, who)
     except NotImplementedError as error:

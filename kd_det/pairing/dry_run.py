@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,10 +18,11 @@ from mmengine.visualization import Visualizer
 
 from kd_det.centers import ClassCenters
 from kd_det.errors import InvalidInputError, add_note
+from kd_det.pairing.cost import Timing, time_training
 from kd_det.seeds import MODEL, Seeds, seeded
 
 
-def dry_run(cfg: Config) -> None:
+def dry_run(cfg: Config, weights: str | None = None, timed: int = 0) -> Timing | None:
     """Build model, data, optimizer, schedulers, hooks and evaluators by a Runner, as in training.
 
     All losses are computed for a batch of the training data, and the student's predictions for
@@ -29,7 +30,13 @@ def dry_run(cfg: Config) -> None:
     RNG states are restored.
 
     Args:
-        cfg: Config of a distillation; not changed.
+        cfg: Config of a training, distilled or not; not changed.
+        weights: File to which the weights of the model as it was built are written: those of a
+            teacher that is not trained yet.
+        timed: Number of iterations to time, with a learning rate of 0, after one that is not timed.
+
+    Returns:
+        What was timed; None without.
 
     Raises:
         kd_det.errors.UserError: If something does not fit or is missing, as in training.
@@ -39,9 +46,19 @@ def dry_run(cfg: Config) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{name}_") as folder, _no_traces(name):
         with _building("the model, hooks and visualizer"):
             runner = Runner.from_cfg(_small(cfg, folder, name))
+        if weights is not None:
+            torch.save(dict(state_dict=runner.model.state_dict()), weights)
+        batch = _train_parts(runner)
         with torch.no_grad():
-            _train_parts(runner)
             _val_parts(runner)
+        with _building("all losses for a batch of the training data"):
+            _set_centers(runner.model)
+            if timed:
+                return time_training(runner, timed, cfg.train_dataloader.get("num_workers", 0))
+            with torch.no_grad():
+                data = runner.model.train().data_preprocessor(batch, training=True)
+                runner.model(**data, mode="loss")
+    return None
 
 
 def _small(cfg: Config, folder: str, name: str) -> Config:
@@ -67,8 +84,8 @@ def _small(cfg: Config, folder: str, name: str) -> Config:
     return Config(parts, format_python_code=False)
 
 
-def _train_parts(runner: Any) -> None:
-    """In the order of :meth:`mmengine.runner.Runner.train`."""
+def _train_parts(runner: Any) -> Any:
+    """In the order of :meth:`mmengine.runner.Runner.train`; returns a batch."""
     with _building("the training data and loop (train_dataloader, train_cfg)"):
         runner._train_loop = runner.build_train_loop(runner._train_loop)
         loader = runner.train_dataloader
@@ -82,16 +99,13 @@ def _train_parts(runner: Any) -> None:
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
     with _building("the hooks (default_hooks, custom_hooks)"):
         runner.call_hook("before_run")
-    with _building("all losses for a batch of the training data"):
-        runner.model.train()
-        data = runner.model.data_preprocessor(batch, training=True)
-        _set_centers(runner.model.distiller.distill_losses.values())
-        runner.model(**data, mode="loss")
+    return batch
 
 
-def _set_centers(losses: Iterable[Any]) -> None:
+def _set_centers(model: Any) -> None:
     """Set class centers of ones where a training gathers them in its pre-pass."""
-    for loss in losses:
+    distiller = getattr(model, "distiller", None)
+    for loss in distiller.distill_losses.values() if distiller is not None else ():
         if hasattr(loss, "set_centers"):
             rows = len(loss.counts)
             centers = ClassCenters(rows, loss.embed_dim)

@@ -10,8 +10,6 @@ from kd_det.pairing.methods import METHODS, Form
 from kd_det.pairing.query_parts import NO_QUERIES, find_query_offers
 
 NO_ROIS = "RoIs are not scored by"
-# How reasons begin that say no more than the kind of the detectors.
-OF_KINDS = (NO_ROIS, NO_DENSE_HEAD, NO_QUERIES)
 NOTHING_FITS = (
     "no method fits them; give two detectors with maps of a common stride, as those with an FPN"
 )
@@ -58,7 +56,8 @@ def why_not(method: str, offers: dict[str, str]) -> str:
         return ""
     found = list(dict.fromkeys(each[0] for each in reasons))
     # Of two dense detectors the forms for RoIs and queries need no word.
-    nearer = [reason for reason in found if not reason.startswith(OF_KINDS)]
+    farther = (NO_ROIS, NO_DENSE_HEAD, NO_QUERIES)
+    nearer = [reason for reason in found if not reason.startswith(farther)]
     return "; ".join(nearer or found)
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kd_det.datasets import summary
 from kd_det.datasets.inspection import Inspection
 from kd_det.files import write_atomically
 from kd_det.report.figures import counts
 from kd_det.report.machine import software
 from kd_det.report.page import Figure, Section, Table, render
-from kd_det.report.pictures import TRUTH, Box, Picture, embed
+from kd_det.report.pictures import Box, Picture, embed
 from kd_det.version import __version__
 
 COLORS = {"train": "#1b9e77", "val": "#d95f02", "test": "#7570b3"}
+# Of boxes by class; with more classes, by their order in the picture.
+BOX_COLORS = (
+    "#ffd43b", "#4dabf7", "#ff6b6b", "#69db7c", "#da77f2", "#ffa94d", "#3bc9db", "#f783ac",
+    "#a9e34b", "#e9ecef",
+)  # fmt: skip
 # Of the classes with most boxes; a figure of more cannot be read.
 FIGURE_CLASSES = 40
 
@@ -40,44 +46,23 @@ def _summary(inspection: Inspection) -> Section:
         for name, part in inspection.parts.items()
         for value, what in ((part.images, "images"), (part.boxes, "boxes"))
     ]
-    rows = [
-        (
-            name,
-            " / ".join(map(str, part.widths)),
-            " / ".join(map(str, part.heights)),
-            " / ".join(map(str, part.sides)),
-            str(part.empty),
-            *(str(number) for number in part.tiny.values()),
-        )
-        for name, part in inspection.parts.items()
-    ]
-    long, short = inspection.scale
-    columns = [
-        "", "width (least / median / most)", "height",
-        f"side of boxes at {long} x {short} (quartiles)",
-        "images without a box", *(f"boxes < {c} x {c}" for c in inspection.parts["train"].tiny),
-    ]  # fmt: skip
-    text = ". ".join(inspection.notes) + "."
-    return Section("What it holds", text, table=Table(columns, rows), facts=facts)
+    text = " ".join(f"{note[:1].upper()}{note[1:]}." for note in inspection.notes)
+    table = Table(["", *inspection.parts], summary.contents(inspection))
+    return Section("What it holds", text, table=table, facts=facts)
 
 
 def _balance(inspection: Inspection) -> Section:
-    parts = inspection.parts
-    names = sorted(inspection.classes, key=lambda c: -parts["train"].by_class[c])
-    rows = [
-        (name, *(f"{p.by_class[name]} ({p.images_by_class[name]})" for p in parts.values()))
-        for name in names
-    ]
-    shown = names[:FIGURE_CLASSES]
+    parts, rows = inspection.parts, summary.balance(inspection)
+    shown = [row[0] for row in rows[:FIGURE_CLASSES]]
     series = {part: [p.by_class[name] for name in shown] for part, p in parts.items()}
     figure = Figure(counts(shown, series, COLORS, "boxes"), "Boxes of each class")
-    text = f"{len(names)} classes; boxes, and in brackets the images that show one."
+    text = f"{len(rows)} classes; boxes, and in brackets the images that show one."
     return Section("Class balance", text, [figure], Table(["class", *parts], rows))
 
 
 def _faults(inspection: Inspection) -> Section:
     if not inspection.faults:
-        return Section("Faults", "None were found.")
+        return Section("Faults", "None were found.", facts=[("0", "faults")])
     rows = [(fault.severity, str(fault.count), fault.sentence) for fault in inspection.faults]
     text = "An error keeps a training from starting; what was repaired is so in a copy."
     return Section("Faults", text, table=Table(["", "number", "what"], rows, wrapped=True))
@@ -100,15 +85,25 @@ def _pictures(inspection: Inspection, name: str, number: int) -> Section:
             uri, width, height, scale = embed(path)
         except Exception:  # an image that cannot be read is among the faults
             continue
+        counts = Counter(names[box["category_id"]] for box in boxes[image["id"]])
+        colors = _colors(inspection.classes, counts)
         shown = [
-            Box(x * scale, y * scale, w * scale, h * scale, names[box["category_id"]], None)
+            Box(x * scale, y * scale, w * scale, h * scale, "", None, colors[name])
             for box in boxes[image["id"]]
             for x, y, w, h in [box["bbox"]]
+            for name in [names[box["category_id"]]]
         ]
-        result.append(Picture(path.name, uri, width, height, {TRUTH: shown}, {}))
+        key = [(colors[name], f"{name} {count}") for name, count in counts.most_common()]
+        result.append(Picture(path.name, uri, width, height, {"boxes": shown}, {}, key))
     if not result:
         return Section(title, "Left out: no image can be shown.")
     return Section(title, f"{len(result)} images, rare classes first.", pictures=result)
+
+
+def _colors(classes: Sequence[str], shown: Iterable[str]) -> dict[str, str]:
+    """Of the boxes of a picture, by class."""
+    order = classes if len(classes) <= len(BOX_COLORS) else shown
+    return {name: BOX_COLORS[i % len(BOX_COLORS)] for i, name in enumerate(order)}
 
 
 def _varied(

@@ -96,10 +96,11 @@ def counts(
             place = rows + (i - (len(series) - 1) / 2) * height
             axes.barh(place, values, height, color=colors[name], label=show(name))
         axes.set_yticks(rows, [show(name) for name in names])
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(x_label)
         axes.grid(axis="y", visible=False)
-        axes.legend()
+        # Above, where no bar is.
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series))
 
     return _figure(draw, [*names, *series, x_label], height=1.2 + 0.32 * len(names))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,10 @@ TRUTH = "ground truth"
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels of the picture, its text, and if it is correct (None: an object)."""
+    """A rectangle in pixels of the picture, its text, and if it is correct (None: an object).
+
+    Its colour is that of objects, or of what is correct or not, unless one is given.
+    """
 
     x: float
     y: float
@@ -30,6 +33,7 @@ class Box:
     height: float
     text: str
     right: bool | None
+    color: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Picture:
         height: Of the picture, pixels.
         columns: Boxes by column.
         f1: F1 by column, without the ground truth's.
+        key: Colours of its boxes and what they mean, instead of texts at the boxes.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Picture:
     height: int
     columns: dict[str, list[Box]]
     f1: dict[str, float]
+    key: Sequence[tuple[str, str]] = ()
 
 
 def pictures(

@@ -76,12 +76,14 @@ def read_runs(folders: Sequence[Path], options: Mapping[str, Any] | None = None)
     teachers = {configs[folder].model.get("teacher_ckpt") for folder in distilled} - {None}
     runs = []
     for folder, name in zip(folders, _names(folders)):
-        role = "plain"
+        role, checkpoint = "plain", str(last_checkpoint(folder))
+        taught = sorted(each for each in teachers if _lies_in(each, folder))
         if folder in distilled:
             role = "distilled"
-        elif any(_lies_in(checkpoint, folder) for checkpoint in teachers):
+        elif taught:  # shown with the weights that taught, which may not be the last ones
             role = "teacher"
-        runs.append(Run(name, role, folder, configs[folder], str(last_checkpoint(folder))))
+            checkpoint = taught[0] if Path(taught[0]).is_file() else checkpoint
+        runs.append(Run(name, role, folder, configs[folder], checkpoint))
     given = [run.folder for run in runs if run.role == "teacher"]
     for folder in distilled:
         checkpoint = configs[folder].model.get("teacher_ckpt")

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from small import build
+from small import build, no_waits
 
 from kd_det.centers import ClassCenters
 from kd_det.connectors import ReviewFusion
@@ -83,15 +83,6 @@ def test_deterministic_mode_repeats_a_step_bit_for_bit(model, batch, device, mon
     assert all(map(torch.equal, first, second))
 
 
-@contextmanager
-def no_waits() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def test_losses_and_connectors_do_not_wait_for_the_device(device):
     maps = [torch.randn(2, 8, n, n, device=device, requires_grad=True) for n in (16, 8, 4, 2, 1)]
     targets = [x.detach() + 1 for x in maps]
@@ -99,7 +90,7 @@ def test_losses_and_connectors_do_not_wait_for_the_device(device):
     logits = torch.randn(6, 5, device=device, requires_grad=True)
     centers, labels = torch.randn(5, 16, device=device), torch.arange(6, device=device) % 5
     fusion = ReviewFusion([8] * 5, [8] * 5, 8).to(device)
-    for watched in (nullcontext(), no_waits() if device.type == "cuda" else nullcontext()):
+    for watched in (nullcontext(), no_waits(device)):
         with watched:  # only then, when kernels are loaded and memory is there
             losses = [
                 hcl_loss(fusion(maps), targets),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dense_parts import cross_parts
 from small import build
+from small_dense import batch as dense_batch
+from small_dense import detector, pair
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from kd_det import TeacherDistill
+from kd_det.algorithms import teacher as teacher_room
 from kd_det.algorithms.checkpoint import weights_sha256
 from kd_det.algorithms.speed import Speed
 from kd_det.algorithms.teacher import fuse
@@ -104,7 +108,57 @@ def test_a_fused_teacher_has_no_batch_norm_and_its_old_digest(cfg):
     backbone = fused.teacher.backbone
     assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in fused.student.modules())
-    assert weights_sha256(fused.teacher) == weights_sha256(plain.teacher)
+    assert fused.fixed_teacher.sha256 == weights_sha256(plain.teacher)
+
+
+def test_a_teacher_in_16_bits_is_stored_so_and_computes_what_autocast_does(cfg, batch):
+    model, plain = model_with(cfg, teacher_dtype="bfloat16"), model_with(cfg)
+    stored = {name for name, p in model.teacher.named_parameters() if p.dtype == torch.bfloat16}
+    layers = (nn.Conv2d, nn.Linear)
+    assert stored == {
+        f"{name}.{kind}"
+        for name, layer in model.teacher.named_modules()
+        if isinstance(layer, layers)
+        for kind, _ in layer.named_parameters()
+    }
+    assert model.fixed_teacher.sha256 == weights_sha256(plain.teacher)
+    images = model.data_preprocessor(dict(batch))["inputs"]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = plain.teacher.extract_feat(images)
+    with model.fixed_teacher.forward_context():
+        assert all(map(torch.equal, model.teacher.extract_feat(images), expected))
+    # As MMRazor's validation loop runs it.
+    assert len(model.teacher.val_step(dict(batch))) == len(images)
+
+
+def test_a_student_starts_from_weights_as_they_were_loaded(cfg):
+    cfg.model.init_student_from_teacher = ["neck.fpn_convs"]
+    plain, model = model_with(cfg), model_with(cfg, teacher_dtype="bfloat16", fuse_conv_bn=True)
+    for each in (plain, model):
+        each.init_weights()
+    weight = plain.student.neck.fpn_convs[0].conv.weight
+    assert torch.equal(weight, plain.teacher.neck.fpn_convs[0].conv.weight)
+    assert torch.equal(weight, model.student.neck.fpn_convs[0].conv.weight)
+
+
+def test_the_digest_is_computed_once(cfg, monkeypatch):
+    calls: list[nn.Module] = []
+    monkeypatch.setattr(teacher_room, "weights_sha256", lambda model: calls.append(model) or "a")
+    fixed = model_with(cfg, teacher_dtype="bfloat16", fuse_conv_bn=True).fixed_teacher
+    assert {fixed.sha256, fixed.sha256} == {"a"} and len(calls) == 1
+
+
+def test_each_pass_of_a_compiled_teacher_begins_a_step_of_cuda_graphs(cfg, batch, monkeypatch):
+    order: list[str] = []
+    compiler = pytest.importorskip("torch.compiler", reason="torch 2.0 has no such call")
+    monkeypatch.setattr(compiler, "cudagraph_mark_step_begin", lambda: order.append("step"))
+    model = model_with(cfg, compile_teacher=dict(backend="eager"))
+    for part in ("backbone", "neck"):
+        module = getattr(model.teacher, part)
+        module.register_forward_hook(lambda *_, part=part: order.append(part))
+    for _ in range(2):
+        losses_and_gradients(model, batch)
+    assert order == ["step", "backbone", "neck"] * 2
 
 
 def test_a_teacher_that_fusing_would_change_is_refused():
@@ -171,3 +225,17 @@ def test_deliveries_and_overlap_exclude_each_other():
 def test_the_old_name_of_an_option_stays_valid():
     with pytest.warns(DeprecationWarning, match="fold_teacher is now called fuse_conv_bn"):
         assert Speed.of(dict(fold_teacher=True)) == Speed(fuse_conv_bn=True)
+
+
+def test_a_head_that_runs_on_the_students_maps_is_not_stored_in_16_bits():
+    speed = dict(teacher_dtype="bfloat16")
+    model = pair(detector("gfl", 0), detector("gfl", 1), cross_parts("gfl", 1), speed=speed)
+    stored = {
+        n.split(".")[0] for n, p in model.teacher.named_parameters() if p.dtype != torch.float32
+    }
+    assert stored == {"backbone", "neck"}
+    inputs, samples = dense_batch()
+    losses = model.train().loss(inputs, samples)
+    model.parse_losses(losses)[0].backward()
+    crossed = [value for name, value in losses.items() if name.startswith("distill")]
+    assert crossed and all(torch.as_tensor(value).isfinite().all() for value in crossed)

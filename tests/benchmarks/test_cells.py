@@ -37,14 +37,27 @@ REPORT = """<testsuites><testsuite>
 <testcase classname="tests.b" name="three"><error message="x">y</error></testcase>
 <testcase classname="tests.b" name="four"><skipped message="no GPU"/></testcase>
 <testcase classname="tests.b" name="five"><skipped message="no GPU"/></testcase>
+<testcase classname="" name="tests.c"><skipped message="collection skipped">('/c.py', 9, 'Skipped: \
+no onnx')</skipped></testcase>
 </testsuite></testsuites>"""
 
 
 def test_errors_are_failures_and_skips_have_reasons(cells, tmp_path):
     (tmp_path / "tests.xml").write_text(REPORT)
     assert cells.read_tests(tmp_path / "tests.xml") == dict(
-        passed=1, failed=["tests.a::two", "tests.b::three"], skipped={"no GPU": 2}
+        passed=1, failed=["tests.a::two", "tests.b::three"], skipped={"no GPU": 2, "no onnx": 1}
     )
+
+
+def test_failed_tests_are_counted_anew(cells):
+    before = dict(passed=7, failed=["tests.a.test_b::one", "tests.a.test_b::two"], skipped={})
+    assert cells.files_of(before["failed"]) == ["tests/a/test_b.py"]
+    again = dict(passed=3, failed=["tests.a.test_b::two"], skipped={})
+    now = dict(passed=8, failed=["tests.a.test_b::two"], skipped={})
+    assert cells.counted_anew(before, again) == now
+    again["failed"].append("tests.a.test_b::three")  # passed before
+    assert cells.counted_anew(before, again)["passed"] == 7
+    assert cells.counted_anew(before, again)["failed"][1] == "tests.a.test_b::three"
 
 
 def test_equal_weights_have_equal_digests(cells, tmp_path):

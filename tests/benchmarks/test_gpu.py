@@ -15,21 +15,22 @@ from small import ROOT
 from kd_det.errors import UserError
 
 
-def test_a_dry_run_leaves_the_result_of_every_stage(tmp_path):
+def test_a_dry_run_leaves_the_result_of_every_stage(digits, tmp_path):
     command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), "--dry-run", "--out", str(tmp_path)]
+    command += ["--data", str(digits), "--epochs", "1"]
     environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400
     )
     log = (tmp_path / "gpu.log").read_text()
     assert done.returncode == 0, done.stdout + done.stderr + log
     stages = json.loads((tmp_path / "stages.json").read_text())
     assert {x["name"]: x["state"] for x in stages} == dict.fromkeys(
-        ["tests", "steps", "prepass", "trace"], "done"
+        ["tests", "steps", "prepass", "trace", "training"], "done"
     )
     # What a machine that hands a handful of files back would hand back.
     names = {path.name for path in tmp_path.iterdir()}
-    results = {"tests.xml", "steps.json", "prepass.json", "trace.json"}
+    results = {"tests.xml", "steps.json", "prepass.json", "trace.json", "training.json"}
     assert names == results | {"stages.json", "gpu.log", "gpu.md"}
 
     rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
@@ -37,9 +38,13 @@ def test_a_dry_run_leaves_the_result_of_every_stage(tmp_path):
     ours, peer = ["as it is", "best options"], ["MMRazor"]
     assert timed == ["student alone", "teacher alone", *ours, *peer, *ours]
     assert all(row["value"] > 0 for row in rows)
+    trained = json.loads((tmp_path / "training.json").read_text())["rows"]
+    names = ["teacher R50", "R18, review_nd", "R18 alone"]
+    assert [row["case"] for row in trained if row["name"] == "mAP"] == names
+
     page = (tmp_path / "gpu.md").read_text()
     assert page.startswith("# A dry run") and "0 failed" in page
-    for heading in ("## tests", "## steps", "## prepass", "## trace"):
+    for heading in ("## tests", "## steps", "## prepass", "## trace", "## training"):
         assert heading in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def test_a_page_shows_pictures_with_boxes(tool, fruit, tmp_path, capsys):
     assert page.count("<image ") == 3 and page.count("<rect ") >= 4
     assert "Data: fruit &amp; co" in page and "Class balance" in page and 'src="http' not in page
     assert "Solid green" not in page
+    # Colours tell the classes, and stand under each picture; text at small boxes cannot be read.
+    assert "<text " not in page
+    keys = dict(re.findall(r'background: (#\w+)"></i>(\[?\w+)', page))
+    assert sorted(keys.values()) == ["[pear", "apple"]
+    assert set(re.findall(r'<rect style="stroke: (#\w+)"', page)) == set(keys)
 
 
 def test_errors_end_it_after_all_was_told(refusal, tool, fruit, tmp_path, capsys):

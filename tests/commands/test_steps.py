@@ -6,14 +6,19 @@ Of ``kd-det demo``: which step depends on which, the table.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from small import ROOT
 
-from kd_det.commands import demo, steps
+from kd_det.commands import demo, results, steps
 from kd_det.commands.steps import StepError
 
 # Notes its arguments; fails while there is a file `fail`.
@@ -148,6 +153,100 @@ def test_folder_of_somebody_else_is_refused_and_stays(step):
     assert runs(one) == [""]
 
 
+def test_what_took_long_is_kept_aside_and_outlives_a_version(step, monkeypatch, capsys):
+    step("one", "--seed", "3", keep=True).run()
+    monkeypatch.setattr(steps, "__version__", "9.9")
+    assert step("one", "--seed", "3", keep=True).done
+    for seed in ("4", "5"):
+        other = step("one", "--seed", seed, keep=True)
+        assert other.outdated and not other.begun
+        other.run()
+    kept = [other.folder.with_name(f"one_old{n}") / "runs.txt" for n in (1, 2)]
+    assert [path.read_text() for path in kept] == ["--seed 3\n", "--seed 4\n"]
+    assert f"what was there is now {kept[0].parent}" in capsys.readouterr().out
+
+
+def test_other_content_of_its_files_runs_anew(step):
+    step(digests=["a"]).run()
+    assert step(digests=["a"]).done
+    assert step(digests=["b"]).outdated
+
+
+def test_a_command_that_leaves_no_results_is_an_error(step, tmp_path):
+    one = step(results=[tmp_path / "one" / "model.pth"])
+    with pytest.raises(StepError, match=r"step 'one' ended without .*model\.pth; .*console\.log"):
+        one.run()
+    assert not one.done
+
+
+STARTS = """
+import sys
+from pathlib import Path
+from kd_det.commands.steps import Step, run_steps
+folder = Path(sys.argv[1])
+run_steps([Step("one", [str(folder.parent / "wait.py"), str(folder)], folder)])
+"""
+WAITS = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+(folder / "started").touch()
+while not (folder.parent / "go").exists():
+    time.sleep(0.05)
+(folder / "result.txt").write_text("made")
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """A process that runs a step, whose command waits for a file `go`."""
+    (tmp_path / "wait.py").write_text(WAITS)
+    folder = tmp_path / "one"
+    process = subprocess.Popen([sys.executable, "-c", STARTS, str(folder)], cwd=ROOT)
+    wait_for(lambda: (folder / "started").exists())
+    yield process
+    (tmp_path / "go").touch()
+    process.kill()
+    process.wait()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
+def test_what_outlives_a_kill_is_not_run_twice(started, tmp_path):
+    started.kill()
+    started.wait()
+    folder = tmp_path / "one"
+    again = steps.Step("one", [str(tmp_path / "wait.py"), str(folder)], folder)
+    with pytest.raises(StepError, match=r"step 'one' still runs in .*one, started before"):
+        again.run()
+    (tmp_path / "go").touch()
+    wait_for((folder / "result.txt").exists)
+    wait_for(lambda: ran(again))
+
+
+def ran(step) -> bool:
+    """Whether the step could run; the process that ran before may still be ending."""
+    try:
+        step.run()
+    except StepError:
+        return False
+    return step.done
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM")
+def test_sigterm_ends_the_command_too(started, tmp_path):
+    started.terminate()
+    assert started.wait() == 128 + signal.SIGTERM
+    (tmp_path / "go").touch()
+    time.sleep(0.2)
+    assert not (tmp_path / "one" / "result.txt").exists()
+
+
 # The demo
 
 
@@ -180,7 +279,7 @@ def test_students_differ_in_nothing_but_the_teacher(tmp_path):
 def test_it_ends_with_a_report_of_all_runs_and_a_table(tmp_path, capsys):
     teacher, centers = demo.teacher_steps(tmp_path)
     runs = [teacher, *demo.student_steps(tmp_path, "robust", 0, teacher, centers)]
-    report = demo.report_step(tmp_path, runs)
+    report = results.report_step(tmp_path, runs)
     assert report.inputs == runs
     assert report.command[3:6] == [str(run.folder) for run in runs]
     assert report.results == [tmp_path / "report.html", tmp_path / "report.json"]
@@ -189,7 +288,7 @@ def test_it_ends_with_a_report_of_all_runs_and_a_table(tmp_path, capsys):
         for role, value in {"teacher": 0.5, "plain": 0.1, "distilled": 0.2}.items()
     ]
     report.results[1].write_text(json.dumps(entries))
-    demo.print_table(demo.metrics_by_role(report.results[1]))
+    results.print_table(results.metrics_by_role(report.results[1]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-4].split() == ["teacher", "0.500", "0.500", "0.000"]
     assert lines[-1].split() == ["gain", "+0.100", "25%", "of", "the", "gap"]

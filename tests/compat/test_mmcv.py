@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kd_det.compat.mmcv import extension
+from kd_det.compat.mmcv import roi as roi_ops
 from kd_det.compat.mmcv.common import MissingOpError
 
 BREAKAGE = {"mmcv": "import mmcv.ops"}
@@ -262,6 +264,44 @@ def test_roi_align_in_16_bits(device, dtype):
     assert features.grad.dtype == dtype and features.grad.abs().sum() > 0
 
 
+def test_roi_align_in_16_bits_converts_some_channels_at_a_time(monkeypatch):
+    whole = torch.randn(2, 6, 8, 8).bfloat16().requires_grad_()
+    rois = torch.tensor([[0, 1, 1, 6, 7], [1, 0, 2, 7, 5]]).bfloat16()
+
+    def run() -> tuple[Tensor, Tensor]:
+        out = mmcv.ops.roi_align(whole, rois, 2, 1.0, 0, "avg", True)
+        return out, torch.autograd.grad(out.square().sum(), whole)[0]
+
+    expected = run()
+    monkeypatch.setattr(roi_ops, "CONVERTED_AT_ONCE", 2 * 2 * 8 * 8)
+    largest: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **kwargs or {})
+            if isinstance(result, Tensor) and result.dtype == torch.float32:
+                largest.append(result.numel())
+            return result
+
+    with Sizes():
+        found = run()
+    assert all(map(torch.equal, found, expected))
+    assert max(largest) == 2 * 2 * 8 * 8
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_roi_align_has_a_deterministic_backward_pass(aligned, sampling_ratio, monkeypatch):
+    monkeypatch.setattr(roi_ops, "ROIS_AT_ONCE", 2)
+    rois = torch.cat([ROIS, torch.tensor([[1.0, 60, 60, 90, 90], [0, 9, 9, 5, 5]])])
+    grad = torch.randn(5, 2, 3, 2, dtype=torch.double)
+    arguments = (grad, rois, 0.25, 3, 2, 2, 2, 6, 5, sampling_ratio, aligned)
+    expected = torch.ops.torchvision._roi_align_backward(*arguments)
+    torch.testing.assert_close(roi_ops.roi_align_backward_by_products(*arguments), expected)
+    empty = (grad[:0], rois[:0], *arguments[2:])
+    assert roi_ops.roi_align_backward_by_products(*empty).abs().sum() == 0
+
+
 def slow_roi_pool(features, roi, side, scale) -> Tensor:
     """As mmcv: bins are cut without rounding the RoI, then each is rounded outwards."""
     height, width = features.shape[-2:]
@@ -294,6 +334,32 @@ def test_roi_pool(device):
     assert gradcheck(lambda x: mmcv.ops.roi_pool(x, rois.to(device), 3, 0.25), features)
     half = mmcv.ops.roi_pool(features.half(), rois.to(device).half(), 3, 0.25)
     torch.testing.assert_close(half, out.half())
+
+
+def test_roi_pool_takes_no_step_per_roi():
+    class Calls(TorchDispatchMode):
+        number = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.number += 1
+            return function(*args, **kwargs or {})
+
+    features, calls = torch.randn(2, 3, 20, 30), []
+    for number in (2, 100):
+        corners = torch.rand(number, 2) * 40
+        rois = torch.cat([torch.arange(number)[:, None] % 2, corners, corners + 30], 1)
+        with Calls() as counted:
+            out = mmcv.ops.roi_pool(features, rois, 3, 0.5)
+        calls.append(counted.number)
+        assert all(torch.equal(slow_roi_pool(features, r, 3, 0.5), o) for r, o in zip(rois, out))
+    assert calls[0] == calls[1]
+
+
+def test_roi_pool_gathers_rois_of_like_size_together(monkeypatch):
+    monkeypatch.setattr(roi_ops, "GATHERED_AT_ONCE", 1)
+    features = torch.randn(2, 3, 9, 9)
+    out = mmcv.ops.roi_pool(features, ROIS.float(), 2, 0.5)
+    assert all(torch.equal(slow_roi_pool(features, r, 2, 0.5), o) for r, o in zip(ROIS, out))
 
 
 def slow_deform_conv(x, offset, weight, mask, stride, padding, dilation, groups, deform_groups):

@@ -121,6 +121,9 @@ def test_a_transformers_of_other_names_leaves_multimodal_models_out(tmp_path):
     package.mkdir(), info.mkdir()
     for name in ("__init__", "modeling_utils"):
         (package / f"{name}.py").write_text("")
+    # torch 2.1 looks for this one when it is imported
+    (package / "__init__.py").write_text("from transformers import configuration_utils\n")
+    (package / "configuration_utils.py").write_text("class PretrainedConfig: ...\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.0.0\n")
     code = "import kd_det, mmpretrain.models; print(mmpretrain.models.ImageClassifier.__name__)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}

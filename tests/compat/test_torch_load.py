@@ -334,6 +334,6 @@ def test_operations_that_weights_do_not_need_are_refused(tmp_path, content):
         file.writestr("bad/data.pkl", content)
         file.writestr("bad/version", "3\n")
         file.writestr("bad/byteorder", "little")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises((pickle.UnpicklingError, TypeError)):  # torch 2.6 assigns to any object
         CheckpointLoader.load_checkpoint(str(tmp_path / "bad.pth"), "cpu")
     assert not hasattr(HistoryBuffer, "a")

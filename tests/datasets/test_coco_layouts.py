@@ -129,11 +129,29 @@ def test_several_annotation_files_are_listed(tmp_path):
         read_set(tmp_path)
 
 
+def test_a_file_without_any_of_its_images_is_refused(tmp_path):
+    write(tmp_path, "annotations/train.json", "train/a.jpg", images=[dict(id=0, file_name="b.jpg")])
+    write(tmp_path, "annotations/val.json", "val/a.jpg")
+    with pytest.raises(DataError, match=r"train.json names 1 images, .* folder with --images"):
+        read_set(tmp_path)
+
+
+def test_no_box_at_all_is_said_once(tmp_path):
+    write(tmp_path, "annotations/train.json", "train/a.jpg", annotations=[])
+    write(tmp_path, "annotations/val.json", "val/a.jpg")
+    told = [fault.sentence for fault in inspect(read_set(tmp_path)).faults]
+    assert any("no boxes at all to learn from" in each for each in told)
+    assert not any("classes have no box to learn" in each for each in told)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (dict(images=[]), "no images in it"),
-        (dict(images=[dict(id=0, file_name="gone.jpg")]), "1 of 1 images are missing in "),
+        (
+            dict(images=[dict(id=0, file_name="gone.jpg"), dict(id=1, file_name="train/a.jpg")]),
+            "1 of 2 images are missing in ",
+        ),
         (dict(categories=[*CLASSES, CLASSES[0]]), "different names, found several called pear"),
         (dict(categories=[]), "no categories in it"),
         (dict(images=[dict(id=0, width=8, height=8)]), "have no 'file_name'"),

@@ -515,3 +515,18 @@ def test_a_thousand_classes(tmp_path: Path):
         made.write(tmp_path / f"{name}.txt", "\n".join(f"{i} 0.5 0.5 0.2 0.2" for i in range(1000)))
     made.write(tmp_path / "classes.txt", "\n".join(names))
     assert read_set(tmp_path).classes == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("ann.json", '{"images": [', r"ann\.json is not valid JSON \(.*\); export it anew"),
+        ("data.yaml", "train: [a\nnames: {", r"data\.yaml is not valid YAML: .*; correct it"),
+        ("a.xml", "<annotation><object>", r"no \.xml file of .* is valid XML: a\.xml; export it"),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=message):
+        read_set(tmp_path)

@@ -27,9 +27,10 @@ def export(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-def test_a_distilled_student_with_its_map(trained_runs, export, tmp_path, capsys) -> None:
+@pytest.mark.parametrize("options", [(), ("--size", 64, 128, "--batch-size", 1)])
+def test_a_distilled_student_with_its_map(options, trained_runs, export, tmp_path, capsys) -> None:
     run = trained_runs["distilled"]
-    export(run, "--format", "onnx", "--out", tmp_path / "s.onnx", "--check-map")
+    export(run, "--format", "onnx", "--out", tmp_path / "s.onnx", "--check-map", *options)
     printed = capsys.readouterr().out
     assert "ONNX Runtime and PyTorch on validation images" in printed
     assert "coco/bbox_mAP: PyTorch 0." in printed

@@ -15,6 +15,7 @@ from small_onnx import detector
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
+from kd_det.export.onnx.detector import OnnxDetector
 from kd_det.export.onnx.file import export_onnx
 from kd_det.export.onnx.runtime import OnnxSession
 from kd_det.export.onnx.validation import MAP_TOLERANCE, Validation, pipeline
@@ -71,7 +72,21 @@ def config(folder: Path) -> Config:
     )
 
 
-@pytest.mark.parametrize("name, options", [("atss", {}), ("faster", {}), ("atss", dict(batch=3))])
+FIXED = dict(size=(128, 192), batch=1)
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("atss", {}),
+        ("faster", {}),
+        ("atss", dict(batch=3)),
+        ("atss", FIXED),
+        ("faster", dict(FIXED, preprocess=True)),
+        ("rtmdet", FIXED),
+        ("dino", FIXED),
+    ],
+)
 def test_map_is_that_of_pytorch(name: str, options: dict, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for number, (width, height) in enumerate(SIZES):
@@ -82,20 +97,37 @@ def test_map_is_that_of_pytorch(name: str, options: dict, tmp_path: Path) -> Non
     model = detector(name)
     # What PyTorch finds, every other one and shifted by some pixels, is what there is to be found.
     boxes = []
-    with torch.no_grad():
-        for data in Validation(cfg, options.get("size"), options.get("batch")).loader:
-            for sample in model.val_step(data):
-                found = sample.pred_instances
-                sides = found.bboxes[:, 2:] - found.bboxes[:, :2]
-                found = found[sides.amin(1) > 8][:8:2].numpy()
-                shifted = found.bboxes + generator.uniform(-1, 1, found.bboxes.shape)
-                rows = zip(shifted.tolist(), found.labels.tolist())
-                boxes += [(sample.img_id, box, label) for box, label in rows]
+    validation = Validation(cfg, options.get("size"), options.get("batch"))
+    for data in validation.loader:
+        for sample in validation.predict(model, data):
+            found = sample.pred_instances
+            sides = found.bboxes[:, 2:] - found.bboxes[:, :2]
+            found = found[sides.amin(1) > 8][:8:2].numpy()
+            shifted = found.bboxes + generator.uniform(-1, 1, found.bboxes.shape)
+            rows = zip(shifted.tolist(), found.labels.tolist())
+            boxes += [(sample.img_id, box, label) for box, label in rows]
     write_data(tmp_path, boxes)
 
     validation = Validation(cfg, options.get("size"), options.get("batch"))
     path = tmp_path / "model.onnx"
     metadata = export_onnx(model, path, pipeline=pipeline(cfg), **options)
-    theirs, ours = validation.metrics(model, OnnxSession(path), metadata)
+    session, exported = (
+        OnnxSession(path),
+        OnnxDetector(model, options.get("preprocess", False), metadata["pad"]),
+    )
+    theirs_fed, ours_fed = [], []
+    model.register_forward_pre_hook(
+        lambda _, __, given: theirs_fed.append(given["inputs"]), with_kwargs=True
+    )
+
+    def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        inputs = torch.from_numpy(images)
+        extent = exported.extent(inputs, torch.from_numpy(sizes))
+        ours_fed.append(exported.normalised(inputs, extent))
+        return session(images, sizes)
+
+    theirs, ours = validation.metrics(model, run, metadata)
+    for each, of_file in zip(theirs_fed, ours_fed):
+        torch.testing.assert_close(of_file[: len(each)], each)
     assert 0.05 < theirs["coco/bbox_mAP"] < 0.99
     assert abs(theirs["coco/bbox_mAP"] - ours["coco/bbox_mAP"]) <= MAP_TOLERANCE

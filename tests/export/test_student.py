@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,20 @@ def test_metrics_are_those_of_the_last_evaluation_at_that_step(tmp_path):
 def test_metrics_are_looked_up_as_the_logger_counts(loop, logger, step):
     run = Config(dict(train_cfg=loop, default_hooks=dict(logger=logger)))
     assert _step(dict(epoch=3, iter=70), run) == step
+
+
+def test_no_file_is_in_memory_as_a_whole(tmp_path):
+    cfg = Config(dict(model=dict(type="FasterRCNN"), default_scope="mmdet"))
+    tied = torch.zeros(2**20)
+    state = {"a": torch.zeros(2**22), "b": tied, "c": tied, "part": tied[:8]}
+    torch.save(dict(state_dict=state, meta={}), tmp_path / "epoch_1.pth")
+    state_size = 4 * 2**22
+    for _ in range(2):  # modules are imported by the first
+        tracemalloc.start()  # of bytes in Python, not of tensors
+        export_student(tmp_path / "epoch_1.pth", cfg, plain_config(cfg), tmp_path / "student")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < state_size / 4
+    saved = torch.load(tmp_path / "student" / "model.pth", weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[key], state[key]) for key in state)
+    assert saved["part"].untyped_storage().nbytes() == 8 * 4

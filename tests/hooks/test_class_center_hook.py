@@ -17,6 +17,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
 from small import digits_config, runner
@@ -579,7 +580,12 @@ def change_weights(cfg: Config) -> None:
     torch.save(state, cfg.model.teacher_ckpt)
 
 
+def change_precision(cfg: Config) -> None:
+    cfg.optim_wrapper.update(type="AmpOptimWrapper", dtype="bfloat16")
+
+
 CHANGES = {
+    change_precision: "embedding",
     change_weights: "teacher_sha256",
     swap_labels: "dataset_sha256",
     change_normalisation: "input_sha256",
@@ -620,6 +626,25 @@ def test_centers_of_something_else_are_not_reused(copied, caplog, change):
         (text,) = [text for text in warned(other, caplog) if "gathered again" in text]
         assert passes
     assert f"expected {CHANGES[change]} " in text and ", found " in text
+
+
+@pytest.mark.parametrize("option", ["speed", "amp", "amp of a runner that does not train"])
+def test_the_teacher_runs_in_the_precision_of_training(copied, option):
+    if option == "speed":
+        copied.model.speed = dict(teacher_dtype="bfloat16")
+    else:
+        change_precision(copied)
+    run = runner(copied)
+    if option == "amp":
+        # MMEngine makes one on a GPU alone.
+        run.optim_wrapper = AmpOptimWrapper.__new__(AmpOptimWrapper)
+        run.optim_wrapper.cast_dtype = torch.bfloat16
+    seen = []
+    layer = run.model.teacher.roi_head.bbox_head.fc_cls
+    layer.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    (centers,) = ClassCenterHook().collect(run).values()
+    assert set(seen) == {torch.bfloat16}
+    assert centers.metadata["embedding"].endswith(", in bfloat16")
 
 
 def test_resumed_run_replaces_centers_of_something_else(copied, caplog):

@@ -79,6 +79,30 @@ def test_metrics_are_those_of_the_teacher_as_the_evaluator_finds_them(run, caplo
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"model.speed": dict(teacher_dtype="bfloat16")},
+        {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": "bfloat16"},
+    ],
+    ids=["speed", "amp"],
+)
+def test_teacher_is_evaluated_in_the_precision_of_training(make, caplog, options):
+    run = make("work", **options)
+    assert run.val_loop is not None
+    seen = []
+    head = run.model.teacher.roi_head.bbox_head
+    head.fc_cls.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    TeacherAccuracyHook().before_train(run)
+    assert set(seen) == {torch.bfloat16}
+    found = json.loads(kept(run).read_text())
+    assert found["dtype"] == "bfloat16"
+    kept(run).write_text(json.dumps({**found, "dtype": "float32"}))
+    logs = told(run, caplog)
+    TeacherAccuracyHook().before_train(run)
+    assert "another run: expected dtype bfloat16" in logs.text
+
+
+@pytest.mark.parametrize(
     ("algorithm", "loop", "own"),
     [
         ("kd_det.RoITeacherDistill", "ValLoop", True),
@@ -131,6 +155,7 @@ def test_same_teacher_is_not_evaluated_again(run, caplog):
 def change_weights(run: Runner) -> None:
     with torch.no_grad():
         run.model.teacher.roi_head.bbox_head.fc_cls.bias += 1
+    del run.model.fixed_teacher.sha256  # as in a process of its own
 
 
 def change_images(run: Runner) -> None:

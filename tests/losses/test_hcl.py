@@ -130,6 +130,18 @@ def test_gradient_equals_finite_differences():
     assert torch.autograd.gradcheck(lambda *levels: hcl_loss(levels, t), s)
 
 
+@pytest.mark.parametrize("size", [(7, 9), (6, 3), (50, 76)])
+def test_deterministic_mode_takes_no_adaptive_pool(size, monkeypatch):
+    s, t = (torch.randn(2, 3, *size, dtype=torch.double, requires_grad=True) for _ in range(2))
+    expected = hcl_loss([s], [t])
+    gradient = torch.autograd.grad(expected, s)[0]
+    monkeypatch.setattr(F, "adaptive_avg_pool2d", None)  # no deterministic backward on CUDA
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    loss = hcl_loss([s], [t])
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, s)[0], gradient)
+
+
 def test_an_empty_level_adds_nothing():
     s, t = pyramid([(4, 4)], seed=0), pyramid([(4, 4)], seed=1)
     assert hcl_loss([*s, torch.zeros(0, 3, 8, 8)], [*t, torch.zeros(0, 3, 8, 8)]) == hcl_loss(s, t)

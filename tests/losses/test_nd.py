@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from kd_det.centers import ClassCenters
-from kd_det.losses import NDLoss, nd_loss
+from kd_det.losses import NDLoss, _dtype, nd_loss
 
 CLASSES, DIM = 4, 6
 
@@ -211,3 +213,19 @@ def test_gradient_equals_finite_differences(rows):
     assert torch.autograd.gradcheck(lambda x: nd_loss(x, t, centers, labels), s)
     loss = loss_with(centers).double()
     assert torch.autograd.gradcheck(lambda x: loss(x, t, labels), s)
+
+
+def test_nothing_is_float64_on_a_device_that_lacks_it(rows, monkeypatch):
+    class NoFloat64(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **kwargs or {})
+            found = [x for x in tree_flatten(result)[0] if isinstance(x, Tensor)]
+            assert all(x.dtype != torch.float64 for x in found), function
+            return result
+
+    monkeypatch.setattr(_dtype, "WITHOUT_FLOAT64", ("cpu",))  # as "mps"
+    s, t, centers, labels = rows
+    with NoFloat64():
+        found = value_and_grad(s, t, centers, labels)
+    monkeypatch.undo()
+    torch.testing.assert_close(found, value_and_grad(s, t, centers, labels))

@@ -21,6 +21,18 @@ def test_roles_are_found_in_any_order(trained_runs):
     assert "distill_monitor/nd/agreement" in distilled.scalars
 
 
+def test_a_teacher_is_shown_with_the_weights_that_taught(trained_runs, tmp_path):
+    """Its best ones, for example, as distill takes them."""
+    for role in ("teacher", "distilled"):
+        shutil.copytree(trained_runs[role], tmp_path / role)
+    best = shutil.copy(tmp_path / "teacher" / "epoch_1.pth", tmp_path / "teacher" / "best.pth")
+    for path in (tmp_path / "distilled").glob("*/vis_data/config.py"):
+        last = str(trained_runs["teacher"] / "epoch_1.pth")
+        path.write_text(path.read_text().replace(last, str(best)))
+    runs = read_runs([tmp_path / "teacher", tmp_path / "distilled"])
+    assert (runs[0].role, runs[0].checkpoint) == ("teacher", str(best))
+
+
 def test_a_teacher_that_is_not_given_is_the_distilled_runs(trained_runs):
     teacher, distilled = read_runs([trained_runs["distilled"]])
     assert (teacher.role, teacher.trained_here, teacher.scalars) == ("teacher", False, {})

@@ -28,6 +28,7 @@ default_hooks = dict(
     checkpoint=dict(interval=10, max_keep_ckpts=1, save_best="accuracy/top1"),
     exact_resume=dict(type="kd_det.ExactResumeHook"),
     finite_loss=dict(type="kd_det.FiniteLossHook"),
+    step_time=dict(type="kd_det.StepTimeHook"),
     student_export=dict(type="kd_det.StudentExportHook"),
     teacher_accuracy=dict(type="kd_det.TeacherAccuracyHook", metric="accuracy/top1"),
 )

@@ -43,6 +43,7 @@ test_cfg = dict()
 default_hooks = dict(
     exact_resume=dict(type="kd_det.ExactResumeHook"),
     finite_loss=dict(type="kd_det.FiniteLossHook"),
+    step_time=dict(type="kd_det.StepTimeHook"),
     student_export=dict(type="kd_det.StudentExportHook"),
     logger=dict(interval=7),
     checkpoint=dict(interval=20, max_keep_ckpts=1),

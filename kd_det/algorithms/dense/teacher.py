@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from mmdet.models.dense_heads import AnchorHead, YOLOXHead
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures import SampleList
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from kd_det.algorithms.dense.positives import PositivesRecorder
 from kd_det.errors import InvalidInputError
@@ -48,7 +50,7 @@ def teacher_positives(teacher: Any, inputs: Tensor, data_samples: SampleList) ->
         )
     recorder = PositivesRecorder(HEAD)
     recorder.initialize(teacher)
-    with recorder, _outputs_of_training(head):
+    with _losses_in_float32(head, inputs.device.type), recorder, _outputs_of_training(head):
         head.loss(teacher.extract_feat(inputs), data_samples)
     return recorder.get_record_data(data_idx=0)
 
@@ -62,6 +64,27 @@ def _outputs_of_training(head: nn.Module) -> Iterator[None]:
         yield
     finally:
         head.training = before
+
+
+@contextmanager
+def _losses_in_float32(head: Any, device_type: str) -> Iterator[None]:
+    """Let a head assign and compute its losses in float32, where its maps are of 16 bits."""
+    loss_by_feat = head.loss_by_feat
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tree_map_only(Tensor, _at_least_float32, (args, kwargs))
+        with torch.autocast(device_type, enabled=False):  # some losses refuse it
+            return loss_by_feat(*args, **kwargs)
+
+    head.loss_by_feat = call
+    try:
+        yield
+    finally:
+        del head.loss_by_feat
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def rules(detector: Any) -> list[Any]:

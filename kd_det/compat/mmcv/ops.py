@@ -32,7 +32,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     boxes = boxes.to(dtype)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    return torch.ops.torchvision.nms(boxes, scores.to(dtype), iou_threshold)
+    scores = scores.to(dtype)
+    # torchvision's sort is stable, mmcv's is not: boxes of equal scores come in another order.
+    order = scores.sort(descending=True).indices
+    return order[torch.ops.torchvision.nms(boxes[order], scores[order], iou_threshold)]
 
 
 def softnms(

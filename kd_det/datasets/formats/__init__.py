@@ -208,6 +208,11 @@ def _describe_contents(tree: Tree) -> str:
     studio = next((f for f in tree.with_suffix(".json") if _is_label_studio(tree.root / f)), None)
     if studio is not None:
         return f"{tree.root / studio} is Label Studio's own JSON; export it as COCO or YOLO instead"
+    for path in tree.with_suffix(".json"):
+        try:
+            json.loads((tree.root / path).read_bytes())
+        except ValueError as error:
+            return f"{tree.root / path} is not valid JSON ({error}); export it anew"
     if tree.with_suffix(".json"):
         listed = few(tree.with_suffix(".json"), 6)
         return f"{tree.root} has no annotation file that is read: found {listed}; {expected}"

@@ -148,6 +148,11 @@ def _find_images(part: Part, tree: Tree, named: str | None, notes: list[str]) ->
     found = {name: tree.find_image(name, near, part.split) for name in lost}
     recovered = {name: path for name, path in found.items() if path is not None}
     if not recovered:
+        if len(lost) == len(names) and part.split != "test":
+            raise DataError(
+                f"{part.source} names {len(names)} images, and none of them lies in {tree.root} "
+                f"({few(names)}); put them there, or name their folder with --images"
+            )
         return
     for image in part.data["images"]:
         name = image.get("file_name")

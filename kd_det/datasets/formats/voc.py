@@ -11,7 +11,7 @@ from kd_det.datasets.coco import DataError
 from kd_det.datasets.faults import WARNING, Fault
 from kd_det.datasets.formats.detection_set import Box, Labelled, Reading, build_parts
 from kd_det.datasets.formats.text import read_text
-from kd_det.datasets.formats.tree import Tree, split_of, split_of_folder, stem
+from kd_det.datasets.formats.tree import Tree, few, split_of, split_of_folder, stem
 
 # Lists of ImageSets/Main that name parts; the others (cat_train.txt) name objects of a class.
 LISTS = {"train": "train", "val": "val", "valid": "val", "test": "test", "trainval": "trainval"}
@@ -77,6 +77,9 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
             else:
                 labelled.boxes.append(box)
         found.append(labelled)
+    broken = faults.get("are not valid XML", ())
+    if broken and not found:
+        raise DataError(f"no .xml file of {tree.root} is valid XML: {few(broken)}; export it anew")
     if not found or missing == len(found):
         raise DataError(
             f"{tree.root} has {len(found)} annotations in VOC's format and none of their images; "

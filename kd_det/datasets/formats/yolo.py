@@ -43,6 +43,9 @@ def find(tree: Tree) -> str | None:
     for path in tree.with_suffix(".yaml", ".yml"):
         if _is_description(read_yaml(tree.root / path)):
             return path
+    broken = [f for f in tree.with_suffix("data.yaml", "data.yml") if _fault_of(tree.root / f)]
+    if broken:  # which is said when it is read
+        return broken[0]
     labels = _label_files(tree)
     names = [f for f in tree.with_suffix(".txt", ".names") if posixpath.basename(f) in NAME_FILES]
     if labels and names:
@@ -64,6 +67,8 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
     """
     settings: dict[str, Any] = {}
     if source.lower().endswith((".yaml", ".yml")):
+        if fault := _fault_of(tree.root / source):
+            raise DataError(f"{tree.root / source} is not valid YAML: {fault}; correct it")
         settings = read_yaml(tree.root / source) or {}
         if not _is_description(settings):
             raise DataError(
@@ -121,6 +126,15 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(read_text(path))
     except (yaml.YAMLError, DataError):
         return None
+
+
+def _fault_of(path: Path) -> str | None:
+    """What is wrong with a YAML file, in one line."""
+    try:
+        yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, DataError) as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def _is_description(content: Any) -> bool:

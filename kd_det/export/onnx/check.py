@@ -11,6 +11,7 @@ import torch
 from mmdet.structures import DetDataSample
 
 from kd_det.export.onnx.detector import OnnxDetector
+from kd_det.export.onnx.runtime import whole
 
 # Largest differences of scores, and of boxes in pixels.
 SCORE_TOLERANCE, BOX_TOLERANCE = 1e-3, 0.1
@@ -49,22 +50,32 @@ class Comparison:
         )
 
 
-def compare(detector: OnnxDetector, run: Run, images: np.ndarray) -> Comparison:
-    """Compare on a batch of images without padding.
+def compare(
+    detector: OnnxDetector, run: Run, images: np.ndarray, sizes: np.ndarray | None = None
+) -> Comparison:
+    """Compare on a batch of images.
 
     Args:
         detector: What was exported; MMDetection's own ``predict`` of its model is the reference.
         run: A session of the file.
         images: Input of the file.
+        sizes: Heights and widths `[B, 2]` without padding; the whole input's if not given.
     """
-    inputs = torch.from_numpy(images).to(next(detector.parameters()).device)
+    if sizes is None:
+        sizes = whole(images)
+    device = next(detector.parameters()).device
+    inputs = torch.from_numpy(images).to(device)
     with torch.no_grad():
-        inputs = detector.normalised(inputs)
+        extent = detector.extent(inputs, torch.from_numpy(sizes).to(device))
+        inputs = detector.normalised(inputs, extent)
         size = tuple(inputs.shape[-2:])
-        info = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
-        samples = [DetDataSample(metainfo=dict(info, scale_factor=(1.0, 1.0))) for _ in images]
+        info = dict(pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
+        samples = [
+            DetDataSample(metainfo=dict(info, img_shape=tuple(own), ori_shape=tuple(own)))
+            for own in sizes.tolist()
+        ]
         predicted = detector.model.predict(inputs, samples, rescale=False)
-    found = run(images)
+    found = run(images, sizes)
     result = Comparison()
     for index, sample in enumerate(predicted):
         theirs = sample.pred_instances.cpu()

@@ -63,12 +63,14 @@ def _known(head: Any, name: str) -> bool:
     )
 
 
-def dense_detections(model: Any, features: Any, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dense_detections(
+    model: Any, features: Any, extent: ops.Extent
+) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and labels as :func:`kd_det.export.onnx.ops.detections` returns them."""
     head = model.bbox_head
     cfg = head.test_cfg
     predict = _yolox if isinstance(head, YOLOXHead) else _levels
-    boxes, scores = predict(head, head(features), limits)
+    boxes, scores = predict(head, head(features), extent.limits)
     iou = iou_threshold(cfg, type(head).__name__)
     count = cfg.get("max_per_img", MOST_DETECTIONS)
     return ops.detections(boxes, scores.transpose(1, 2), iou, count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,16 +24,20 @@ class OnnxDetector(nn.Module):
         model: A detector of MMDetection, single-stage, two-stage or DETR, in eval mode.
         preprocess: Whether the input is RGB images, uint8 `[B, H, W, 3]`, which are normalised
             inside; otherwise it is normalised float32 `[B, 3, H, W]`.
+        pad: Colour in RGB that is put around images which are normalised inside: whole numbers
+            are too coarse for the mean colour, with which most networks pad.
 
     Raises:
         UnsupportedTypeError: If its heads predict in a way that is not known here.
     """
 
-    def __init__(self, model: Any, preprocess: bool = False) -> None:
+    def __init__(
+        self, model: Any, preprocess: bool = False, pad: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.predict = _choose_decoder(model)
         self.model = model
-        self.preprocess = preprocess
+        self.preprocess, self.pad = preprocess, pad
         self.mean, self.std, self.swaps = normalisation(model.data_preprocessor)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,23 +46,30 @@ class OnnxDetector(nn.Module):
         ``sizes`` are heights and widths `[B, 2]` of the images inside their padding. The best come
         first; rows without a detection have score 0 and label -1.
         """
-        limits = ops.image_limits(sizes)
-        features = self.model.extract_feat(self.normalised(images))
-        boxes, scores, labels = self.predict(self.model, features, limits)
+        extent = self.extent(images, sizes)
+        features = self.model.extract_feat(self.normalised(images, extent))
+        boxes, scores, labels = self.predict(self.model, features, extent)
         # An input that is not read, as by YOLOX, which does not clip, would not be in the file.
-        return boxes + 0 * limits, scores, labels
+        return boxes + 0 * extent.limits, scores, labels
 
-    def normalised(self, images: Tensor) -> Tensor:
+    def extent(self, images: Tensor, sizes: Tensor) -> ops.Extent:
+        """Where images of heights and widths `[B, 2]` lie in the input."""
+        height, width = images.shape[1:3] if self.preprocess else images.shape[2:]
+        return ops.extent(sizes, height, width)
+
+    def normalised(self, images: Tensor, extent: ops.Extent) -> Tensor:
         """The network's input `[B, 3, H, W]`."""
         if not self.preprocess:
             return images
-        x = images if self.swaps else images.flip(-1)
-        x = x.to(torch.float32).permute(0, 3, 1, 2)
+        x = images.to(torch.float32)
+        if self.pad is not None:
+            x = torch.where(extent.inside[..., None], x, x.new_tensor(self.pad))
+        x = (x if self.swaps else x.flip(-1)).permute(0, 3, 1, 2)
         mean, std = (x.new_tensor(each).reshape(-1, 1, 1) for each in (self.mean, self.std))
         return (x - mean) / std
 
 
-def _choose_decoder(model: Any) -> Callable[[Any, Any, Tensor], Any]:
+def _choose_decoder(model: Any) -> Callable[[Any, Any, ops.Extent], Any]:
     """Choose the function that decodes what the heads of a detector predict."""
     if isinstance(model, DetectionTransformer):
         check_queries(model)

@@ -54,7 +54,9 @@ def export_onnx(
         UnsupportedTypeError: If a part of the detector has no counterpart in ONNX, with its name.
     """
     onnx = require("onnx")
-    detector = OnnxDetector(model, preprocess).eval()
+    metadata = preparation(model, pipeline, size, preprocess)
+    metadata.update(model=type(model).__name__, classes=list(classes or ()))
+    detector = OnnxDetector(model, preprocess, metadata["pad"]).eval()
     height, width = size or EXAMPLE_SIZE
     shape = (height, width, 3) if preprocess else (3, height, width)
     device = next(model.parameters()).device
@@ -68,8 +70,6 @@ def export_onnx(
     dynamic["images"] = axes
     sizes = torch.tensor([[height, width]], device=device).repeat(len(images), 1)
     graph = onnx.load_from_string(_trace(detector, (images, sizes), dynamic))
-    metadata = preparation(model, pipeline, size, preprocess)
-    metadata.update(model=type(model).__name__, classes=list(classes or ()))
     onnx.helper.set_model_props(graph, {METADATA: json.dumps(metadata)})
     for output in graph.graph.output:  # the second axis is known, though traced as if it were not
         if not output.type.tensor_type.shape.dim[1].HasField("dim_value"):

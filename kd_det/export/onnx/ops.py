@@ -7,13 +7,33 @@ detections of an image are the same.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
 from torch import Tensor
 
 from kd_det.errors import UnsupportedTypeError
+
+
+class Extent(NamedTuple):
+    """Where the images of a batch lie in their input.
+
+    Args:
+        limits: `[B, 1, 4]`: width, height, width, height.
+        inside: `[B, H, W]`, False where there is padding.
+    """
+
+    limits: Tensor
+    inside: Tensor
+
+
+def extent(sizes: Tensor, height: Any, width: Any) -> Extent:
+    """That of images of heights and widths `[B, 2]` at the top left of the input."""
+    limits = sizes.to(torch.float32).flip(1).repeat(1, 2)[:, None]
+    rows = torch.arange(height, device=sizes.device) < sizes[:, :1]
+    columns = torch.arange(width, device=sizes.device) < sizes[:, 1:]
+    return Extent(limits, rows[:, :, None] & columns[:, None])
 
 
 def require_methods(part: Any, kind: type, *methods: str) -> None:
@@ -160,11 +180,6 @@ def detections(
     boxes = take(boxes.flatten(1, 2), index) if boxes.dim() == 4 else take(boxes, index % m)
     labels = torch.where(found, index // m, torch.full_like(index, -1))
     return boxes * found[..., None], best * found, labels
-
-
-def image_limits(sizes: Tensor) -> Tensor:
-    """`[B, 1, 4]`: width, height, width, height of images of heights and widths `[B, 2]`."""
-    return sizes.to(torch.float32).flip(1).repeat(1, 2)[:, None]
 
 
 def clip(boxes: Tensor, limits: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from kd_det.errors import InvalidInputError, UserError
 from kd_det.export.onnx.check import BOX_TOLERANCE, SCORE_TOLERANCE, compare
 from kd_det.export.onnx.detector import OnnxDetector
 from kd_det.export.onnx.file import EXAMPLE_SIZE, export_onnx, require
-from kd_det.export.onnx.runtime import OnnxSession, OpenVinoSession
+from kd_det.export.onnx.runtime import OnnxSession, OpenVinoSession, whole
 from kd_det.export.onnx.validation import MAP_TOLERANCE, Validation, pipeline
 
 CHECKED_IMAGES = 4
@@ -76,11 +76,12 @@ def export_student_onnx(
     except (OSError, InvalidInputError) as error:
         if check_map:
             raise
-        inputs, source = [_random_images(metadata, batch)], "random"
+        images = _random_images(metadata, batch)
+        inputs, source = [(images, whole(images))], "random"
         print(f"checked on random images, since the validation images cannot be read: {error}")
-    detector = OnnxDetector(model, preprocess)
+    detector = OnnxDetector(model, preprocess, metadata["pad"])
     for name, run in _sessions(session, path).items():
-        results = [compare(detector, run, images) for images in inputs]
+        results = [compare(detector, run, *each) for each in inputs]
         print(f"{name} and PyTorch on {source} images: {'; '.join(map(str, results))}")
         if not all(result.fits for result in results):
             raise ExportCheckError(

@@ -49,9 +49,10 @@ def _stages(part: Any) -> list[Any]:
 
 
 def two_stage_detections(
-    model: Any, features: Any, limits: Tensor
+    model: Any, features: Any, extent: ops.Extent
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and labels as :func:`kd_det.export.onnx.ops.detections` returns them."""
+    limits = extent.limits
     proposals, valid = _proposals(model.rpn_head, features, limits)
     roi_head, cfg = model.roi_head, model.roi_head.test_cfg
     heads = _stages(roi_head.bbox_head)

@@ -15,6 +15,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from torch import nn
 
 from kd_det.errors import InvalidInputError
 from kd_det.evaluation import fitting_evaluator
@@ -40,7 +41,7 @@ class Validation:
         if not cfg.get("val_dataloader") or not cfg.get("val_evaluator"):
             raise InvalidInputError("the config has no validation data (val_dataloader)")
         init_default_scope(cfg.get("default_scope", "mmdet"))
-        self.cfg = cfg
+        self.cfg, self.size = cfg, size
         loader = copy.deepcopy(cfg.val_dataloader)
         loader.update(num_workers=0, persistent_workers=False, drop_last=False)
         loader.update(sampler=dict(type="DefaultSampler", shuffle=False), batch_sampler=None)
@@ -51,21 +52,24 @@ class Validation:
                 kind = str(transform["type"]).split(".")[-1]
                 if kind == "Resize":
                     transforms[place] = _Into(size, transform)
-                elif kind == "Pad" and transform.get("size"):
-                    transform["size"] = size[::-1]
+                elif kind == "Pad":
+                    kept = {k: v for k, v in transform.items() if k in ("type", "pad_val")}
+                    transforms[place] = dict(kept, size=size[::-1])
         self.loader: Any = Runner.build_dataloader(loader, seed=0)
 
-    def inputs(self, metadata: dict[str, Any], images: int) -> Iterator[np.ndarray]:
-        """Batches of the first images."""
+    def inputs(
+        self, metadata: dict[str, Any], images: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A file's inputs of the first images."""
         for number, data in enumerate(self.loader):
             if number * self.loader.batch_size >= images:
                 return
-            yield prepare(data["inputs"], metadata, self.loader.batch_size)
+            yield self._prepare(data, metadata)
 
     def metrics(
         self, model: Any, run: Run, metadata: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Evaluate PyTorch and the file on the same images.
+        """Evaluate PyTorch and the file on the same images with the same padding.
 
         Returns:
             Metrics of both, PyTorch's first.
@@ -73,22 +77,38 @@ class Validation:
         first: Evaluator | None = None
         for data in self.loader:
             kept = copy.deepcopy(data["data_samples"])
-            with torch.no_grad():
-                theirs = model.val_step(data)
+            images, sizes = self._prepare(data, metadata)
+            theirs = self.predict(model, data)
             if first is None:
                 base = Evaluator(self.cfg.val_evaluator)
                 base.dataset_meta = self.loader.dataset.metainfo
                 first = fitting_evaluator(base, theirs, "the student")
                 second = fitting_evaluator(base, theirs, "the ONNX file")
             first.process(theirs, data)
-            sizes = np.array([sample.img_shape[:2] for sample in kept], np.int64)
-            sizes = np.resize(sizes, (self.loader.batch_size, 2))
-            found = run(prepare(data["inputs"], metadata, self.loader.batch_size), sizes)
-            second.process(on_images(found, kept), data)
+            second.process(on_images(run(images, sizes), kept), data)
         count = len(self.loader.dataset)
         if first is None:
             raise InvalidInputError("--check-map needs validation images, found none")
         return first.evaluate(count), second.evaluate(count)
+
+    def predict(self, model: Any, data: dict[str, Any]) -> list[Any]:
+        """PyTorch's predictions of a batch, which is padded to the fixed input where there is one.
+
+        Images are normalised by the model's own preprocessor.
+        """
+        inputs = model.data_preprocessor(data)
+        if self.size:
+            _pad(inputs, self.size, model.data_preprocessor.pad_value)
+        with torch.no_grad():
+            return model(**inputs, mode="predict")
+
+    def _prepare(
+        self, data: dict[str, Any], metadata: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Images and sizes, filled up to a batch."""
+        batch = self.loader.batch_size
+        sizes = np.array([sample.img_shape[:2] for sample in data["data_samples"]], np.int64)
+        return prepare(data["inputs"], metadata, batch), np.resize(sizes, (batch, 2))
 
 
 class _Into:
@@ -141,6 +161,14 @@ def prepare(images: Sequence[Any], metadata: dict[str, Any], batch: int) -> np.n
         return np.rint(canvas).astype(np.uint8)
     mean, std = (np.array(metadata[key], np.float32) for key in ("mean", "std"))
     return np.ascontiguousarray(((canvas - mean) / std).transpose(0, 3, 1, 2))
+
+
+def _pad(data: dict[str, Any], size: Sequence[int], value: float) -> None:
+    """Let a preprocessed batch have the height and width of a fixed input."""
+    more = [side - own for side, own in zip(size, data["inputs"].shape[2:])]
+    data["inputs"] = nn.functional.pad(data["inputs"], (0, more[1], 0, more[0]), value=value)
+    for sample in data["data_samples"]:
+        sample.set_metainfo(dict(batch_input_shape=tuple(size), pad_shape=tuple(size)))
 
 
 def on_images(found: dict[str, np.ndarray], samples: Sequence[Any]) -> list[Any]:

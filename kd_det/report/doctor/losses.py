@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from kd_det.hooks.zero_loss_hook import ITERATIONS, explain_zero
+from kd_det.hooks.zero_loss_hook import ITERATIONS, ROUNDING, explain_zero
 from kd_det.report.doctor.finding import Finding
 from kd_det.report.scalars import task_loss
 
@@ -38,8 +38,9 @@ class LossFacts:
         task_first: The sum of the task's losses where ``first`` is.
         task_last: Their mean in the last fifth.
         gradient: Norm of its gradient at the student's neck in units of the task's, in the last
-            fifth; None where ``LossBalanceHook`` did not measure it.
-        zero_until: The last iteration of the zeros with which it begins; None without any.
+            fifth; None where neither ``GradientShareHook`` nor ``LossBalanceHook`` measured it.
+        zero_until: The last iteration of the zeros with which it begins, but for rounding; None
+            without any.
         always_zero: Whether it never was anything else.
     """
 
@@ -80,11 +81,14 @@ def _facts(
 ) -> LossFacts:
     steps = list(points)
     tail = steps[-max(1, len(steps) // 5) :]
-    zeros = next((i for i, step in enumerate(steps) if points[step]), len(steps))
+    least = ROUNDING * max(map(abs, total.values()))
+    zeros = next((i for i, step in enumerate(steps) if abs(points[step]) > least), len(steps))
     weights, scales, pulls = (scalars.get(f"{x}/{name}", {}) for x in ("weight", "scale", "share"))
     weight = {step: weights.get(step, 1.0) for step in steps}
     own = [points[step] / weight[step] for step in steps if weight[step] > 0]
-    gradients = [
+    shares = scalars.get(f"gradient/{name}", {})
+    gradients = [shares[step] for step in tail if step in shares] or [
+        # What LossBalanceHook logs is measured before scales and weights.
         pulls[step] * scales.get(step, 1.0) * weight[step]
         for step in tail
         if pulls.get(step, 0) > 0
@@ -95,8 +99,8 @@ def _facts(
         first=points[steps[0]],
         last=last,
         # The first scales vary by orders of magnitude within the smoothing window.
-        trend=None if scales else _trend(own),
-        share=last / fmean(total[step] for step in tail) if last else 0.0,
+        trend=None if scales or zeros == len(steps) else _trend(own),
+        share=0.0 if zeros == len(steps) else last / fmean(total[step] for step in tail),
         task_first=task[steps[0]],
         task_last=fmean(task[step] for step in tail),
         gradient=fmean(gradients) if gradients else None,
@@ -166,7 +170,7 @@ def _zero(facts: LossFacts, model: Mapping[str, Any], weights: Mapping[int, floa
     when = "in all that was logged" if facts.always_zero else f"up to iteration {facts.zero_until}"
     held = [weight for step, weight in weights.items() if step <= (facts.zero_until or 0)]
     reason = explain_zero(facts.name, model, held=bool(held) and not any(held))
-    return Finding("zero_loss", not reason.meant, f"{facts.name} is exactly 0 {when}; {reason}.")
+    return Finding("zero_loss", not reason.meant, f"{facts.name} is 0 {when}; {reason}.")
 
 
 def table(facts: list[LossFacts]) -> list[str]:

@@ -88,3 +88,16 @@ def test_what_cannot_be_gathered_is_named():
     del model.teacher.bbox_head.train_cfg
     with pytest.raises(ValueError, match="has no train_cfg, so nothing says which positions"):
         teacher_embeddings(model, data)
+
+
+def test_a_teacher_in_16_bits_assigns_in_float32():
+    plain, data = model_of("gfl")
+    model, _ = model_of("gfl", speed=dict(teacher_dtype="bfloat16"))
+    seen: set[torch.dtype] = set()
+    loss = model.teacher.bbox_head.loss_cls
+    loss.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].dtype))
+    ((_, emb, labels),) = teacher_embeddings(model, data)
+    assert seen == {torch.float32}
+    ((_, exact, expected),) = teacher_embeddings(plain, data)
+    assert torch.equal(labels, expected) and not torch.equal(emb.float(), exact)
+    torch.testing.assert_close(emb.float(), exact, rtol=0.05, atol=0.05)
