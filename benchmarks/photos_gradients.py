@@ -68,7 +68,7 @@ def first_losses(cfg: Config, centers: Step) -> tuple[dict[str, Tensor], Any]:
     batch = next(iter(runner.build_dataloader(cfg.train_dataloader, seed=0)))
     found = model.train()(**model.data_preprocessor(batch, training=True), mode="loss")
     return {
-        key: sum(value) if isinstance(value, list) else value
+        key: torch.stack(value).sum() if isinstance(value, list) else value
         for key, value in found.items()
         if "loss" in key
     }, model
