@@ -42,9 +42,9 @@ def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, 
     first = 1 if kind == "rtmdet" else 0  # of the backbone's maps, of strides 4 to 32
     backbone, channels = _backbone(who, first, weights)
     width = DETECTORS["teacher"][1] if weights else 64
-    head = dict(
+    head: dict[str, Any] = dict(  # alike on both sides
         num_classes=classes, in_channels=width, feat_channels=width, stacked_convs=2
-    )  # so that both sides' heads are alike
+    )
     model: dict[str, Any] = dict(
         backbone=dict(backbone, _delete_=True),
         neck=dict(in_channels=channels, out_channels=width),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -211,8 +211,8 @@ class Setting:
         )
 
     def centers(self, teacher: Step) -> Step:
-        """The class centers that all students of this setting share."""
-        cfg = self._pair(teacher, "kd_nd", 1, 0)
+        """The class centers that all students share, whichever they are."""
+        cfg = replace(self, student="lite0")._pair(teacher, "kd_nd", 1, 0)
         folder = self.root / "centers"
         config = write_config(self.root, "centers", cfg)
         command = ["-m", "kd_det", "centers", str(config), "--work-dir", str(folder)]

@@ -161,7 +161,16 @@ def review_candidates() -> dict[str, tuple[str, Change]]:
                         name = f"{'heads' if heads else 'plain'}_review_{normalize}"
                         name += f"{'_r' * residual}{'_f' * fast}_w{weight}"
                         found[name] = ("review", chain(*changes))
+                        focused = loss("loss_review", focus=True)
+                        found[f"{name}_focus"] = ("review", chain(*changes, focused))
     return found
 
 
 CANDIDATES |= review_candidates()
+RESIDUAL = [
+    start_from_heads,
+    fusion(residual=True),
+    loss("loss_review", normalize="level", loss_weight=10.0),
+]
+CANDIDATES |= nd_candidates("residual", "review_nd", *RESIDUAL)
+CANDIDATES |= nd_candidates("residual_kd", "review_nd_kd", *RESIDUAL)

@@ -30,9 +30,7 @@ METRICS = {"mAP": "coco/bbox_mAP", "mAP 50": "coco/bbox_mAP_50", "mAP 75": "coco
 
 def main() -> None:
     args = parse_args()
-    setting = Setting(
-        args.root, args.data, args.weights, args.side, args.student, args.teacher_epochs
-    )
+    setting = setting_of(args)
     teacher = setting.run_teacher()
     centers = setting.centers(teacher)
     names = [(name, seed) for seed in args.seeds for name in ("plain", *args.methods)]
@@ -56,25 +54,36 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = common.make_parser(PROG, __doc__, EXAMPLE)
     known = sorted({*METHODS, *CANDIDATES})
+    add_setting(parser)
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder of photographs")
-    add("--weights", type=Path, required=True, help="folder of lite0.pth and lite2.pth")
     add("--methods", nargs="+", default=[], choices=known, metavar="METHOD",
         help=f"of {', '.join(known)}")  # fmt: skip
-    add("--side", type=int, default=192, help="pixels that images are fitted into; 192")
-    add("--student", choices=[d for d in DETECTORS if d != "teacher"], default="lite0")
     add("--epochs", type=int, default=3, help="of students; default: %(default)s")
-    add("--teacher-epochs", type=int, default=12, help="default: %(default)s")
     add("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     add("--jobs", type=int, default=1, help="runs side by side; default: 1")
     add("--report", action="store_true", help="evaluate on the part that chose nothing, too")
-    add("--root", type=Path, help="folder of the runs; default: one in work_dirs")
     add("--out", type=Path, help="table; default: one in docs/results")
     args = parser.parse_args()
-    args.root = args.root or Path("work_dirs") / f"photos_{args.data.name}_{args.side}"
     name = f"photos_{args.data.name}_{args.student}_e{args.epochs}.md"
     args.out = args.out or Path("docs/results") / name
     return args
+
+
+def add_setting(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :func:`setting_of`."""
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of photographs")
+    add("--weights", type=Path, required=True, help="folder of lite0.pth and lite2.pth")
+    add("--side", type=int, default=192, help="pixels that images are fitted into; 192")
+    add("--student", choices=[d for d in DETECTORS if d != "teacher"], default="lite0")
+    add("--teacher-epochs", type=int, default=12, help="default: %(default)s")
+    add("--root", type=Path, help="folder of the runs; default: one in work_dirs")
+
+
+def setting_of(args: argparse.Namespace) -> Setting:
+    """What the runs share."""
+    root = args.root or Path("work_dirs") / f"photos_{args.data.name}_{args.side}"
+    return Setting(root, args.data, args.weights, args.side, args.student, args.teacher_epochs)
 
 
 def student(

@@ -41,15 +41,16 @@ class AttentionFusion(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
+        norm = nn.BatchNorm2d(out_channels)
         reduce = nn.Conv2d(in_channels, mid_channels, kernel_size=1, bias=False)
         expand = nn.Conv2d(mid_channels, out_channels, kernel_size=3, padding=1, bias=False)
         for conv in (reduce, expand):
             nn.init.kaiming_uniform_(conv.weight, a=1)
         self.conv1 = nn.Sequential(reduce, nn.BatchNorm2d(mid_channels))
-        self.conv2 = nn.Sequential(expand, nn.BatchNorm2d(out_channels))
+        self.conv2 = nn.Sequential(expand, norm)
         self.skip: nn.Module | None = None
         if residual:
-            nn.init.zeros_(self.conv2[1].weight)
+            nn.init.zeros_(norm.weight)
             same = in_channels == out_channels
             self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
         self.att_conv = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ class BlendedNDLoss(ClassMeanLoss):
 
     title = TITLE
 
-    def __init__(self, *args, own: float = 0.5, keep: bool = False, **options) -> None:
+    def __init__(self, *args: Any, own: float = 0.5, keep: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
         _check_own(own)
         self.own = own

@@ -17,7 +17,10 @@ NORMALIZE = (None, "level", "teacher", "channel")
 
 
 def hcl_loss(
-    s_feats: Sequence[Tensor], t_feats: Sequence[Tensor], normalize: str | None = None
+    s_feats: Sequence[Tensor],
+    t_feats: Sequence[Tensor],
+    normalize: str | None = None,
+    focus: bool = False,
 ) -> Tensor:
     """Sum over levels of the mean squared difference at full size and at pooled sizes.
 
@@ -37,6 +40,9 @@ def hcl_loss(
             standardised, each channel to mean 0 and variance 1 over batch and positions, as in
             PKD (arXiv 2207.02039): at full size the loss is ``2 * (1 - r)``, r the mean Pearson
             correlation of the channels, whatever the scale of either side.
+        focus: Whether, at full size, each channel counts where the teacher's responds: squares are
+            weighted by the softmax over an image's positions of the teacher's channel in units of
+            its spread, with mean 1.
 
     Returns:
         Scalar, float32 (float64 for float64 input). 0 for equal or empty maps.
@@ -59,7 +65,7 @@ def hcl_loss(
             t = _standardised(t)
         if normalize == "channel":
             s = _standardised(s)
-        loss = _level_loss(s, t)
+        loss = _level_loss(s, t, focus)
         levels.append(loss / _variance(t) if normalize == "level" else loss)
     return torch.stack(levels).sum()
 
@@ -93,10 +99,14 @@ def _variance(x: Tensor) -> Tensor:
     return torch.where(variance > 0, variance, 1)
 
 
-def _level_loss(s: Tensor, t: Tensor) -> Tensor:
+def _level_loss(s: Tensor, t: Tensor, focus: bool) -> Tensor:
     if s.numel() == 0:
         return s.sum()
     loss, total, weight = F.mse_loss(s, t), 1.0, 1.0
+    if focus:
+        places = _standardised(t).flatten(2)
+        weights = places.softmax(dim=2) * places.shape[2]
+        loss = (weights * (s - t).flatten(2).square()).mean()
     height, width = s.shape[2:]
     # Pooling is linear: the difference of the pools is the pool of the difference. Pools of equal
     # bins come from one another, so that the map is read once and its gradient written once.
@@ -134,22 +144,26 @@ class HCLLoss(nn.Module):
     Args:
         loss_weight: Factor on the returned loss.
         normalize: As in :func:`hcl_loss`; None is the published form.
+        focus: As in :func:`hcl_loss`; False is the published form.
 
     Raises:
         ValueError: If ``loss_weight`` is negative, or for an unknown ``normalize``.
     """
 
-    def __init__(self, loss_weight: float = 1.0, normalize: str | None = None) -> None:
+    def __init__(
+        self, loss_weight: float = 1.0, normalize: str | None = None, focus: bool = False
+    ) -> None:
         super().__init__()
         if loss_weight < 0:
             raise InvalidInputError(f"HCLLoss needs loss_weight >= 0, got {loss_weight}")
         _check_normalize(normalize)
         self.loss_weight = loss_weight
         self.normalize = normalize
+        self.focus = focus
 
     def forward(self, s_feats: Sequence[Tensor], t_feats: Sequence[Tensor]) -> Tensor:
         """Scalar loss of two pyramids, each a sequence of ``[N, C, H, W]``."""
-        return self.loss_weight * hcl_loss(s_feats, t_feats, self.normalize)
+        return self.loss_weight * hcl_loss(s_feats, t_feats, self.normalize, self.focus)
 
     def extra_repr(self) -> str:
         return f"loss_weight={self.loss_weight}, normalize={self.normalize!r}"

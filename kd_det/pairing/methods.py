@@ -74,7 +74,7 @@ METHODS: dict[str, Method] = {
     "cwd_nd_kd": Method("CWD, ND loss and KD", NO_FIGURE, "kd_det"),
     "pkd": Method(
         "correlation of each channel of the pyramid",
-        "38.4 to 40.3, Faster R-CNN R50 from R101, 2x",
+        "38.4 to 40.4, Faster R-CNN R50 from R101, 2x",
         "arXiv 2207.02039, MMRazor",
     ),
     "pkd_nd": Method("PKD and ND loss", NO_FIGURE, "kd_det"),
