@@ -33,7 +33,7 @@ def main() -> None:
     setting = setting_of(args)
     teacher = setting.run_teacher()
     centers = setting.centers(teacher)
-    names = [(name, seed) for seed in args.seeds for name in ("plain", *args.methods)]
+    names = [(name, seed) for seed in args.seeds for name in (*args.methods, "plain")]
     runs = {
         (name, seed): student(setting, teacher, centers, name, args.epochs, seed)
         for name, seed in names

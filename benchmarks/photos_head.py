@@ -27,7 +27,7 @@ from kd_det.files import write_atomically
 from kd_det.losses import BlendedNDLoss, CenterCosineLoss, NDLoss
 
 PROG = "python benchmarks/photos_head.py"
-METRICS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75")
+METRICS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "class right", "IoU")
 ROIS, PROPOSALS, BATCH = 64, 100, 512
 
 
@@ -52,7 +52,8 @@ def main() -> None:
     register_all_modules()
     teacher, student, cfg = models(args.root, args.student)
     with torch.no_grad():
-        learn = gather(teacher, student, cfg)
+        learn = gather(teacher, student, cfg, cfg.train_dataloader)
+        held_out = gather(teacher, student, cfg, cfg.val_dataloader)
         judge = gather_proposals(student, cfg)
     losses = forms(args.root, teacher)
     print(f"{len(learn.x)} RoIs to learn from, {len(judge)} images to judge", flush=True)
@@ -62,7 +63,8 @@ def main() -> None:
         for name in args.forms or losses:
             if str(seed) not in found.setdefault(name, {}):
                 head = train(student, learn, losses[name], args.epochs, args.weight, seed)
-                found[name][str(seed)] = evaluate(student, head, judge, cfg)
+                values = [*evaluate(student, head, judge, cfg), *on_foreground(head, held_out)]
+                found[name][str(seed)] = values
                 print(name, seed, found[name][str(seed)], flush=True)
                 write_atomically(out, json.dumps(found, indent=1).encode())
     print(table(found))
@@ -89,8 +91,8 @@ def models(root: Path, student: str) -> tuple[Any, Any, Config]:
     return found[0], found[1], cfg
 
 
-def gather(teacher: Any, student: Any, cfg: Config) -> Rois:
-    """RoIs of all images to learn from, sampled as in the student's training."""
+def gather(teacher: Any, student: Any, cfg: Config, loader: Any) -> Rois:
+    """RoIs of all images of a loader, sampled as in the student's training."""
     from mmdet.structures.bbox import bbox2roi
     from mmengine.runner import Runner
 
@@ -98,7 +100,7 @@ def gather(teacher: Any, student: Any, cfg: Config) -> Rois:
     head.bbox_sampler.num = ROIS
     torch.manual_seed(0)
     parts: list[tuple[Tensor, ...]] = []
-    for batch in Runner.build_dataloader(cfg.train_dataloader, seed=0):
+    for batch in Runner.build_dataloader(loader, seed=0):
         data = student.data_preprocessor(batch, training=False)
         samples, feats = data["data_samples"], student.extract_feat(data["inputs"])
         t_feats = teacher.extract_feat(data["inputs"])
@@ -242,19 +244,33 @@ def evaluate(
             one = dict(img_id=sample.img_id, ori_shape=sample.ori_shape, pred_instances=boxes)
             metric.process({}, [one])
         values = metric.evaluate(len(judge))
-    return [values[f"coco/{name}"] for name in METRICS]
+    return [values[f"coco/{name}"] for name in METRICS[:3]]
+
+
+@torch.no_grad()
+def on_foreground(head: Any, held_out: Rois) -> list[float]:
+    """Share of foreground RoIs that get their class, and their boxes' mean IoU with the object."""
+    from mmdet.structures.bbox import bbox_overlaps
+
+    labels, _, deltas, _ = held_out.targets
+    kept = (labels < head.num_classes).nonzero()[:, 0]
+    emb, labels, boxes = embed(head, held_out.x[kept]), labels[kept], held_out.rois[kept, 1:]
+    right = head.fc_cls(emb).argmax(dim=1) == labels
+    own = head.fc_reg(emb).view(len(kept), -1, 4)[torch.arange(len(kept)), labels]
+    found, truth = (head.bbox_coder.decode(boxes, each) for each in (own, deltas[kept]))
+    return [float(right.float().mean()), float(bbox_overlaps(found, truth, is_aligned=True).mean())]
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:
     """Means over the seeds that both have, and what a form adds to none."""
-    lines = ["| form | seeds | " + " | ".join(METRICS) + " | adds, mAP | adds, mAP 75 |"]
-    lines.append("|---" * 7 + "|")
+    lines = ["| form | seeds | " + " | ".join(METRICS) + " | adds, " + " | adds, ".join(METRICS)]
+    lines = [f"{lines[0]} |", "|---" * (2 + 2 * len(METRICS)) + "|"]
     without = found["without"]
     for name, seeds in found.items():
         common_seeds = [seed for seed in seeds if seed in without]
         means = [statistics.mean(seeds[s][i] for s in seeds) for i in range(len(METRICS))]
         adds = []
-        for i in (0, 2):
+        for i in range(len(METRICS)):
             each = [seeds[s][i] - without[s][i] for s in common_seeds]
             error = statistics.stdev(each) / len(each) ** 0.5 if len(each) > 1 else 0
             adds.append(f"{statistics.mean(each):+.3f} ± {error:.3f}")
