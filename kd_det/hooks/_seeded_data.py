@@ -110,22 +110,34 @@ def seeded_by_rank() -> AbstractContextManager[None]:
     return seeded(Seeds(MODEL, get_rank()))
 
 
-def endless(loader: DataLoader, start: int) -> Iterator[Any]:
-    """Yield batches for a loop that counts iterations, from number ``start`` on.
+class Endless(Iterator[Any]):
+    """Batches for a loop that counts iterations, from number ``start`` on.
 
     MMEngine's loop first asks for as many batches as a resumed run had; those are empty, so that
-    nothing is loaded for them. Its older loops do not ask.
+    nothing is loaded for them. Its older loops do not ask, and onedl-mmengine's asks to skip them.
     """
-    advances = "range" in IterBasedTrainLoop.run.__code__.co_names
-    for _ in range(start if advances else 0):
-        yield {}
-    batches = loader.batch_sampler
-    assert isinstance(batches, NumberedBatches)
-    length = None if isinstance(batches.sampler, InfiniteSampler) else len(batches)
-    epoch, batches.skip = (0, start) if length is None else divmod(start, length)
-    while True:
-        batches.epoch = epoch
-        if hasattr(batches.sampler, "set_epoch"):
-            batches.sampler.set_epoch(epoch)
-        yield from loader
-        epoch += 1
+
+    def __init__(self, loader: DataLoader, start: int) -> None:
+        self._batches = self._run(loader, start)
+
+    def __next__(self) -> Any:
+        return next(self._batches)
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Skip nothing: the first batch is the one after those of the run before."""
+
+    @staticmethod
+    def _run(loader: DataLoader, start: int) -> Iterator[Any]:
+        advances = "range" in IterBasedTrainLoop.run.__code__.co_names
+        for _ in range(start if advances else 0):
+            yield {}
+        batches = loader.batch_sampler
+        assert isinstance(batches, NumberedBatches)
+        length = None if isinstance(batches.sampler, InfiniteSampler) else len(batches)
+        epoch, batches.skip = (0, start) if length is None else divmod(start, length)
+        while True:
+            batches.epoch = epoch
+            if hasattr(batches.sampler, "set_epoch"):
+                batches.sampler.set_epoch(epoch)
+            yield from loader
+            epoch += 1

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from kd_det.hooks._distillation import require_alone
-from kd_det.hooks._seeded_data import NumberedBatches, endless, seeded_loader
+from kd_det.hooks._seeded_data import Endless, NumberedBatches, seeded_loader
 from kd_det.registry import HOOKS
 from kd_det.seeds import MODEL, Seeds
 
@@ -46,7 +46,7 @@ class ExactResumeHook(Hook):
         assert isinstance(loader.batch_sampler, NumberedBatches)
         self._batches = loader.batch_sampler
         if isinstance(loop, IterBasedTrainLoop):
-            loop.dataloader_iterator = endless(loader, runner.iter)
+            loop.dataloader_iterator = Endless(loader, runner.iter)
         elif isinstance(loop, EpochBasedTrainLoop):
             self._batches.skip = runner.iter - runner.epoch * len(loader)
 
