@@ -9,7 +9,7 @@ again.
     make matrix                                     all cells
     make matrix CELL=py3.11-torch2.6                one
     make matrix ARGS=--full                         all tests in each; --again: finished cells too
-    make matrix ARGS=--failed                       the files with tests that failed, and the digits
+    make matrix ARGS=--failed                       where something failed: it, pip and the digits
     make oldest                                     the oldest cell, what matters most of its tests
 
 An environment takes 3 to 6 GB and is removed after its cell; ARGS=--keep leaves it in .nox/.
@@ -104,8 +104,8 @@ def run_cell(session: nox.Session, name: str) -> None:
     deps = "--no-deps" not in file.read_text(encoding="utf-8")
     known = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
     before = known.get("tests") if "--failed" in session.posargs else None
-    if before and not before["failed"]:
-        session.skip("no test failed")
+    if before and not before["failed"] and not known["pip"]["unwanted"]:
+        session.skip("nothing failed")
     if known.get("key") == key and "tests" in known and "--again" not in session.posargs:
         session.skip("done with this code; ARGS=--again runs it again")
     cell = dict(cell=name, key=key, commit=git("rev-parse", "--short=12", "HEAD"), notes=[])
@@ -127,13 +127,15 @@ def run_cell(session: nox.Session, name: str) -> None:
             failures.append("digits were not distilled")
         install_ours(session, EDITABLE, deps)
         what = ["-m", "core"] if selection == "core" else []
-        if before:
-            what += _cells.files_of(before["failed"])
-        tests = cell["tests"] = run_tests(session, what)
-        if before:
-            tests = cell["tests"] = _cells.counted_anew(before, tests)
+        if before and before["failed"]:
+            again = run_tests(session, what + _cells.files_of(before["failed"]))
+            tests = _cells.counted_anew(before, again)
             cell["notes"].append(f"the files in which tests failed: run again at {cell['commit']}")
+        else:
+            tests = before or run_tests(session, what)
+        if before:
             cell.update(key=known["key"], commit=known["commit"])
+        cell["tests"] = tests
         tests["selection"] = selection
         if tests["failed"]:
             failures.append(f"{len(tests['failed'])} tests failed")
