@@ -63,15 +63,19 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(autouse=True)
 def fresh_globals() -> Iterator[None]:
-    """No test writes to the captured output of an earlier one, nor builds in its scope.
+    """No test writes to the captured output or the folder of an earlier one, nor in its scope.
 
     Runners are told apart by config name and second: one that starts within the second of another
-    test's takes over its logger, whose stream is closed by then. The scope of the last one stays.
+    test's takes over its logger, whose stream is closed by then, and its visualizer, which writes
+    the scalars. The scope of the last one stays.
     """
     yield
     from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
+    for visualizer in (Visualizer, *Visualizer.__subclasses__()):
+        visualizer._instance_dict.clear()
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             handler.close()

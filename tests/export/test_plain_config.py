@@ -90,7 +90,7 @@ def test_a_run_without_a_teacher_keeps_its_model():
     plain = plain_config(cfg).cfg
     assert plain.model == cfg.model and plain.optim_wrapper == cfg.optim_wrapper
     assert set(cfg.default_hooks) - set(plain.default_hooks) == {
-        "exact_resume", "finite_loss", "student_export",
+        "exact_resume", "finite_loss", "step_time", "student_export",
     }  # fmt: skip
 
 
