@@ -15,13 +15,15 @@ from kd_det.losses.positives import per_positive
 WEIGHTS = ("difference", "teacher")
 # Least area, in units of the largest coordinate. Equal boxes without an area overlap fully.
 EPS = 1e-12
+# Divided by less, gradients of float32 would overflow.
+SMALLEST = 1e-12
 
 
 def overlap_loss(s_boxes: Tensor, t_boxes: Tensor, giou: bool = False) -> Tensor:
     """``1 - IoU`` of each pair of boxes, or ``1 - GIoU``.
 
     Coordinates are divided by the largest one of a pair, which changes nothing but that areas
-    neither overflow nor vanish.
+    neither overflow nor vanish. Boxes within :data:`SMALLEST` of the origin are points.
 
     Args:
         s_boxes: Student boxes ``[..., 4]``, corners x1, y1, x2, y2.
@@ -34,7 +36,7 @@ def overlap_loss(s_boxes: Tensor, t_boxes: Tensor, giou: bool = False) -> Tensor
     """
     s, t = at_least_float32(s_boxes), at_least_float32(t_boxes.detach())
     largest = torch.maximum(s.detach().abs(), t.abs()).amax(dim=-1, keepdim=True)
-    largest = torch.where(largest > 0, largest, 1)
+    largest = largest.clamp(min=SMALLEST)
     s, t = s / largest, t / largest
     inside = _area(torch.maximum(s[..., :2], t[..., :2]), torch.minimum(s[..., 2:], t[..., 2:]))
     union = _area(s[..., :2], s[..., 2:]) + _area(t[..., :2], t[..., 2:]) - inside
