@@ -94,11 +94,11 @@ def models(root: Path, student: str) -> tuple[Any, Any, Config]:
 def gather(teacher: Any, student: Any, cfg: Config, loader: Any) -> Rois:
     """RoIs of all images of a loader, sampled as in the student's training."""
     from mmdet.structures.bbox import bbox2roi
-    from mmengine.runner import Runner
+    from mmengine.runner import Runner, set_random_seed
 
     head = student.roi_head
     head.bbox_sampler.num = ROIS
-    torch.manual_seed(0)
+    set_random_seed(0)  # of flips and of the sampler
     parts: list[tuple[Tensor, ...]] = []
     for batch in Runner.build_dataloader(loader, seed=0):
         data = student.data_preprocessor(batch, training=False)
