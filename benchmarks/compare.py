@@ -130,6 +130,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.weights and not args.pair:
         parser.error("--weights is for --pair")
+    if args.pair and (args.judge != "val" or args.init_student_from_teacher):
+        parser.error("--judge and --init-student-from-teacher are not for --pair")
     if not args.pair:
         args.methods = args.methods or sorted(METHODS)
         return with_places(args, "compare")
