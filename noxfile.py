@@ -9,7 +9,7 @@ again.
     make matrix                                     all cells
     make matrix CELL=py3.11-torch2.6                one
     make matrix ARGS=--full                         all tests in each; --again: finished cells too
-    make matrix ARGS=--failed                       where something failed: it, pip and the digits
+    make matrix ARGS=--failed                       in cells with failures: those, pip, the digits
     make oldest                                     the oldest cell, what matters most of its tests
 
 An environment takes 3 to 6 GB and is removed after its cell; ARGS=--keep leaves it in .nox/.

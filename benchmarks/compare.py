@@ -15,6 +15,8 @@ from mmengine.config import Config
 from kd_det.commands import common
 from kd_det.commands.steps import Step
 from kd_det.pairing.methods import METHODS
+from kd_det.recipes import methods_of
+from kd_det.shipped import find_configs
 
 DIGITS = Path("data/digits-coco")
 PROG = "python benchmarks/compare.py"
@@ -130,8 +132,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.weights and not args.pair:
         parser.error("--weights is for --pair")
+    if args.pair and (args.judge != "val" or args.init_student):
+        parser.error("--judge and --init-student-from-teacher are not for --pair")
     if not args.pair:
-        args.methods = args.methods or sorted(METHODS)
+        args.methods = args.methods or methods_of(find_configs() / "digits" / "frcnn_r50_r18.py")
         return with_places(args, "compare")
     return with_places(args, "compare", f"_{args.pair}" + "_lite" * bool(args.weights))
 

@@ -39,7 +39,7 @@ with_distributions = dict(
 )
 
 # CrossKD, arXiv 2306.11369; the weights are ours (kd_det.CrossHead). Of the last two losses, a pair
-# whose heads predict distributions of edges has the one of these, and others that of boxes.
+# whose teacher predicts distributions of edges has the one of these, and others that of boxes.
 with_cross_head = dict(
     connectors=dict(
         cross_cls=dict(type="kd_det.CrossHead", branch="cls", depth=1),

@@ -23,7 +23,7 @@ from kd_det.losses.positives import labels_of, rows_at
 from kd_det.recorders import flat, recording
 
 # The place of the classes in a record of kd_det.SharedQueries.
-LABELS = 4
+LABELS = query.Outputs._fields.index("labels")
 
 
 class _Record(NamedTuple):

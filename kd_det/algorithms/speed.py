@@ -37,8 +37,8 @@ class Speed:
         cache_teacher: True, or options of
             :class:`~kd_det.algorithms.teacher_cache.CacheOptions`, as ``dict(budget_gb=50)``: keep
             the teacher's pyramid of each image on disk, for when it comes again as it was
-            augmented before. It pays where a flip is the only random transform, and the student
-            trains for more than a few epochs.
+            augmented and padded before: where images have one size and a flip is the only random
+            transform.
         overlap_teacher: On a GPU, run the teacher on a CUDA stream of its own, beside the
             student's forward pass.
 

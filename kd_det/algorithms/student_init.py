@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_det.algorithms import wiring
+from kd_det.columns import aligned
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ def format_table(rows: Sequence[Row]) -> str:
     for row in rows:
         verdict = "copied" if row.agrees else "not copied"
         cells.append((row.name, _shape_text(row.student), _shape_text(row.teacher), verdict))
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in cells)
-    return "\n".join(f"  {line.rstrip()}" for line in lines)
+    return "\n".join(f"  {line}" for line in aligned(cells))
 
 
 def _shapes(model: nn.Module, module: str) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,8 @@
 An image that is augmented as it was before gives the teacher the same input, and its backbone and
 neck the same maps. They are found by a digest of the input itself, so that no pipeline has to say
 what it did: with a random flip alone each image has two entries, with colour jitter or mosaics
-none comes again.
+none comes again. Padding is part of the input: where images differ in size, an image has an entry
+for each size that its batches are padded to.
 """
 
 from __future__ import annotations

@@ -235,7 +235,8 @@ class TeacherDistill(SingleTeacherDistill):
             recording(of_teacher, go_on=True),
         ):
             probe.run_after_student(seen)
-        probe.run_student_again(self.student, seen)
+        with self._timed("student"):
+            probe.run_student_again(self.student, seen)
         return losses
 
     def _timed(self, part: str) -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
 """From nothing to a distilled detector, on a laptop: data, teacher, two students, a report.
 
-With ``--data DIR`` the same for a folder of labelled images: ``kd-det distill`` for a common pair.
+With --data DIR the same for a folder of labelled images: kd-det distill for a common pair.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def execute(args: argparse.Namespace) -> None:
         return
     given = {"--student": args.student, "--teacher": args.teacher, "--epochs": args.epochs}
     given |= {"--teacher-init": args.teacher_init, "--teacher-epochs": args.teacher_epochs}
+    given |= {"--download": args.download or None, "--dry-run": args.dry_run or None}
     if names := [name for name, value in given.items() if value is not None]:
         raise InvalidInputError(f"{', '.join(names)}: for data of your own; add --data DIR")
     print("Each step prints the command that it runs; all of them can be run by hand.")
@@ -49,8 +50,8 @@ def execute(args: argparse.Namespace) -> None:
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
     """The command line's options."""
-    example = "%(prog)s\n\nStop it at any time: the same command goes on where it was."
-    example += "\n\n  %(prog)s --data data/fruit --download"
+    example = "%(prog)s\n  %(prog)s --data data/fruit --download"
+    example += "\n\nStop it at any time: the same command goes on where it was."
     parser = common.make_parser(prog, __doc__, example)
     add = parser.add_argument
     add("--method", choices=sorted(METHODS), default="robust", help="default: %(default)s")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_det.columns import aligned
 from kd_det.commands.steps import Step
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def show(
     if report is not None:
         rows.append([str(len(rows) + 1), report.name, _state(report, 0.0)])
     print(f"\nIn {root}, one after the other:")
-    for line in _aligned(rows):
+    for line in aligned(rows):
         print(f"  {line}")
     if report is None:
         print(f"  {NO_REPORT}")
@@ -85,10 +86,3 @@ def duration(seconds: float) -> str:
             value = seconds / size
             return f"about {value:.1f} {unit}" if value < 10 else f"about {value:.0f} {unit}"
     return f"about {max(1, round(seconds))} s"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    width = max(map(len, rows))
-    full = [[*row, *[""] * (width - len(row))] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*full)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in full]

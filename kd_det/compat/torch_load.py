@@ -80,7 +80,7 @@ def _load_carefully(module: Any) -> None:
 
 
 def _load_once(module: Any) -> None:
-    """onedl-mmengine loads a file that was refused a second time, and then runs what it says."""
+    """Keep onedl-mmengine from loading a file that was refused again, and running its code."""
 
     def load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return module.torch.load(file, map_location=map_location, weights_only=True)

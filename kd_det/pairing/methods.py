@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_det.columns import aligned
 from kd_det.errors import InvalidInputError
 from kd_det.shipped import find_configs
 
@@ -139,9 +140,7 @@ def describe_methods(names: Iterable[str] = METHODS) -> str:
     """One line for each method, in columns."""
     rows = [("method", "what the student learns from", "published gain (box AP on COCO)", "source")]
     rows += [(name, m.does, m.gain, m.source) for name, m in METHODS.items() if name in names]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return "\n".join(aligned(rows))
 
 
 def find_coco() -> Path:

@@ -15,7 +15,7 @@ NO_QUERIES = "no queries of a decoder in"
 # The type of the recorders of such methods (configs/_base_/query_losses.py), and of their records
 # the place of the embeddings of queries that are matched to objects.
 RECORDER = "SharedQueries"
-EMBEDDINGS = 3
+EMBEDDINGS = query.Outputs._fields.index("matched")
 # The connectors that join widths.
 OF_QUERIES, OF_EMBEDDINGS = "queries", "embedding"
 

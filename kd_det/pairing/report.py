@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kd_det.columns import aligned
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.start_weights import describe_start
 
@@ -17,8 +18,7 @@ def make_table(teacher: Detector, student: Detector, teacher_ckpt: str | None) -
         rows.append((name, columns[0].get(name, "none"), columns[1].get(name, "none")))
     weights = teacher_ckpt or "not given yet"
     rows.append(("weights", weights, describe_start(student.model_cfg)))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(aligned(rows))
 
 
 def _properties(side: Detector) -> dict[str, str]:

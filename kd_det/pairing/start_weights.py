@@ -11,6 +11,7 @@ from mmengine.runner.checkpoint import get_external_models, get_torchvision_mode
 from torch import nn
 
 from kd_det.algorithms.checkpoint import SCHEME, read_weights
+from kd_det.columns import aligned
 from kd_det.pairing import PairingError
 from kd_det.registry import as_list, type_name
 
@@ -69,8 +70,7 @@ def loaded_table(model: nn.Module, path: str, who: str) -> str:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         counts = str(len(tensors)), str(len(tensors) - len(others))
         rows.append((part, *counts, ", ".join(others[:SHOWN]) + more))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(aligned(rows))
 
 
 def find_downloads(model_cfg: Any) -> list[str]:
@@ -78,18 +78,20 @@ def find_downloads(model_cfg: Any) -> list[str]:
 
     Those that are in torch's folder of downloads already are left out.
     """
-    found = [init for part in nested_dicts(model_cfg) for init in pretrained_inits(part)]
-    names = [str(init["checkpoint"]).removeprefix(SCHEME) for init in found]
-    urls = dict.fromkeys(_resolve(name) for name in names if "://" in name)
+    urls = dict.fromkeys(_resolve(name) for name in _pretrained(model_cfg) if "://" in name)
     folder = Path(torch.hub.get_dir(), "checkpoints")
     return [url for url in urls if not (folder / url.rpartition("/")[2]).is_file()]
 
 
 def find_files(model_cfg: Any) -> list[str]:
     """The files of pretrained weights that a config names."""
+    return [name for name in _pretrained(model_cfg) if "://" not in name]
+
+
+def _pretrained(model_cfg: Any) -> list[str]:
+    """Files and URLs of the pretrained weights that a config names."""
     found = [init for part in nested_dicts(model_cfg) for init in pretrained_inits(part)]
-    names = [str(init["checkpoint"]).removeprefix(SCHEME) for init in found]
-    return [name for name in names if "://" not in name]
+    return [str(init["checkpoint"]).removeprefix(SCHEME) for init in found]
 
 
 def _resolve(name: str) -> str:

@@ -71,7 +71,14 @@ def test_places_and_options_of_a_pair(benchmark, monkeypatch, capsys):
     assert args.methods == []
     assert args.root == Path("work_dirs/masks_gfl_128x128_teacher_e6")
     assert args.out == Path("docs/results/compare_masks_gfl_e4.md")
+    monkeypatch.setattr("sys.argv", ["compare.py"])
+    methods = compare.parse_args().methods  # of the Faster R-CNNs, which cannot learn by LD
+    assert "review_nd" in methods and "ld" not in methods
     monkeypatch.setattr("sys.argv", ["compare.py", "--weights", "weights"])
     with pytest.raises(SystemExit):
         compare.parse_args()
     assert "--weights is for --pair" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["compare.py", "--pair", "gfl", "--inherit"])
+    with pytest.raises(SystemExit):
+        compare.parse_args()
+    assert "--init-student-from-teacher are not for --pair" in capsys.readouterr().err

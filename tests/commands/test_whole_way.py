@@ -143,6 +143,7 @@ def test_the_demo_on_own_data_is_distill(tool, arguments, digits, tmp_path, caps
 
 def test_options_of_own_data_need_it(refusal):
     assert "--epochs: for data of your own; add --data DIR" in refusal("demo", "--epochs", "3")
+    assert "--download, --dry-run: for data" in refusal("demo", "--dry-run", "--download")
 
 
 # The plan

@@ -196,6 +196,13 @@ def test_how_long_it_is_zero(tmp_path):
     assert "in all that was logged" in texts([0], 3)[0]
 
 
+def test_the_student_alone_of_the_same_command_is_found(tmp_path):
+    run = write_run(tmp_path / "distilled", dict(loss_a=[1]), scores=[0.3])
+    teach(run, bbox_mAP=0.5)
+    write_run(tmp_path / "alone", dict(loss_a=[1]), scores=[0.25])
+    assert "0.25 without the teacher (+0.05" in about(diagnose(run), "teacher").text
+
+
 def test_teachers_that_are_bad_or_unknown(tmp_path):
     run = write_run(tmp_path / "run", dict(loss_a=[1]), scores=[0.3, 0.31])
     unknown = about(diagnose(run), "teacher")

@@ -26,7 +26,8 @@ Scalars = Mapping[str, Mapping[int, float]]
 def find_in_teacher(folder: Path, scalars: Scalars) -> Iterator[Finding]:
     """Compare the teacher's accuracy with the student's, and with that of the student alone.
 
-    The student alone is what ``kd-det distill`` trains in the folder with ``_alone`` added.
+    The student alone is what ``kd-det distill`` trains in the folder with ``_alone`` added, or
+    beside ``distilled`` in ``alone``.
     """
     metrics = _teacher_metrics(folder, scalars)
     if metrics is None:
@@ -68,7 +69,10 @@ def find_in_teacher(folder: Path, scalars: Scalars) -> Iterator[Finding]:
 def _alone(folder: Path) -> Path:
     """Where ``kd-det distill`` trains the student alone."""
     folder = folder.resolve()  # '.' has no name
-    return folder.with_name(f"{folder.name}_alone")
+    beside = folder.with_name(f"{folder.name}_alone")
+    if folder.name == "distilled" and not beside.is_dir():  # one of several trainings
+        return folder.with_name("alone")
+    return beside
 
 
 def _teacher_metrics(folder: Path, scalars: Scalars) -> dict[str, float] | None:

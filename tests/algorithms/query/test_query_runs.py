@@ -14,6 +14,7 @@ from small_query import CLASSES, config, detector
 from kd_det.algorithms.probes import query
 from kd_det.centers import ClassCenters
 from kd_det.shipped import find_configs
+from kd_det.timing import StepTimer
 
 
 class Watch(Hook):
@@ -62,6 +63,11 @@ def test_a_config_trains_with_every_loss(digits, tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(query.query, "draw", spy)
+    timed: list[str] = []
+    part = StepTimer.part
+    monkeypatch.setattr(
+        StepTimer, "part", lambda self, name: timed.append(name) or part(self, name)
+    )
     training = runner(recipe(digits, tmp_path))
     watch = Watch()
     training.register_hook(watch)
@@ -70,6 +76,7 @@ def test_a_config_trains_with_every_loss(digits, tmp_path, monkeypatch):
     names = {f"distill.loss_{x}" for x in ("kd", "boxes", "kd_drawn", "boxes_drawn", "nd")}
     assert {key for key in watch.seen[0] if key.startswith("distill.")} == names
     assert all(0 < step[loss] < 1e4 for step in watch.seen for loss in names)
+    assert timed.count("student") == 4  # its own step, and its decoder on shared queries
     # Others in each iteration.
     assert [len(x) for x in drawn[-2:]] == [4, 4]
     assert not torch.equal(*drawn[-2:])
