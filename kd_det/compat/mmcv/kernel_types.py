@@ -1,8 +1,9 @@
-"""Let a compiled mmcv suppress boxes and align RoIs in the types of AMP.
+"""Let a compiled mmcv suppress boxes and align RoIs in the types of AMP, and in any layout.
 
-mmcv 2.1 compiles NMS for float32, and RoIAlign for float32, float64 and, on a GPU, float16. In
-bfloat16, and in float16 on a CPU, a Faster R-CNN ends in "expected scalar type Float but found
-BFloat16" or "not implemented for 'BFloat16'". What a kernel lacks is computed in float32 here.
+mmcv 2.1 reads maps as if they were contiguous: of one in `channels_last`, RoIAlign's values are
+silently others. It compiles NMS for float32, and RoIAlign for float32, float64 and, on a GPU,
+float16: in bfloat16, and in float16 on a CPU, a Faster R-CNN ends in "expected scalar type Float
+but found BFloat16" or "not implemented for 'BFloat16'". Such maps are copied or converted here.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def _widen(extension: Any) -> None:
     if getattr(extension, "__file__", None) is None:  # that of kd_det.compat.mmcv.extension
         return
     for name, (dtypes, written) in OPS.items():
-        setattr(extension, name, in_float32(getattr(extension, name), dtypes, written))
+        setattr(extension, name, as_kernels_need(getattr(extension, name), dtypes, written))
 
 
-def in_float32(
+def as_kernels_need(
     op: Callable[..., Any], dtypes: set[torch.dtype], written: tuple[int, ...]
 ) -> Callable[..., Any]:
-    """Let `op` be called with tensors of any floating type.
+    """Let `op` be called with tensors of any floating type and any layout.
 
     Args:
         op: A function of tensors, by position, and options, by name.
@@ -50,6 +51,7 @@ def in_float32(
 
     @functools.wraps(op)
     def call(*tensors: Tensor, **options: Any) -> Any:
+        tensors = tuple(x if i in written else x.contiguous() for i, x in enumerate(tensors))
         first = tensors[0]
         if first.dtype in dtypes or (
             len(dtypes) > 1 and first.is_cuda and first.dtype == torch.float16
