@@ -125,7 +125,7 @@ class PyramidCache:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Read and write within; outside, as in evaluations, the detector runs as ever."""
+        """Read and write within; outside, as in evaluations, the detector runs uncached."""
         self._active = True
         try:
             yield

@@ -51,21 +51,10 @@ def _train_one(args: argparse.Namespace, data: Any) -> None:
     """Train a student with a given teacher, in this process."""
     from rich.console import Console
 
-    from kd_det.pairing.compose import pair
     from kd_det.pairing.dry_run import dry_run
 
     with Console(stderr=True).status("Reading both detectors and the data"):
-        pairing = pair(
-            args.student,
-            args.teacher,
-            args.method,
-            teacher_ckpt=args.teacher_ckpt,
-            data=data,
-            work_dir=args.work_dir,
-            epochs=args.epochs,
-            batch_size=args.batch_size,
-            cfg_options=args.cfg_options,
-        )
+        pairing = whole_way.read_pair(args, data, args.work_dir)
     print(pairing.describe())
     # The data were checked when they were read.
     others = any(map(OTHER_DATA.fullmatch, args.cfg_options or ()))

@@ -144,7 +144,7 @@ class Step:
 
     def _clear(self) -> None:
         """Remove outdated results, or move them aside."""
-        text = f"\n[{self.name}] settings changed, {self.folder} is made anew"
+        text = f"\n[{self.name}] settings changed, {self.folder} is made again"
         if not self.keep:
             print(text, flush=True)
             shutil.rmtree(self.folder)

@@ -123,11 +123,27 @@ class Training:
     cfg: Config
 
 
+def read_pair(args: argparse.Namespace, data: Any, work_dir: str | None) -> Pairing:
+    """The pair that the command line asks for."""
+    from kd_det.pairing.compose import pair
+
+    return pair(
+        args.student,
+        args.teacher,
+        args.method,
+        teacher_ckpt=args.teacher_ckpt,
+        data=data,
+        work_dir=work_dir,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        cfg_options=args.cfg_options,
+    )
+
+
 def _read(
     args: argparse.Namespace, data: Any, root: Path
 ) -> tuple[TeacherTraining | None, Pairing]:
     """The configs of all trainings, with their own work directories."""
-    from kd_det.pairing.compose import pair
     from kd_det.pairing.teacher_training import teacher_training
 
     teacher = None
@@ -141,17 +157,7 @@ def _read(
             epochs=args.teacher_epochs,
             batch_size=args.batch_size,
         )
-    pairing = pair(
-        args.student,
-        args.teacher,
-        args.method,
-        teacher_ckpt=args.teacher_ckpt,
-        data=data,
-        work_dir=str(root),
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        cfg_options=args.cfg_options,
-    )
+    pairing = read_pair(args, data, str(root))
     pairing.cfg.work_dir, pairing.alone.work_dir = str(root / "distilled"), str(root / "alone")
     if teacher is not None:
         pairing.cfg.model.teacher_ckpt = str(teacher.checkpoint)

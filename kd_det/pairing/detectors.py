@@ -13,7 +13,8 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
 from kd_det.algorithms import heads
-from kd_det.errors import MissingPackageError, UnsupportedTypeError, UserError
+from kd_det.compat.mmcv.common import MissingOpError
+from kd_det.errors import MissingPackageError, UnsupportedTypeError
 from kd_det.pairing import PairingError
 from kd_det.pairing.families import Family, find_family
 from kd_det.pairing.start_weights import (
@@ -164,9 +165,7 @@ def read_detector(
         start = set_start(model_cfg, cfg["load_from"], model, who)
     try:
         levels = _levels(model, model_cfg, who)
-    except NotImplementedError as error:
-        if not isinstance(error, UserError):
-            raise
+    except MissingOpError as error:
         raise MissingPackageError(f"the {who} {name} cannot run here: {error}") from error
     return Detector(name, who, family, cfg, model_cfg, model, levels, own, start)
 

@@ -27,7 +27,7 @@ def find_query_offers(student: Detector, teacher: Detector) -> dict[str, str]:
 
 
 def reads_queries(distiller: dict[str, Any]) -> bool:
-    """Whether losses read what becomes of shared queries."""
+    """Whether losses read decoder outputs of shared queries."""
     return bool(_recorders(distiller, "student"))
 
 

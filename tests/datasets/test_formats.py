@@ -520,7 +520,7 @@ def test_a_thousand_classes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("ann.json", '{"images": [', r"ann\.json is not valid JSON \(.*\); export it anew"),
+        ("ann.json", '{"images": [', r"ann\.json is not valid JSON \(.*\); export it again"),
         ("data.yaml", "train: [a\nnames: {", r"data\.yaml is not valid YAML: .*; correct it"),
         ("a.xml", "<annotation><object>", r"no \.xml file of .* is valid XML: a\.xml; export it"),
     ],

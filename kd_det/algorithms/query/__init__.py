@@ -1,4 +1,4 @@
-"""Queries that two detectors with decoders share, and the recorder of what becomes of them."""
+"""Queries that two decoders share, and the recorder of their outputs."""
 
 from kd_det.algorithms.query.decoder import (
     Call,

@@ -212,7 +212,7 @@ def _describe_contents(tree: Tree) -> str:
         try:
             json.loads((tree.root / path).read_bytes())
         except ValueError as error:
-            return f"{tree.root / path} is not valid JSON ({error}); export it anew"
+            return f"{tree.root / path} is not valid JSON ({error}); export it again"
     if tree.with_suffix(".json"):
         listed = few(tree.with_suffix(".json"), 6)
         return f"{tree.root} has no annotation file that is read: found {listed}; {expected}"

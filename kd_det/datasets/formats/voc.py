@@ -79,7 +79,7 @@ def read(tree: Tree, source: str, images: str | None = None) -> Reading:
         found.append(labelled)
     broken = faults.get("are not valid XML", ())
     if broken and not found:
-        raise DataError(f"no .xml file of {tree.root} is valid XML: {few(broken)}; export it anew")
+        raise DataError(f"no .xml file of {tree.root} is valid XML: {few(broken)}; export it again")
     if not found or missing == len(found):
         raise DataError(
             f"{tree.root} has {len(found)} annotations in VOC's format and none of their images; "
