@@ -1,4 +1,4 @@
-"""From nothing to a distilled detector, on a laptop: data, teacher, two students, a report.
+"""From nothing to distilled detectors, on a laptop: data, teacher, class centers, students, a report.
 
 With --data DIR the same for a folder of labelled images: kd-det distill for a common pair.
 """
@@ -13,10 +13,13 @@ from pathlib import Path
 from kd_det.commands import common, distill, results
 from kd_det.commands.steps import Step, run_steps
 from kd_det.errors import InvalidInputError
-from kd_det.pairing.methods import METHODS, find_configs
+from kd_det.pairing.methods import DEFAULT
+from kd_det.shipped import find_configs
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
+# What the sample data's student is taught by: kd-det distill's default, and ReviewKD, ND and KD.
+SHOWN = (DEFAULT, "review_nd_kd")
 # For data of one's own.
 STUDENT = "kd_det::students/frcnn_r18.py"
 TEACHER = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
@@ -36,15 +39,23 @@ def execute(args: argparse.Namespace) -> None:
     given |= {"--download": args.download or None, "--dry-run": args.dry_run or None}
     if names := [name for name, value in given.items() if value is not None]:
         raise InvalidInputError(f"{', '.join(names)}: for data of your own; add --data DIR")
+    methods = list(dict.fromkeys(args.method or SHOWN))
+    if unknown := [method for method in methods if method not in find_methods()]:
+        raise InvalidInputError(
+            f"--method {' '.join(unknown)}: not for this pair; available: "
+            f"{', '.join(find_methods())}"
+        )
     print("Each step prints the command that it runs; all of them can be run by hand.")
     root = Path(args.root or "work_dirs/demo")
     teacher, centers = teacher_steps(root)
-    plain, distilled = student_steps(root, args.method, args.seed, teacher, centers)
-    report = results.report_step(root, [teacher, plain, distilled])
-    run_steps([*teacher.inputs, *distilled.inputs, plain, distilled, report])
+    students = student_steps(root, methods, args.seed, teacher, centers)
+    report = results.report_step(root, [teacher, *students])
+    shared = [step for step in (teacher, centers) if any(step in s.inputs for s in students)]
+    run_steps([*teacher.inputs, *shared, *students, report])
     page, numbers = report.results
-    results.print_table(results.metrics_by_role(numbers))
-    print(f"\nThe distilled student is {checkpoint(distilled)}. Next: docs/your_detector.md.")
+    results.print_table(numbers)
+    folders = ", ".join(str(student.folder) for student in students[1:])
+    print(f"\nThe distilled students lie in {folders}. Next: docs/your_detector.md.")
     print(f"Report: {page}, its numbers: {numbers}")
 
 
@@ -54,8 +65,14 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     example += "\n\nStop it at any time: the same command goes on where it was."
     parser = common.make_parser(prog, __doc__, example)
     add = parser.add_argument
-    add("--method", choices=sorted(METHODS), default="robust", help="default: %(default)s")
-    add("--seed", type=int, default=0, help="of both students (default: 0)")
+    add(
+        "--method",
+        nargs="+",
+        metavar="METHOD",
+        help=f"how students are taught: {', '.join(find_methods())} (default: {' '.join(SHOWN)}); "
+        f"with --data one that fits its pair (default: {DEFAULT})",
+    )
+    add("--seed", type=int, default=0, help="of all students (default: 0)")
     add("--root", help="default: work_dirs/demo, or with --data work_dirs/<its name>")
     add("--dry-run", action="store_true", help="with --data: print the plan, train nothing")
     group = parser.add_argument_group("data of your own")
@@ -80,11 +97,21 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def distill_arguments(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of ``kd-det distill`` for data of one's own."""
+    """The arguments of ``kd-det distill`` for data of one's own.
+
+    Raises:
+        InvalidInputError: If several methods are named.
+    """
+    methods = args.method or [DEFAULT]
+    if len(methods) > 1:
+        raise InvalidInputError(
+            f"--method {' '.join(methods)}: with --data it takes one method; others, in another "
+            "call, share the teacher"
+        )
     teacher_init = args.teacher_init or (None if args.teacher else COCO_WEIGHTS)
     options = {
         "--data": args.data,
-        "--method": args.method,
+        "--method": methods[0],
         "--work-dir": args.root or f"work_dirs/{Path(args.data).resolve().name}",
         "--teacher-init": teacher_init,
         "--epochs": args.epochs,
@@ -99,6 +126,11 @@ def distill_arguments(args: argparse.Namespace) -> argparse.Namespace:
     words += ["--dry-run"] if args.dry_run else []
     print("The same by hand:", shlex.join([*common.call_words("distill"), *words]))
     return distill.make_parser("kd-det distill").parse_args(words)
+
+
+def find_methods() -> list[str]:
+    """The methods of the sample data's pair, two Faster R-CNNs."""
+    return sorted(path.stem for path in (find_configs() / "_base_" / "methods").glob("*.py"))
 
 
 def _recipe(name: str) -> Path:
@@ -127,10 +159,15 @@ def teacher_steps(root: Path) -> tuple[Step, Step]:
 
 
 def student_steps(
-    root: Path, method: str, seed: int, teacher: Step, centers: Step
-) -> tuple[Step, Step]:
-    """The same student with the same budget and seed, without and with the teacher."""
+    root: Path, methods: Sequence[str], seed: int, teacher: Step, centers: Step
+) -> list[Step]:
+    """The same student with the same budget and seed: without the teacher, then by each method."""
     plain = _train("plain", _recipe("plain"), root / f"plain_seed{seed}", seed, teacher.inputs)
+    taught = [_taught(root, method, seed, teacher, centers) for method in methods]
+    return [plain, *taught]
+
+
+def _taught(root: Path, method: str, seed: int, teacher: Step, centers: Step) -> Step:
     from kd_det.recipes import load_recipe
 
     config = _recipe("frcnn_r50_r18")
@@ -143,9 +180,9 @@ def student_steps(
         options.append(f"custom_hooks.0.file={centers.folder / 'class_centers.safetensors'}")
         inputs.append(centers)
     folder = root / f"{method}_seed{seed}"
-    distilled = _train("distilled", config, folder, seed, inputs, options)
-    distilled.command += ["--method", method]
-    return plain, distilled
+    step = _train(method, config, folder, seed, inputs, options)
+    step.command += ["--method", method]
+    return step
 
 
 def _train(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from kd_det.columns import aligned
 from kd_det.commands.steps import Step
 
 COLUMNS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75")
@@ -18,23 +19,23 @@ def report_step(root: Path, runs: list[Step]) -> Step:
     return Step("report", command, root / "report", inputs=runs, results=results)
 
 
-def metrics_by_role(numbers: Path) -> dict[str, dict[str, float]]:
-    """COCO metrics in a report's numbers, without the metric's prefix."""
-    return {
-        run["role"]: {k.removeprefix("coco/"): v for k, v in run["metrics"].items()}
-        for run in json.loads(numbers.read_text(encoding="utf-8"))
-    }
+def print_table(numbers: Path) -> None:
+    """Print the accuracy of each run of a report, and what teaching gained over the plain student.
 
-
-def print_table(result: dict[str, dict[str, float]]) -> None:
-    """Print the accuracy of each role, and what the student gained if it was trained alone too."""
+    Args:
+        numbers: The report's JSON file.
+    """
+    runs = json.loads(numbers.read_text(encoding="utf-8"))
     # A model that finds nothing has no metrics.
-    result = {name: {c: metrics.get(c, 0.0) for c in COLUMNS} for name, metrics in result.items()}
-    print(f"\n{'':<10}" + "".join(f"{c:>13}" for c in COLUMNS))
-    for name, metrics in result.items():
-        print(f"{name:<10}" + "".join(f"{metrics[c]:>13.3f}" for c in COLUMNS))
-    if not {"teacher", "plain", "distilled"} <= result.keys():
-        return
-    gain = result["distilled"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
-    gap = result["teacher"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
-    print(f"{'gain':<10}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else ""))
+    found = {run["name"]: [run["metrics"].get(f"coco/{c}", 0.0) for c in COLUMNS] for run in runs}
+    plain = max((found[run["name"]][0] for run in runs if run["role"] == "plain"), default=None)
+    rows = [["", *COLUMNS, "gain", "of the gap"]]
+    for run in runs:
+        row = [run["name"], *(f"{value:.3f}" for value in found[run["name"]])]
+        if run["role"] == "distilled" and plain is not None:
+            row.append(f"{found[run['name']][0] - plain:+.3f}")
+            row += [f"{run['gap_closed']:.0%}"] if run["gap_closed"] is not None else []
+        rows.append(row)
+    print()
+    for line in aligned(rows):
+        print(line)
