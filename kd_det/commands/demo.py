@@ -1,4 +1,4 @@
-"""From nothing to distilled detectors, on a laptop: data, teacher, class centers, students, a report.
+"""From nothing to distilled detectors, on a laptop: data, teacher, students, a report.
 
 With --data DIR the same for a folder of labelled images: kd-det distill for a common pair.
 """
@@ -168,15 +168,10 @@ def student_steps(
 
 
 def _taught(root: Path, method: str, seed: int, teacher: Step, centers: Step) -> Step:
-    from kd_det.recipes import load_recipe
-
     config = _recipe("frcnn_r50_r18")
     options = [f"model.teacher_ckpt={checkpoint(teacher)}"]
     inputs = [teacher]
-    if any(
-        hook.type == "kd_det.ClassCenterHook"
-        for hook in load_recipe(config, method).get("custom_hooks", [])
-    ):
+    if "nd" in method.split("_"):
         options.append(f"custom_hooks.0.file={centers.folder / 'class_centers.safetensors'}")
         inputs.append(centers)
     folder = root / f"{method}_seed{seed}"

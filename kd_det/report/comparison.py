@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,10 @@ class Comparison:
 
     def best(self, role: str) -> Run | None:
         """Choose the best run of a role."""
-        runs = [run for run in self.runs if run.role == role]
+        return self.best_of(run for run in self.runs if run.role == role)
+
+    def best_of(self, runs: Iterable[Run]) -> Run | None:
+        """Choose the best of some runs."""
         return max(runs, key=lambda run: (not math.isnan(self.value(run)), self.value(run)),
                    default=None)  # fmt: skip
 

@@ -21,7 +21,13 @@ FILE_NAME = "class_centers.safetensors"
 def embeddings(comparison: Comparison) -> Section:
     """Compare norms, and cosines to the class mean: arXiv 2305.17007, figure 1."""
     title = "Norm and direction of embeddings"
-    shown = [run for run in comparison.chosen if len(comparison.evaluations[run.name].labels)]
+    # The one whose class means are shown, too.
+    chosen = [*comparison.chosen, _taught_by_centers(comparison)]
+    shown = [
+        run
+        for run in comparison.runs
+        if run in chosen and len(comparison.evaluations[run.name].labels)
+    ]
     if not shown:
         return Section(
             title,
@@ -71,9 +77,10 @@ def center_similarity(comparison: Comparison) -> Section:
 def teacher_means(comparison: Comparison) -> tuple[np.ndarray | None, str]:
     """Find the teacher's class means ``[C, D]``, and say where they come from or why they lack.
 
-    They are those of the distilled student's training, or else of the validation data.
+    They are those of the best student that learnt from class centers, or else of the validation
+    data.
     """
-    teacher, distilled = comparison.best("teacher"), comparison.best("distilled")
+    teacher, distilled = comparison.best("teacher"), _taught_by_centers(comparison)
     if teacher is None:
         return None, "Left out: class means are the teacher's, and no teacher was given."
     found = comparison.evaluations[teacher.name]
@@ -89,6 +96,12 @@ def teacher_means(comparison: Comparison) -> tuple[np.ndarray | None, str]:
         centers = ClassCenters(classes, dim)
         centers.update(torch.from_numpy(found.embeddings), torch.from_numpy(found.labels))
     return centers.means.numpy().astype(np.float64), f"Class means: {origin}"
+
+
+def _taught_by_centers(comparison: Comparison) -> Run | None:
+    """The best student that learnt from class centers."""
+    runs = (run for run in comparison.runs if run.role == "distilled")
+    return comparison.best_of(run for run in runs if _file_of(run) is not None)
 
 
 def _file_of(run: Run) -> Path | None:

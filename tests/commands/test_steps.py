@@ -1,11 +1,7 @@
-"""A step runs a command once, again when something changed, and goes on after a stop.
-
-Of ``kd-det demo``: which step depends on which, the table.
-"""
+"""A step runs a command once, again when something changed, and goes on after a stop."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,10 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 from small import ROOT
 
-from kd_det.commands import demo, results, steps
+from kd_det.commands import steps
 from kd_det.commands.steps import StepError
 
 # Notes its arguments; fails while there is a file `fail`.
@@ -245,50 +240,3 @@ def test_sigterm_ends_the_command_too(started, tmp_path):
     (tmp_path / "go").touch()
     time.sleep(0.2)
     assert not (tmp_path / "one" / "result.txt").exists()
-
-
-# The demo
-
-
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-
-def test_students_differ_in_nothing_but_the_teacher(tmp_path):
-    teacher, centers = demo.teacher_steps(tmp_path)
-    plain, distilled = demo.student_steps(tmp_path, "review_nd_kd", 7, teacher, centers)
-    assert [step.name for step in teacher.inputs] == ["data"]
-    assert plain.inputs == teacher.inputs and centers.inputs == [teacher]
-    assert distilled.inputs == [teacher, centers]
-    assert "randomness.seed=7" in plain.command and "randomness.seed=7" in distilled.command
-    assert f"model.teacher_ckpt={demo.checkpoint(teacher)}" in distilled.command
-    assert f"custom_hooks.0.file={centers.folder}/class_centers.safetensors" in distilled.command
-    assert plain.folder != distilled.folder
-
-    configs = [Config.fromfile(step.config) for step in (plain, distilled)]
-    # The plain student has no connectors to which this could apply.
-    own = configs[1].optim_wrapper.pop("paramwise_cfg")
-    assert own == dict(custom_keys={"distiller.connectors": dict(lr_mult=10)})
-    del configs[1].optim_wrapper["constructor"]
-    for key in ("train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg", "test_cfg"):
-        assert configs[0][key] == configs[1][key]
-    assert configs[1].model.architecture == configs[0].model
-
-
-def test_it_ends_with_a_report_of_all_runs_and_a_table(tmp_path, capsys):
-    teacher, centers = demo.teacher_steps(tmp_path)
-    runs = [teacher, *demo.student_steps(tmp_path, "robust", 0, teacher, centers)]
-    report = results.report_step(tmp_path, runs)
-    assert report.inputs == runs
-    assert report.command[3:6] == [str(run.folder) for run in runs]
-    assert report.results == [tmp_path / "report.html", tmp_path / "report.json"]
-    entries = [
-        {"role": role, "metrics": dict.fromkeys(("coco/bbox_mAP", "coco/bbox_mAP_50"), value)}
-        for role, value in {"teacher": 0.5, "plain": 0.1, "distilled": 0.2}.items()
-    ]
-    report.results[1].write_text(json.dumps(entries))
-    results.print_table(results.metrics_by_role(report.results[1]))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-4].split() == ["teacher", "0.500", "0.500", "0.000"]
-    assert lines[-1].split() == ["gain", "+0.100", "25%", "of", "the", "gap"]

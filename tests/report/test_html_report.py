@@ -15,6 +15,7 @@ from small import runner
 from small_cls import CLS
 
 from kd_det.recipes import load_named
+from kd_det.report.embedding_sections import embeddings
 from kd_det.report.html_report import compare, write_report
 from kd_det.report.page import Section, render
 from kd_det.report.pictures import Box, Picture
@@ -36,6 +37,20 @@ def page(comparison, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("report") / "report.html"
     write_report(replace(comparison, evaluations=evaluations), out, images=2)
     return out
+
+
+def test_class_means_are_those_that_a_student_learnt_from(comparison, tmp_path):
+    """Also where another method, without class centers, is better."""
+    learnt = comparison.best("distilled")
+    cfg = Config({**learnt.cfg.to_dict(), "custom_hooks": []})
+    better = replace(learnt, name="better", folder=tmp_path, cfg=cfg)
+    found = comparison.evaluations
+    evaluations = {**found, "better": replace(found[learnt.name], metrics={"coco/bbox_mAP": 0.9})}
+    both = replace(comparison, runs=[*comparison.runs, better], evaluations=evaluations)
+    section = embeddings(both)
+    assert section.table is not None
+    assert [row[0] for row in section.table.rows] == ["teacher", "plain", "distilled", "better"]
+    assert "those that the student learnt from" in section.text
 
 
 def titles(text: str) -> list[str]:
