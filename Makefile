@@ -1,4 +1,4 @@
-# make demo: from an empty machine to a distilled detector; METHOD=... names another method.
+# make demo: from an empty machine to distilled detectors; METHOD=... names other methods.
 # make demo DATA=DIR: the same for a folder of labelled images; ARGS=--download allows to download
 # the weights that it lists, ARGS=--help shows the other options.
 # make test: lint and all tests. make docs: the documentation, into site/.

@@ -23,7 +23,7 @@ COMMANDS = {
     "export": "export a run's student: plain MMDetection config and weights, or ONNX",
     "report": "write an HTML report that compares runs",
     "doctor": "say what most likely went wrong in a training, with figures",
-    "demo": "sample data, teacher, two students and a report, in minutes",
+    "demo": "sample data, teacher, three students and a report, in minutes",
     "digits": "make the sample data, digits-coco",
     "convert_mdistiller": "convert a classification teacher that mdistiller publishes",
 }

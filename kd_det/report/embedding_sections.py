@@ -87,14 +87,15 @@ def teacher_means(comparison: Comparison) -> tuple[np.ndarray | None, str]:
     if not len(found.labels):
         return None, "Left out: the teacher has no layer of class logits to take embeddings from."
     dim = found.embeddings.shape[1]
-    origin = "those that the student learnt from, of the teacher on training data."
     file = _file_of(distilled) if distilled is not None else None
     centers = ClassCenters.load(file) if file is not None else None
-    if centers is None or centers.embed_dim != dim:
+    if distilled is None or centers is None or centers.embed_dim != dim:
         origin = "of the teacher on the validation data, since the method has no class centers."
         classes = max(len(comparison.validation.class_names), int(found.labels.max()) + 1)
         centers = ClassCenters(classes, dim)
         centers.update(torch.from_numpy(found.embeddings), torch.from_numpy(found.labels))
+    else:
+        origin = f"those that {distilled.name} learnt from, of the teacher on training data."
     return centers.means.numpy().astype(np.float64), f"Class means: {origin}"
 
 

@@ -50,7 +50,7 @@ def test_class_means_are_those_that_a_student_learnt_from(comparison, tmp_path):
     section = embeddings(both)
     assert section.table is not None
     assert [row[0] for row in section.table.rows] == ["teacher", "plain", "distilled", "better"]
-    assert "those that the student learnt from" in section.text
+    assert "those that distilled learnt from" in section.text
 
 
 def titles(text: str) -> list[str]:
