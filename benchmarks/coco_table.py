@@ -41,7 +41,7 @@ PAIRS = {
 }
 METHODS = {"plain": "alone", "kd_nd": "KD++", "review": "ReviewKD", "review_nd": "ReviewKD++"}
 METRIC = "coco/bbox_mAP"
-# A row without a figure: nobody has copied it from the paper yet.
+# A row without a figure has not been copied from the paper yet.
 PUBLISHED = Path(__file__).with_name("coco_published.csv")
 Key = tuple[str, str]  # a pair, and a method or "teacher"
 
@@ -219,7 +219,7 @@ def report(
     here = {**teachers(runs), **{key: 100 * value for key, value in results.items()}}
     published, sources = read_published()
     lines = [
-        "| pair | method | published | here | difference | of the gap, published | here |",
+        "| pair | method | published | here | difference | of the gap, published | of the gap, here |",
         "|---|---|---|---|---|---|---|",
     ]
     for pair in pairs:
@@ -232,7 +232,7 @@ def report(
             lines.append(f"| {' | '.join(cells)} |")
     return (
         "Box AP on COCO val2017, in percent, after the last epoch; recipes configs/<pair>.py. "
-        f"Published: {sources}; an empty cell waits in benchmarks/{PUBLISHED.name} for its figure. "
+        f"Published: {sources}; empty where benchmarks/{PUBLISHED.name} lacks the figure. "
         "The papers' teachers are detectron2's, those here mmdet's (39.8 and 38.4), so shares of "
         "the gap compare better than AP.\n\n"
         + "\n".join(lines)
