@@ -219,7 +219,7 @@ def report(
     here = {**teachers(runs), **{key: 100 * value for key, value in results.items()}}
     published, sources = read_published()
     lines = [
-        "| pair | method | published | here | difference | of the gap, published | of the gap, here |",
+        "| pair | method | published | here | difference | gap closed, published | here |",
         "|---|---|---|---|---|---|---|",
     ]
     for pair in pairs:
