@@ -23,7 +23,13 @@ RENAMED = {"fold_teacher": "fuse_conv_bn"}
 class Speed:
     """Options of ``model.speed`` in a config; the defaults change nothing.
 
+    ``model.speed='auto'`` stands for ``dict(auto=True)``.
+
     Args:
+        auto: Time the teacher's backbone and neck at their first pass, with and without
+            ``fuse_conv_bn`` and ``channels_last`` (of the teacher alone), and keep what is fastest
+            and equal up to rounding: :class:`~kd_det.algorithms.auto_speed.AutoSpeed`. Beside
+            ``overlap_teacher`` at most.
         teacher_dtype: ``'bfloat16'`` or ``'float16'``: the teacher runs under autocast of that
             type, whatever the student does, and its convolutions and linear layers are stored in
             it (those of heads not where CrossKD runs them on the student's maps).
@@ -43,9 +49,10 @@ class Speed:
             student's forward pass.
 
     Raises:
-        ValueError: For another ``teacher_dtype``.
+        ValueError: For another ``teacher_dtype``, or options that ``auto`` does not go with.
     """
 
+    auto: bool = False
     teacher_dtype: str | None = None
     fuse_conv_bn: bool = False
     compile_teacher: bool | Mapping[str, Any] = False
@@ -59,10 +66,18 @@ class Speed:
                 f"speed.teacher_dtype: expected one of {sorted(DTYPES)} or None, found "
                 f"{self.teacher_dtype!r}"
             )
+        others = [f.name for f in fields(self) if getattr(self, f.name)]
+        if self.auto and (others := sorted({*others} - {"auto", "overlap_teacher"})):
+            raise InvalidInputError(
+                f"speed='auto' chooses the form of the teacher itself: expected no other options "
+                f"than overlap_teacher, found {others}; leave them or auto out"
+            )
 
     @classmethod
-    def of(cls, options: Mapping[str, Any] | None) -> Speed:
+    def of(cls, options: Mapping[str, Any] | str | None) -> Speed:
         """Read a config; raises ``ValueError`` for unknown options."""
+        if isinstance(options, str):
+            options = {options: True}
         given = dict(options or {})
         for old, new in RENAMED.items():
             if old in given:
@@ -79,7 +94,8 @@ class Speed:
 
     def __str__(self) -> str:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ", ".join(f"{k} {v}" for k, v in given.items() if v) or "as it is"
+        told = [k if v is True else f"{k} {v}" for k, v in given.items() if v]
+        return ", ".join(told) or "as it is"
 
     def set_layout(
         self, student: nn.Module, teacher: nn.Module, distiller: ConfigurableDistiller
