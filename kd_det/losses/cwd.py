@@ -89,10 +89,10 @@ class _ChannelKL(torch.autograd.Function):
 
 def _log_softmax(x: Tensor, scale: Tensor | float) -> Tensor:
     """Over the positions ``[N, C, L]`` of ``x / scale``; finite, for the product with 0."""
-    if not isinstance(scale, float) or scale != 1:
-        # Shifting a channel changes nothing, and keeps what is divided by a small scale finite.
-        x = (x - x.amax(dim=2, keepdim=True)).div_(scale).clamp_(min=-1e30)
-    return F.log_softmax(x, dim=2).clamp_(min=-1e30)
+    if isinstance(scale, float) and scale == 1:
+        return F.log_softmax(x, dim=2).clamp_(min=-1e30)
+    # Shifting a channel changes nothing, and keeps what is divided by a small scale finite.
+    return F.log_softmax((x - x.amax(dim=2, keepdim=True)).div_(scale).clamp_(min=-1e30), dim=2)
 
 
 def _deviation(pyramid: Sequence[Tensor]) -> Tensor:
@@ -100,17 +100,23 @@ def _deviation(pyramid: Sequence[Tensor]) -> Tensor:
 
     1 for a pyramid that is flat but for rounding.
     """
-    centered = [t.flatten(2) for t in pyramid]
-    centered = [(t - t.mean(dim=2, keepdim=True)).flatten(1) for t in centered if t.numel()]
-    if not centered:
+    levels = [t.flatten(2) for t in pyramid if t.numel()]
+    if not levels:
         return pyramid[0].new_ones(len(pyramid[0]), 1, 1)
-    values = torch.cat(centered, dim=1)
-    largest = values.abs().amax(dim=1, keepdim=True)
-    height = torch.cat([t.flatten(1) for t in pyramid], dim=1).abs().amax(dim=1, keepdim=True)
+    least, most, mean = (
+        torch.cat([over(t, dim=2) for t in levels], dim=1)
+        for over in (torch.amin, torch.amax, torch.mean)
+    )
+    height = torch.maximum(most, -least).amax(dim=1).view(-1, 1, 1)
+    largest = torch.maximum(most - mean, mean - least).amax(dim=1).view(-1, 1, 1)
     flat = largest <= FLAT * height
     largest = torch.where(flat, 1, largest)
-    deviation = largest * (values / largest).square().mean(dim=1, keepdim=True).sqrt()
-    return torch.where(flat, 1, deviation).unsqueeze(2)
+    squares = [
+        (t - t.mean(dim=2, keepdim=True)).div_(largest).square_().sum(dim=(1, 2)) for t in levels
+    ]
+    number = sum(t[0].numel() for t in levels)
+    deviation = largest * (torch.stack(squares).sum(dim=0) / number).sqrt().view(-1, 1, 1)
+    return torch.where(flat, 1, deviation)
 
 
 class CWDLoss(nn.Module):

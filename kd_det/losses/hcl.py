@@ -138,9 +138,10 @@ class _NestedPools(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor, t: Tensor) -> Tensor:
         pools = [s - t]
-        sides = [s.shape[2:], *((side, side) for side in POOL_SIDES)]
-        for (height, width), (rows, columns) in zip(sides, sides[1:]):
-            pools.append(F.avg_pool2d(pools[-1], (height // rows, width // columns)))
+        for side in POOL_SIDES:
+            # Rows first, whose entries lie side by side: several times faster than avg_pool2d.
+            rows = pools[-1].unflatten(2, (side, -1)).mean(dim=3)
+            pools.append(rows.unflatten(3, (side, -1)).mean(dim=4))
         ctx.save_for_backward(*pools)
         loss = F.mse_loss(s, t)
         for weight, pool in zip(WEIGHTS, pools[1:]):
@@ -150,23 +151,19 @@ class _NestedPools(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        difference, *pools = ctx.saved_tensors
-        factor = 2 * grad / (TOTAL * difference.numel())
-        coarse = torch.zeros_like(pools[-1])
+        difference, finest, *pools = ctx.saved_tensors
         # Each position has the same share in the pools that it lies in.
-        for weight, pool in zip(reversed(WEIGHTS), reversed(pools)):
-            coarse = _spread(coarse, pool.shape[2:]) + weight * pool
-        rows, columns = POOL_SIDES[0], POOL_SIDES[0]
-        height, width = difference.shape[2:]
-        bins = (*difference.shape[:2], rows, height // rows, columns, width // columns)
-        spread = coarse[:, :, :, None, :, None]
-        found = torch.add(difference.reshape(bins), spread).mul_(factor)
-        return found.reshape(difference.shape), None
+        coarse = WEIGHTS[0] * finest
+        for weight, pool in zip(WEIGHTS[1:], pools):
+            coarse += weight * _repeat(_repeat(pool, 2, finest.shape[2]), 3, finest.shape[3])
+        coarse = _repeat(coarse, 3, difference.shape[3]).unsqueeze(3)
+        found = difference.unflatten(2, (finest.shape[2], -1)) + coarse
+        return found.mul_(2 * grad / (TOTAL * difference.numel())).flatten(2, 3), None
 
 
-def _spread(pool: Tensor, size: torch.Size) -> Tensor:
-    """Repeat the values of a pool over the bins of a finer one."""
-    return F.interpolate(pool, list(size), mode="nearest")
+def _repeat(x: Tensor, dim: int, size: int) -> Tensor:
+    """Repeat the entries of a dimension one by one, up to ``size``."""
+    return x.repeat_interleave(size // x.shape[dim], dim)
 
 
 def _pooled(x: Tensor, side: int) -> Tensor:
