@@ -28,8 +28,8 @@ class Speed:
     Args:
         auto: Time the teacher's backbone and neck at their first pass, with and without
             ``fuse_conv_bn`` and ``channels_last`` (of the teacher alone), and keep what is fastest
-            and equal up to rounding: :class:`~kd_det.algorithms.auto_speed.AutoSpeed`. Beside
-            ``overlap_teacher`` at most.
+            and equal up to rounding: :class:`~kd_det.algorithms.auto_speed.AutoSpeed`. Any other
+            option than ``overlap_teacher`` takes its place.
         teacher_dtype: ``'bfloat16'`` or ``'float16'``: the teacher runs under autocast of that
             type, whatever the student does, and its convolutions and linear layers are stored in
             it (those of heads not where CrossKD runs them on the student's maps).
@@ -49,7 +49,7 @@ class Speed:
             student's forward pass.
 
     Raises:
-        ValueError: For another ``teacher_dtype``, or options that ``auto`` does not go with.
+        ValueError: For another ``teacher_dtype``.
     """
 
     auto: bool = False
@@ -65,12 +65,6 @@ class Speed:
             raise InvalidInputError(
                 f"speed.teacher_dtype: expected one of {sorted(DTYPES)} or None, found "
                 f"{self.teacher_dtype!r}"
-            )
-        others = [f.name for f in fields(self) if getattr(self, f.name)]
-        if self.auto and (others := sorted({*others} - {"auto", "overlap_teacher"})):
-            raise InvalidInputError(
-                f"speed='auto' chooses the form of the teacher itself: expected no other options "
-                f"than overlap_teacher, found {others}; leave them or auto out"
             )
 
     @classmethod
@@ -90,6 +84,8 @@ class Speed:
             raise InvalidInputError(
                 f"model.speed: expected options out of {known}, found {unknown}"
             )
+        if any(given[name] for name in given.keys() - {"auto", "overlap_teacher"}):
+            given["auto"] = False
         return cls(**given)
 
     def __str__(self) -> str:

@@ -106,9 +106,9 @@ def test_a_resumed_run_goes_on_in_the_form_that_it_had(cfg, monkeypatch):
     assert resumed.epoch == 2 and not any(isinstance(each, nn.BatchNorm2d) for each in layers)
 
 
-def test_other_options_exclude_it():
-    assert Speed.of("auto") == Speed(auto=True)
-    with pytest.raises(ValueError, match=r"no other options .* found \['channels_last'\]"):
-        Speed.of(dict(auto=True, channels_last=True))
+def test_other_options_take_its_place():
+    assert Speed.of("auto") == Speed.of(dict(auto=True)) == Speed(auto=True)
+    assert Speed.of(dict(auto=True, channels_last=True)) == Speed(channels_last=True)
+    assert Speed.of(dict(auto=True, channels_last=False)) == Speed(auto=True)
     with pytest.raises(ValueError, match=r"expected options out of .*'auto'.* found \['fast'\]"):
         Speed.of("fast")
