@@ -65,11 +65,12 @@ FORMS = tuple(Form(fused, last) for fused in (False, True) for last in (False, T
 
 
 class AutoSpeed:
-    """Choose the form of a teacher at its first pass, and bring it into that form.
+    """Choose the form of a teacher in the first step, and bring it into that form.
 
-    All forms run on the images of that pass, in turns; the fastest is kept if it is as exact as the
+    All forms run on the images of that step, in turns; the fastest is kept if it is as exact as the
     teacher is as it stands, and faster by a twentieth. The first process decides for all, a resumed
-    run for the rest of it; in deterministic mode nothing is timed.
+    run for the rest of it; in deterministic mode nothing is timed. What runs before the first step,
+    as a pre-pass, runs as it is.
 
     Args:
         parts: Backbone and, if there is one, neck.
@@ -81,22 +82,19 @@ class AutoSpeed:
     def __init__(self, parts: Sequence[nn.Module], read: Sequence[nn.Module], name: str) -> None:
         self.parts, self.read = parts, read
         self.key = f"kd_det/form of teacher {name}"
-        self._handle = parts[0].register_forward_pre_hook(self._at_first_pass)
 
     @torch.no_grad()
-    def _at_first_pass(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        self._handle.remove()
+    def settle(self, images: Tensor) -> None:
+        """Choose by images ``[N, C, H, W]``, and change the teacher. Every process calls it."""
         hub = MessageHub.get_current_instance()
         kept = hub.get_info(self.key, None)
-        form = self._decide(args[0]) if kept is None else Form(**kept)
+        form = self._decide(images) if kept is None else Form(**kept)
         hub.update_info(self.key, dict(vars(form)))
         form.change(self.parts)
-        if not form.channels_last:
-            return args
-        self.parts[0].register_forward_pre_hook(partial(_with_layout, form))
-        for part in self.read:  # before recorders, which are hooks too
-            part.register_forward_hook(_as_usual, prepend=True)
-        return _with_layout(form, self.parts[0], args)
+        if form.channels_last:
+            self.parts[0].register_forward_pre_hook(partial(_with_layout, form))
+            for part in self.read:  # before recorders, which are hooks too
+                part.register_forward_hook(_as_usual, prepend=True)
 
     def _decide(self, images: Tensor) -> Form:
         if torch.are_deterministic_algorithms_enabled():

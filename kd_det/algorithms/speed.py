@@ -26,7 +26,7 @@ class Speed:
     ``model.speed='auto'`` stands for ``dict(auto=True)``.
 
     Args:
-        auto: Time the teacher's backbone and neck at their first pass, with and without
+        auto: Time the teacher's backbone and neck in the first step, with and without
             ``fuse_conv_bn`` and ``channels_last`` (of the teacher alone), and keep what is fastest
             and equal up to rounding: :class:`~kd_det.algorithms.auto_speed.AutoSpeed`. Any other
             option than ``overlap_teacher`` takes its place.

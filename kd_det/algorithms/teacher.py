@@ -59,6 +59,7 @@ class Teacher:
         self.speed = speed or Speed()
         self.classes: list[str] | None = None
         self.cache: PyramidCache | None = None
+        self._auto: AutoSpeed | None = None  # until it has chosen
         self.is_shared = False
         if checkpoint is not None:
             self.classes = load_weights(model, checkpoint, "teacher")
@@ -140,7 +141,7 @@ class Teacher:
         if changes or dtype != torch.float32:
             self.sha256  # of the weights that were loaded  # noqa: B018
         if self.speed.auto:
-            self._choose_form(recorders)
+            self._prepare_choice(recorders)
         if self.speed.fuse_conv_bn:
             fuse(self.model)
         if dtype != torch.float32:
@@ -162,13 +163,19 @@ class Teacher:
             options = CacheOptions.of(self.speed.cache_teacher)
             self.cache = PyramidCache(self.model, options, [self.sha256, other_options])
 
-    def _choose_form(self, recorders: Iterable[BaseRecorder]) -> None:
+    def settle(self, images: Tensor) -> None:
+        """Choose the fastest form at the first images ``[N, C, H, W]``, if ``speed.auto`` asks."""
+        if self._auto is not None:
+            auto, self._auto = self._auto, None
+            auto.settle(images)
+
+    def _prepare_choice(self, recorders: Iterable[BaseRecorder]) -> None:
         parts = _features(self.model)
         if _read_inside(recorders) or "backbone" not in parts:
             return
         read = {list(parts)[-1], *(recorder.source for recorder in flat(recorders))}
         of_read = [part for name, part in parts.items() if name in read]
-        AutoSpeed(list(parts.values()), of_read, self.sha256[:12])
+        self._auto = AutoSpeed(list(parts.values()), of_read, self.sha256[:12])
 
     def _in_context(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """A forward pass of the whole model that may come from anywhere, as an evaluation's."""

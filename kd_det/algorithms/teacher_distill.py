@@ -217,6 +217,7 @@ class TeacherDistill(SingleTeacherDistill):
             distiller.deliveries,
         ):
             inputs = self.speed.layout(self.teacher_input(batch_inputs, data_samples))
+            teacher.settle(inputs)
             seen = probe.run(teacher.model, inputs, data_samples)
 
         distiller.set_deliveries_override(True)

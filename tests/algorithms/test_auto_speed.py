@@ -31,7 +31,7 @@ def test_a_step_is_the_same(cfg, batch, monkeypatch, form):
     if form is not None:
         monkeypatch.setattr(auto_speed, "choose", lambda *_: form)
     model = model_with(cfg, auto=True)
-    for _ in range(2):  # the first pass decides
+    for _ in range(2):  # the first step decides
         found, _ = losses_and_gradients(model, batch, torch.float64)
         for name, value in found.items():
             torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-6)
