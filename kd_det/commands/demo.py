@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> None:
     report = results.report_step(root, [teacher, plain, distilled])
     run_steps([*teacher.inputs, *distilled.inputs, plain, distilled, report])
     page, numbers = report.results
-    results.print_table(results.metrics_by_role(numbers))
+    results.print_table(numbers)
     print(f"\nThe distilled student is {checkpoint(distilled)}. Next: docs/your_detector.md.")
     print(f"Report: {page}, its numbers: {numbers}")
 

@@ -18,23 +18,22 @@ def report_step(root: Path, runs: list[Step]) -> Step:
     return Step("report", command, root / "report", inputs=runs, results=results)
 
 
-def metrics_by_role(numbers: Path) -> dict[str, dict[str, float]]:
-    """COCO metrics in a report's numbers, without the metric's prefix."""
-    return {
-        run["role"]: {k.removeprefix("coco/"): v for k, v in run["metrics"].items()}
-        for run in json.loads(numbers.read_text(encoding="utf-8"))
-    }
+def print_table(numbers: Path) -> None:
+    """Print the accuracy of each run in a report's numbers, and what the student gained.
 
-
-def print_table(result: dict[str, dict[str, float]]) -> None:
-    """Print the accuracy of each role, and what the student gained if it was trained alone too."""
+    The gain is there if the student was trained alone too.
+    """
+    runs = json.loads(numbers.read_text(encoding="utf-8"))
     # A model that finds nothing has no metrics.
-    result = {name: {c: metrics.get(c, 0.0) for c in COLUMNS} for name, metrics in result.items()}
-    print(f"\n{'':<10}" + "".join(f"{c:>13}" for c in COLUMNS))
-    for name, metrics in result.items():
-        print(f"{name:<10}" + "".join(f"{metrics[c]:>13.3f}" for c in COLUMNS))
-    if not {"teacher", "plain", "distilled"} <= result.keys():
+    values = {run["role"]: [run["metrics"].get(f"coco/{c}", 0.0) for c in COLUMNS] for run in runs}
+    width = max(len(run["name"]) for run in runs) + 2
+    print(f"\n{'':<{width}}" + "".join(f"{c:>13}" for c in COLUMNS))
+    for run in runs:
+        print(f"{run['name']:<{width}}" + "".join(f"{v:>13.3f}" for v in values[run["role"]]))
+    if not {"teacher", "plain", "distilled"} <= values.keys():
         return
-    gain = result["distilled"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
-    gap = result["teacher"]["bbox_mAP"] - result["plain"]["bbox_mAP"]
-    print(f"{'gain':<10}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else ""))
+    teacher, alone, distilled = (values[role][0] for role in ("teacher", "plain", "distilled"))
+    gain, gap = distilled - alone, teacher - alone
+    print(
+        f"{'gain':<{width}}{gain:>+13.3f}" + (f"   {gain / gap:.0%} of the gap" if gap > 0 else "")
+    )

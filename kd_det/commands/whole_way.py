@@ -236,7 +236,7 @@ def _report(root: Path, runs: list[Step]) -> Step | None:
 def _print_result(root: Path, distilled: Step, report: Step | None) -> None:
     if report is not None:
         page, numbers = report.results
-        results.print_table(results.metrics_by_role(numbers))
+        results.print_table(numbers)
         print(f"\nReport: {page}, its numbers: {numbers}")
     words = [*common.call_words("export"), str(distilled.folder), "--checkpoint", "best"]
     print(f"The distilled student lies in {distilled.folder}. To deploy it:\n"

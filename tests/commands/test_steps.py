@@ -284,11 +284,16 @@ def test_it_ends_with_a_report_of_all_runs_and_a_table(tmp_path, capsys):
     assert report.command[3:6] == [str(run.folder) for run in runs]
     assert report.results == [tmp_path / "report.html", tmp_path / "report.json"]
     entries = [
-        {"role": role, "metrics": dict.fromkeys(("coco/bbox_mAP", "coco/bbox_mAP_50"), value)}
-        for role, value in {"teacher": 0.5, "plain": 0.1, "distilled": 0.2}.items()
+        {"name": name, "role": role, "metrics": {"coco/bbox_mAP": value, "coco/bbox_mAP_50": value}}
+        for name, role, value in (
+            ("teacher", "teacher", 0.5),
+            ("alone", "plain", 0.1),
+            ("distilled", "distilled", 0.2),
+        )
     ]
     report.results[1].write_text(json.dumps(entries))
-    results.print_table(results.metrics_by_role(report.results[1]))
+    results.print_table(report.results[1])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-4].split() == ["teacher", "0.500", "0.500", "0.000"]
+    assert lines[-3].startswith("alone ")  # as its folder and step are called
     assert lines[-1].split() == ["gain", "+0.100", "25%", "of", "the", "gap"]

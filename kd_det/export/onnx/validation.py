@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +22,7 @@ from torch import nn
 from kd_det.errors import InvalidInputError
 from kd_det.evaluation import fitting_evaluator
 from kd_det.export.onnx.check import Run
+from kd_det.progress import progress
 
 # The most that mAP may differ.
 MAP_TOLERANCE = 0.001
@@ -75,7 +78,7 @@ class Validation:
             Metrics of both, PyTorch's first.
         """
         first: Evaluator | None = None
-        for data in self.loader:
+        for data in progress(self.loader, "Evaluating PyTorch and the file"):
             kept = copy.deepcopy(data["data_samples"])
             images, sizes = self._prepare(data, metadata)
             theirs = self.predict(model, data)
@@ -89,7 +92,8 @@ class Validation:
         count = len(self.loader.dataset)
         if first is None:
             raise InvalidInputError("--check-map needs validation images, found none")
-        return first.evaluate(count), second.evaluate(count)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its tables
+            return first.evaluate(count), second.evaluate(count)
 
     def predict(self, model: Any, data: dict[str, Any]) -> list[Any]:
         """PyTorch's predictions of a batch, which is padded to the fixed input where there is one.
