@@ -66,6 +66,16 @@ def find_in_teacher(folder: Path, scalars: Scalars) -> Iterator[Finding]:
     yield Finding("teacher", problem, f"{text}.")
 
 
+def gain(folder: Path, scalars: Scalars) -> float | None:
+    """By how much the best student exceeds the best one without a teacher; None if unknown."""
+    metrics = _teacher_metrics(folder, scalars) or {}
+    for metric in metrics:
+        student, alone = _best(scalars, metric), _best(read_scalars(_alone(folder)), metric)
+        if student is not None and alone is not None:
+            return student - alone
+    return None
+
+
 def _alone(folder: Path) -> Path:
     """Where ``kd-det distill`` trains the student alone."""
     folder = folder.resolve()  # '.' has no name
