@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,7 +20,7 @@ from torch import nn
 from kd_det.errors import InvalidInputError
 from kd_det.evaluation import fitting_evaluator
 from kd_det.export.onnx.check import Run
-from kd_det.progress import progress
+from kd_det.progress import progress, quiet
 
 # The most that mAP may differ.
 MAP_TOLERANCE = 0.001
@@ -58,7 +56,8 @@ class Validation:
                 elif kind == "Pad":
                     kept = {k: v for k, v in transform.items() if k in ("type", "pad_val")}
                     transforms[place] = dict(kept, size=size[::-1])
-        self.loader: Any = Runner.build_dataloader(loader, seed=0)
+        with quiet():
+            self.loader: Any = Runner.build_dataloader(loader, seed=0)
 
     def inputs(
         self, metadata: dict[str, Any], images: int
@@ -92,7 +91,7 @@ class Validation:
         count = len(self.loader.dataset)
         if first is None:
             raise InvalidInputError("--check-map needs validation images, found none")
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its tables
+        with quiet():
             return first.evaluate(count), second.evaluate(count)
 
     def predict(self, model: Any, data: dict[str, Any]) -> list[Any]:
