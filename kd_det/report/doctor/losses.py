@@ -118,8 +118,8 @@ def find_in_losses(
         facts: Of all losses.
         cfg: The training's config.
         scalars: What was logged.
-        helped: Whether the student is known to be better than without them, and so none is a
-            problem for being large.
+        helped: Whether the student is known to be clearly better than without them: then none is
+            a problem for being large.
     """
     task = list(_finite(task_loss({k: dict(v) for k, v in scalars.items()})).values())
     trend = _trend(task)
