@@ -30,7 +30,7 @@ from kd_det.report.comparison import ROLE_COLORS, Comparison
 from kd_det.report.data_page import COLORS as PART_COLORS
 from kd_det.report.figures import Panel, Show, count_panel, curve_panel, svg
 from kd_det.report.html_report import compare
-from kd_det.report.pictures import Box, Picture, pictures
+from kd_det.report.pictures import TRUTH, Box, Picture, pictures
 from kd_det.report.runs import Run
 from kd_det.timing import one_round
 
@@ -39,6 +39,8 @@ BOX_COLORS = {None: "#555555", True: "#12986a", False: "#d9480f"}
 # A row of the tutorial: a page's width, inches.
 WIDTH = 10.0
 TIMED_IMAGES, ROUNDS = 20, 5
+# Classes are written at boxes with no more objects than these.
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -180,14 +182,19 @@ def example(comparison: Comparison) -> Picture:
 
 
 def detections(found: Set, picture: Picture) -> list[Panel]:
-    """The truth and both students, beside each other."""
-    return [
-        Panel(partial(draw_boxes, picture, boxes, f"{found.name}: {name}"), [name, found.name])
-        for name, boxes in picture.columns.items()
-    ]
+    """The truth and both students, beside each other; classes are named where there is room."""
+    named = len(picture.columns[TRUTH]) <= NAMED
+    panels = []
+    for column, boxes in picture.columns.items():
+        title = f"{found.name}: {column}"
+        texts = [title, *(box.text for box in boxes)]
+        panels.append(Panel(partial(draw_boxes, picture, boxes, title, named), texts))
+    return panels
 
 
-def draw_boxes(picture: Picture, boxes: Sequence[Box], title: str, axes: Axes, show: Show) -> None:
+def draw_boxes(
+    picture: Picture, boxes: Sequence[Box], title: str, named: bool, axes: Axes, show: Show
+) -> None:
     axes.set_xlim(0, picture.width)
     axes.set_ylim(picture.height, 0)
     axes.set_aspect("equal")
@@ -202,12 +209,12 @@ def draw_boxes(picture: Picture, boxes: Sequence[Box], title: str, axes: Axes, s
         axes.add_patch(
             Rectangle((box.x, box.y), box.width, box.height, fill=False, color=color, ls=style)
         )
-        if len(boxes) <= 6:
+        if named:
             axes.text(box.x + 4, box.y + 4, show(box.text), color=color, fontsize=8, va="top")
 
 
 def table(sets: Sequence[Set]) -> str:
-    """mAP of the best checkpoints, and latency, in Markdown."""
+    """mAP of the teacher's best epoch and the students' last ones, and latency, in Markdown."""
     lines = ["| | teacher | alone | distilled | teacher, ms | student, ms |", "|---" * 6 + "|"]
     for each in sets:
         roles = [each.run(role) for role in ("teacher", "plain", "distilled")]
