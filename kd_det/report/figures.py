@@ -196,7 +196,8 @@ def svg(
         )
         for axes, panel in zip(places.flat, panels):
             panel.draw(axes, fonts.show)
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
     return buffer.getvalue()
 
 
