@@ -33,14 +33,14 @@ def load_recipe(path: str | Path, method: str | None = None) -> Config:
     Raises:
         FileNotFoundError: If the config or one from which it derives does not exist; tells what a
             recipe of former versions is called now.
-        InvalidInputError: For an unknown method, or a config that fixes its method.
+        InvalidInputError: For an unknown method, a config that fixes its method, or one whose base
+            does not exist.
     """
     try:
         with _chosen(method):
             cfg = Config.fromfile(path)
     except FileNotFoundError as error:
-        found = _MISSING.search(str(error))
-        missing = Path(error.filename or (found[1] if found else path))
+        missing = missing_file(error) or Path(path)
         wanted = method or os.environ.get(VARIABLE)
         if wanted == missing.stem and missing.parent.name == "methods":
             available = ", ".join(_names(missing.parent))
@@ -48,6 +48,8 @@ def load_recipe(path: str | Path, method: str | None = None) -> Config:
                 f"unknown method {wanted!r} for {path}; available: {available}"
             ) from error
         moved = moved_to(missing)
+        if moved is None and missing.name != Path(path).name:
+            raise without_base(str(path), missing) from error
         if moved is None:
             raise
         raise FileNotFoundError(f"the config does not exist: {missing}; {moved}") from error
@@ -57,6 +59,21 @@ def load_recipe(path: str | Path, method: str | None = None) -> Config:
             "is for the config of a pair, such as kd_det::frcnn_r101_r18.py"
         )
     return cfg
+
+
+def missing_file(error: FileNotFoundError) -> Path | None:
+    """The file that MMEngine looked for while it read a config."""
+    found = _MISSING.search(str(error))
+    name = error.filename or (found[1] if found else None)
+    return Path(name) if name else None
+
+
+def without_base(name: str, missing: Path | None) -> InvalidInputError:
+    """The error of a config whose base does not exist, as of some in mmdet's package."""
+    return InvalidInputError(
+        f"{name} derives from a config that does not exist: {missing}; correct its _base_, or give "
+        "another config"
+    )
 
 
 def methods_of(pair: Path) -> list[str]:

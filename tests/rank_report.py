@@ -47,6 +47,7 @@ class RankReport(Hook):
             centers=hashlib.sha256(loss.centers.numpy().tobytes()).hexdigest(),
             counts=loss.counts.tolist(),
             finds_unused=runner.model.find_unused_parameters,
+            forms={k: v for k, v in runner.message_hub.runtime_info.items() if "form of" in k},
         )
         file = Path(runner.work_dir) / f"rank_{get_rank()}.json"
         file.write_text(json.dumps(report))

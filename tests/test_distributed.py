@@ -104,7 +104,7 @@ def test_processes_end_with_the_same_parameters(reports):
 
 
 def test_ranks_with_nothing_in_common_go_on_together(folder, teacher_ckpt, tmp_path):
-    """Objects on one rank alone; bfloat16, accumulated gradients and an average of weights."""
+    """Objects on one rank alone, in bfloat16 and with all that keeps a state of its own."""
     bare: set[int] = set()
 
     def empty_every_second(data: dict) -> None:
@@ -114,12 +114,14 @@ def test_ranks_with_nothing_in_common_go_on_together(folder, teacher_ckpt, tmp_p
     edit_annotations(folder, empty_every_second, "train")
     cfg = configuration(folder, teacher_ckpt, tmp_path / "work")
     cfg.train_dataloader.sampler.shuffle = False  # rank 1 has each second image
+    cfg.model.speed = "auto"
     cfg.optim_wrapper.update(type="kd_det.Bfloat16OptimWrapper", accumulative_counts=2)
     cfg.custom_hooks.append(dict(type="EMAHook"))
     reports = train(cfg, tmp_path)
     assert not set(reports[1]["images"][:-1]) - bare
     assert [r["iterations"] for r in reports] == [2, 2]
     assert reports[0]["digests"] == reports[1]["digests"]
+    assert len(reports[0]["forms"]) == 1 and reports[0]["forms"] == reports[1]["forms"]
     for report in reports:
         assert all(np.isfinite(list(losses.values())).all() for losses in report["losses"])
         assert all(losses[name] > 0 for losses in report["losses"] for name in DISTILL)

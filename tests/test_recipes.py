@@ -100,7 +100,7 @@ def test_a_name_that_never_was_is_an_ordinary_missing_file(tmp_path):
             locate(CONFIGS / f"{name}.py")
     mine = tmp_path / "mine.py"
     mine.write_text('_base_ = "nothing.py"\n')
-    with pytest.raises(FileNotFoundError, match="No such file"):
+    with pytest.raises(InvalidInputError, match=r"mine.py derives from .* not exist: .*nothing.py"):
         read_config(str(mine))
 
 

@@ -112,20 +112,36 @@ def _rows_of_pyramids(budget: Budget, shape: str) -> list[Row]:
 
     fuse = _step(leaves, lambda: torch.stack([x.sum() for x in fusion(s)]).sum())
     convolve = _step(leaves, lambda: conv(s[0]).sum())
+    convolutions = _step(leaves, lambda: _convolutions(fusion, s))
     times = interleave(
         {
             "hcl_loss": _step(leaves, lambda: hcl_loss(s, t)),
             "cwd_loss": _step(leaves, lambda: cwd_loss(s, t)),
             "mse_loss of each level": _step(leaves, squares),
             "ReviewFusion": fuse,
+            "its convolutions": convolutions,
             "3x3 convolution": convolve,
         },
         budget,
     )
     case = f"{CHANNELS} channels, {height} x {width} and four coarser levels"
-    against = {name: Against(["mse_loss of each level"]) for name in ("hcl_loss", "cwd_loss")}
+    against = {
+        name: Against(["mse_loss of each level"], "", 3) for name in ("hcl_loss", "cwd_loss")
+    }
+    against["ReviewFusion"] = Against(["its convolutions"], "", 1.3)
     rows = time_rows("losses", case, times, against)
     return rows + [_at_convolution_rate(rows, name, f) for name, f in _work(fuse, convolve, s)]
+
+
+def _convolutions(fusion: ReviewFusion, s: Sequence[Tensor]) -> Tensor:
+    """Run all convolutions of a fusion on maps of their sizes, and nothing else."""
+    outputs = []
+    for abf, x in zip(fusion.abfs, reversed(s)):
+        carried = abf.conv1[0](x)
+        outputs.append(abf.conv2[0](carried))
+        if abf.att_conv is not None:
+            outputs += [F.conv2d(carried, each) for each in abf.att_conv[0].weight.chunk(2, dim=1)]
+    return torch.stack([x.sum() for x in outputs]).sum()
 
 
 def _work(fuse: Callable, convolve: Callable, s: Sequence[Tensor]) -> list[tuple[str, float]]:

@@ -23,7 +23,13 @@ RENAMED = {"fold_teacher": "fuse_conv_bn"}
 class Speed:
     """Options of ``model.speed`` in a config; the defaults change nothing.
 
+    ``model.speed='auto'`` stands for ``dict(auto=True)``.
+
     Args:
+        auto: Time the teacher's backbone and neck in the first step, with and without
+            ``fuse_conv_bn`` and ``channels_last`` (of the teacher alone), and keep what is fastest
+            and equal up to rounding: :class:`~kd_det.algorithms.auto_speed.AutoSpeed`. Any other
+            option than ``overlap_teacher`` takes its place.
         teacher_dtype: ``'bfloat16'`` or ``'float16'``: the teacher runs under autocast of that
             type, whatever the student does, and its convolutions and linear layers are stored in
             it (those of heads not where CrossKD runs them on the student's maps).
@@ -46,6 +52,7 @@ class Speed:
         ValueError: For another ``teacher_dtype``.
     """
 
+    auto: bool = False
     teacher_dtype: str | None = None
     fuse_conv_bn: bool = False
     compile_teacher: bool | Mapping[str, Any] = False
@@ -61,8 +68,10 @@ class Speed:
             )
 
     @classmethod
-    def of(cls, options: Mapping[str, Any] | None) -> Speed:
+    def of(cls, options: Mapping[str, Any] | str | None) -> Speed:
         """Read a config; raises ``ValueError`` for unknown options."""
+        if isinstance(options, str):
+            options = {options: True}
         given = dict(options or {})
         for old, new in RENAMED.items():
             if old in given:
@@ -75,11 +84,14 @@ class Speed:
             raise InvalidInputError(
                 f"model.speed: expected options out of {known}, found {unknown}"
             )
+        if any(given[name] for name in given.keys() - {"auto", "overlap_teacher"}):
+            given["auto"] = False
         return cls(**given)
 
     def __str__(self) -> str:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ", ".join(f"{k} {v}" for k, v in given.items() if v) or "as it is"
+        told = [k if v is True else f"{k} {v}" for k, v in given.items() if v]
+        return ", ".join(told) or "as it is"
 
     def set_layout(
         self, student: nn.Module, teacher: nn.Module, distiller: ConfigurableDistiller

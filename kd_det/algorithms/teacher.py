@@ -16,6 +16,7 @@ from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from kd_det.algorithms.auto_speed import AutoSpeed
 from kd_det.algorithms.checkpoint import CheckpointError, load_weights, weights_sha256
 from kd_det.algorithms.speed import DTYPES, Speed
 from kd_det.algorithms.teacher_cache import CacheOptions, PyramidCache
@@ -58,6 +59,7 @@ class Teacher:
         self.speed = speed or Speed()
         self.classes: list[str] | None = None
         self.cache: PyramidCache | None = None
+        self._auto: AutoSpeed | None = None  # until it has chosen
         self.is_shared = False
         if checkpoint is not None:
             self.classes = load_weights(model, checkpoint, "teacher")
@@ -126,7 +128,7 @@ class Teacher:
         return self.speed.overlap_teacher and self.device.type == "cuda"
 
     def speed_up(self, recorders: Iterable[BaseRecorder], lends_heads: bool = False) -> None:
-        """Fuse, store in 16 bits, compile and cache, if the options ask for it.
+        """Fuse, store in 16 bits, compile and cache, if the options ask for it; or time what pays.
 
         Raises:
             kd_det.algorithms.WiringError: If a recorder of the teacher reads inside of these, or if
@@ -135,18 +137,21 @@ class Teacher:
         if self.speed.compile_teacher or self.speed.fuse_conv_bn:
             _check_recorders(recorders)
         dtype = DTYPES.get(self.speed.teacher_dtype or "", torch.float32)
-        if self.speed.fuse_conv_bn or dtype != torch.float32 or self.speed.cache_teacher:
+        changes = self.speed.auto or self.speed.fuse_conv_bn or self.speed.cache_teacher
+        if changes or dtype != torch.float32:
             self.sha256  # of the weights that were loaded  # noqa: B018
+        if self.speed.auto:
+            self._prepare_choice(recorders)
         if self.speed.fuse_conv_bn:
             fuse(self.model)
         if dtype != torch.float32:
-            for part in _features(self.model) if lends_heads else [self.model]:
+            for part in _features(self.model).values() if lends_heads else [self.model]:
                 store(part, dtype)
             self.model.forward = self._in_context(self.model.forward)
         if self.speed.compile_teacher:
             given = self.speed.compile_teacher
             compiling: dict[str, Any] = {} if given is True else dict(given)
-            first, *behind = _features(self.model)
+            first, *behind = _features(self.model).values()
             # The method, so that recorders, hooks on the module, stay outside.
             first.forward = _new_step(torch.compile(first.forward, **compiling))
             for part in behind:
@@ -157,6 +162,20 @@ class Teacher:
             other_options = str(replace(self.speed, cache_teacher=False))
             options = CacheOptions.of(self.speed.cache_teacher)
             self.cache = PyramidCache(self.model, options, [self.sha256, other_options])
+
+    def settle(self, images: Tensor) -> None:
+        """Choose the fastest form at the first images ``[N, C, H, W]``, if ``speed.auto`` asks."""
+        if self._auto is not None:
+            auto, self._auto = self._auto, None
+            auto.settle(images)
+
+    def _prepare_choice(self, recorders: Iterable[BaseRecorder]) -> None:
+        parts = _features(self.model)
+        if _read_inside(recorders) or "backbone" not in parts:
+            return
+        read = {list(parts)[-1], *(recorder.source for recorder in flat(recorders))}
+        of_read = [part for name, part in parts.items() if name in read]
+        self._auto = AutoSpeed(list(parts.values()), of_read, self.sha256[:12])
 
     def _in_context(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """A forward pass of the whole model that may come from anywhere, as an evaluation's."""
@@ -175,7 +194,7 @@ def fuse(model: Any) -> None:
     with torch.random.fork_rng(devices=[]):
         images = torch.randn(1, 3, 64, 64).to(device)
     before = _run(model, images)
-    for part in _features(model):
+    for part in _features(model).values():
         fuse_conv_bn(part)
     for old, new in zip(before, _run(model, images)):
         if not (new - old).abs().max() <= TOLERANCE * old.abs().max():
@@ -215,25 +234,29 @@ def _new_step(compiled: Callable[..., Any]) -> Callable[..., Any]:
 
 def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
     found: Any = images
-    for part in _features(model):
+    for part in _features(model).values():
         found = part(found)
     return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
-def _features(model: nn.Module) -> list[Any]:
-    found = [getattr(model, name, None) for name in FEATURES]
-    return [part for part in found if isinstance(part, nn.Module)]
+def _features(model: nn.Module) -> dict[str, Any]:
+    found = {name: getattr(model, name, None) for name in FEATURES}
+    return {name: part for name, part in found.items() if isinstance(part, nn.Module)}
 
 
 def _check_recorders(recorders: Iterable[BaseRecorder]) -> None:
+    if inside := _read_inside(recorders):
+        raise WiringError(
+            "speed.compile_teacher and speed.fuse_conv_bn change the teacher's "
+            f"{' and '.join(FEATURES)} inside: expected recorders of them as a whole or of "
+            f"other parts, found one of '{inside[0]}'"
+        )
+
+
+def _read_inside(recorders: Iterable[BaseRecorder]) -> list[str]:
+    """Names of the modules inside of backbone and neck that recorders read."""
     inside = tuple(f"{name}." for name in FEATURES)
-    for source in (recorder.source for recorder in flat(recorders)):
-        if source.startswith(inside):
-            raise WiringError(
-                "speed.compile_teacher and speed.fuse_conv_bn change the teacher's "
-                f"{' and '.join(FEATURES)} inside: expected recorders of them as a whole or of "
-                f"other parts, found one of '{source}'"
-            )
+    return [each.source for each in flat(recorders) if each.source.startswith(inside)]
 
 
 def _check_cached(recorders: Iterable[BaseRecorder], last: str) -> None:

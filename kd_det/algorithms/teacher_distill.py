@@ -61,7 +61,7 @@ class TeacherDistill(SingleTeacherDistill):
             outputs 0 and 1 of ``roi_head.stage_mean``. With the latter two, or a teacher with
             one box head, a teacher's record i (``record_idx``) is of the student's stage i.
         speed: Options of :class:`~kd_det.algorithms.speed.Speed`, as
-            ``dict(channels_last=True, teacher_dtype='bfloat16')``.
+            ``dict(channels_last=True, teacher_dtype='bfloat16')``, or ``'auto'``.
         probe: How the teacher is run, one of those of :mod:`kd_det.algorithms.probes`; None for
             the cheapest that offers what losses read.
         inherit: Old name of ``init_student_from_teacher``.
@@ -85,7 +85,7 @@ class TeacherDistill(SingleTeacherDistill):
         teacher_ckpt: str | None = None,
         init_student_from_teacher: Sequence[str] | None = None,
         teacher_stage: str | None = None,
-        speed: Mapping[str, Any] | None = None,
+        speed: Mapping[str, Any] | str | None = None,
         probe: str | None = None,
         inherit: Sequence[str] | None = None,
         **kwargs: Any,
@@ -217,6 +217,7 @@ class TeacherDistill(SingleTeacherDistill):
             distiller.deliveries,
         ):
             inputs = self.speed.layout(self.teacher_input(batch_inputs, data_samples))
+            teacher.settle(inputs)
             seen = probe.run(teacher.model, inputs, data_samples)
 
         distiller.set_deliveries_override(True)

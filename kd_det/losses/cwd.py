@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kd_det.errors import InvalidInputError
@@ -57,19 +59,40 @@ def cwd_loss(
         if t.numel() == 0:
             levels.append(s.sum())
             continue
-        mean = F.kl_div(
-            _log_softmax(s, scale), _log_softmax(t, scale), reduction="sum", log_target=True
-        ) / (s.shape[0] * s.shape[1])
+        mean = cast(Tensor, _ChannelKL.apply(s.flatten(2), t.flatten(2), scale)).mean()
         levels.append(mean if relative else tau**2 * mean)
     return torch.stack(levels).sum()
 
 
+class _ChannelKL(torch.autograd.Function):
+    """KL divergence of each channel ``[N, C]``, with its gradient in closed form.
+
+    With ``p = softmax(t / scale)`` and ``q = softmax(s / scale)`` over the positions it is
+    ``sum p (log p - log q)``, and its gradient in ``s`` is ``(q - p) / scale``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, t: Tensor, scale: Tensor | float) -> Tensor:
+        log_q, log_p = _log_softmax(s, scale), _log_softmax(t, scale)
+        p = log_p.exp()
+        divergence = log_p.sub_(log_q).mul_(p).sum(dim=2)
+        ctx.save_for_backward(log_q.exp_().sub_(p))
+        ctx.scale = scale
+        return divergence
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (difference,) = ctx.saved_tensors
+        return difference * (grad.unsqueeze(2) / ctx.scale), None, None
+
+
 def _log_softmax(x: Tensor, scale: Tensor | float) -> Tensor:
-    """Over the positions ``[N, C, H * W]`` of ``x / scale``."""
-    x = x.flatten(2)
+    """Over the positions ``[N, C, L]`` of ``x / scale``; finite, for the product with 0."""
+    if isinstance(scale, float) and scale == 1:
+        return F.log_softmax(x, dim=2).clamp_(min=-1e30)
     # Shifting a channel changes nothing, and keeps what is divided by a small scale finite.
-    x = (x - x.detach().amax(dim=2, keepdim=True)) / scale
-    return F.log_softmax(x.clamp(min=-1e30), dim=2)
+    return F.log_softmax((x - x.amax(dim=2, keepdim=True)).div_(scale).clamp_(min=-1e30), dim=2)
 
 
 def _deviation(pyramid: Sequence[Tensor]) -> Tensor:
@@ -77,17 +100,23 @@ def _deviation(pyramid: Sequence[Tensor]) -> Tensor:
 
     1 for a pyramid that is flat but for rounding.
     """
-    centered = [t.flatten(2) for t in pyramid]
-    centered = [(t - t.mean(dim=2, keepdim=True)).flatten(1) for t in centered if t.numel()]
-    if not centered:
+    levels = [t.flatten(2) for t in pyramid if t.numel()]
+    if not levels:
         return pyramid[0].new_ones(len(pyramid[0]), 1, 1)
-    values = torch.cat(centered, dim=1)
-    largest = values.abs().amax(dim=1, keepdim=True)
-    height = torch.cat([t.flatten(1) for t in pyramid], dim=1).abs().amax(dim=1, keepdim=True)
+    least, most, mean = (
+        torch.cat([over(t, dim=2) for t in levels], dim=1)
+        for over in (torch.amin, torch.amax, torch.mean)
+    )
+    height = torch.maximum(most, -least).amax(dim=1).view(-1, 1, 1)
+    largest = torch.maximum(most - mean, mean - least).amax(dim=1).view(-1, 1, 1)
     flat = largest <= FLAT * height
     largest = torch.where(flat, 1, largest)
-    deviation = largest * (values / largest).square().mean(dim=1, keepdim=True).sqrt()
-    return torch.where(flat, 1, deviation).unsqueeze(2)
+    squares = [
+        (t - t.mean(dim=2, keepdim=True)).div_(largest).square_().sum(dim=(1, 2)) for t in levels
+    ]
+    number = sum(t[0].numel() for t in levels)
+    deviation = largest * (torch.stack(squares).sum(dim=0) / number).sqrt().view(-1, 1, 1)
+    return torch.where(flat, 1, deviation)
 
 
 class CWDLoss(nn.Module):

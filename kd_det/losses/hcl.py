@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kd_det.errors import InvalidInputError
@@ -13,6 +15,9 @@ from kd_det.losses._dtype import at_least_float32
 from kd_det.losses._pyramids import check_pyramids
 
 POOL_SIDES = (4, 2, 1)
+# Of the pools of these sides, and of all where none is left out.
+WEIGHTS = (1 / 2, 1 / 4, 1 / 8)
+TOTAL = 1 + sum(WEIGHTS)
 NORMALIZE = (None, "level", "teacher", "channel")
 
 
@@ -102,27 +107,63 @@ def _variance(x: Tensor) -> Tensor:
 def _level_loss(s: Tensor, t: Tensor, focus: bool) -> Tensor:
     if s.numel() == 0:
         return s.sum()
+    height, width = s.shape[2:]
+    # Pools of equal bins come from one another.
+    nested = height % POOL_SIDES[0] == 0 and width % POOL_SIDES[0] == 0 and height > POOL_SIDES[0]
+    if nested and not focus:
+        return cast(Tensor, _NestedPools.apply(s, t))
     loss, total, weight = F.mse_loss(s, t), 1.0, 1.0
     if focus:
         places = _standardised(t).flatten(2)
         weights = places.softmax(dim=2) * places.shape[2]
         loss = (weights * (s - t).flatten(2).square()).mean()
-    height, width = s.shape[2:]
-    # Pooling is linear: the difference of the pools is the pool of the difference. Pools of equal
-    # bins come from one another, so that the map is read once and its gradient written once.
-    nested = height % POOL_SIDES[0] == 0 and width % POOL_SIDES[0] == 0
-    difference = pool = s - t
+    # Pooling is linear: the difference of the pools is the pool of the difference.
+    difference = s - t
     for side in POOL_SIDES:
         if side >= height:
             continue
         weight /= 2
         total += weight
-        if nested:  # unlike the adaptive form, it has a deterministic backward pass on CUDA
-            pool = F.avg_pool2d(pool, (pool.shape[2] // side, pool.shape[3] // side))
-        else:
-            pool = _pooled(difference, side)
-        loss = loss + weight * pool.square().mean()
+        loss = loss + weight * _pooled(difference, side).square().mean()
     return loss / total
+
+
+class _NestedPools(torch.autograd.Function):
+    """A level's loss where 4 divides height and width and is smaller, its gradient in closed form.
+
+    The gradient is the difference of the maps, and in each bin that of the pools, weighted: it is
+    written once. Unlike adaptive pooling's, it is deterministic on a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, t: Tensor) -> Tensor:
+        pools = [s - t]
+        for side in POOL_SIDES:
+            # Rows first, whose entries lie side by side: several times faster than avg_pool2d.
+            rows = pools[-1].unflatten(2, (side, -1)).mean(dim=3)
+            pools.append(rows.unflatten(3, (side, -1)).mean(dim=4))
+        ctx.save_for_backward(*pools)
+        loss = F.mse_loss(s, t)
+        for weight, pool in zip(WEIGHTS, pools[1:]):
+            loss = loss + weight * pool.square().mean()
+        return loss / TOTAL
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        difference, finest, *pools = ctx.saved_tensors
+        # Each position has the same share in the pools that it lies in.
+        coarse = WEIGHTS[0] * finest
+        for weight, pool in zip(WEIGHTS[1:], pools):
+            coarse += weight * _repeat(_repeat(pool, 2, finest.shape[2]), 3, finest.shape[3])
+        coarse = _repeat(coarse, 3, difference.shape[3]).unsqueeze(3)
+        found = difference.unflatten(2, (finest.shape[2], -1)) + coarse
+        return found.mul_(2 * grad / (TOTAL * difference.numel())).flatten(2, 3), None
+
+
+def _repeat(x: Tensor, dim: int, size: int) -> Tensor:
+    """Repeat the entries of a dimension one by one, up to ``size``."""
+    return x.repeat_interleave(size // x.shape[dim], dim)
 
 
 def _pooled(x: Tensor, side: int) -> Tensor:

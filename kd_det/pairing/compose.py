@@ -193,6 +193,7 @@ def _add_teacher(
         architecture=copy.deepcopy(student.model_cfg),
         teacher=teacher.model_cfg,
         teacher_ckpt=teacher_ckpt,
+        speed=dict(auto=True),
     )
     decisions = fit_distiller(cfg["model"], student, teacher)
     own = [_of_student(hook) for hook in cfg["custom_hooks"]]

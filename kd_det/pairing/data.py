@@ -119,7 +119,10 @@ def _read_folder_data(data: PreparedData, student: Settings, base: Settings, cop
 
 
 def _point(dataset: Settings, root: Path, found: Annotations, classes: tuple[str, ...]) -> None:
-    """Let a data set's config name another folder; its pipeline stays."""
+    """Let a data set's config name another folder; its pipeline stays, but for where it reads."""
+    for part in nested_dicts(dataset):
+        if part.get("backend_args"):  # of a store elsewhere, as Petrel
+            part["backend_args"] = None
     for key in dataset.keys() - _coco_options() - {"_scope_"}:
         del dataset[key]  # of another kind of dataset
     for key in ("data_prefix", "metainfo", "proposal_file"):
@@ -155,6 +158,8 @@ def _evaluator(student: Settings, base: Settings, name: str, path: str) -> Setti
     is_coco = isinstance(own, dict) and type_name(own) == "CocoMetric"
     evaluator: Settings = copy.deepcopy((student if is_coco else base)[f"{name}_evaluator"])
     evaluator["ann_file"] = path
+    if evaluator.get("backend_args"):
+        evaluator["backend_args"] = None
     return evaluator
 
 

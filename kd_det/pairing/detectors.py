@@ -141,7 +141,8 @@ def read_detector(
 
     Raises:
         FileNotFoundError: If the config, or a file of weights that it names, is missing.
-        PairingError: If it is not the config of a detector that can be paired.
+        PairingError: If it is not the config of a detector that can be paired, or mmdet does not
+            build it.
         TypeError: If it is of no known family, or has no pyramid; says why.
         kd_det.errors.MissingPackageError: If a part of it needs a package that is not installed.
         kd_det.algorithms.CheckpointError: If weights that the student's config loads cannot be
@@ -192,8 +193,9 @@ def _build(model_cfg: dict[str, Any], name: str, who: str) -> Any:
         return _build_on("cpu", model_cfg)
     except ImportError as error:
         raise MissingPackageError(_lacks_package(name, who, error)) from error
-    except KeyError as error:
-        if "is not in the" not in str(error):  # MMEngine's, of a registry
+    except (KeyError, TypeError) as error:
+        # MMEngine's of a type that is not registered, and Python's of arguments that do not fit.
+        if not any(text in str(error) for text in ("is not in the", "argument")):
             raise
         raise PairingError(f"the {who} {name} cannot be built: {error.args[0]}") from error
 

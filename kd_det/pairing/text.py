@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kd_det import caches, config_files
+from kd_det import caches, config_files, recipes
 from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.files import write_atomically
 from kd_det.literals import ascii_source
@@ -30,12 +30,16 @@ def read_config(name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        InvalidInputError: If one from which it derives does not exist.
     """
     if "::" not in name:
         return config_files.read_config(name).to_dict()
     config_files.package_config(name)
     # What MMEngine inherits from a package is marked as its; so are kd_det's bases.
-    return read_bases([name])
+    try:
+        return read_bases([name])
+    except FileNotFoundError as error:
+        raise recipes.without_base(name, recipes.missing_file(error)) from error
 
 
 def find_changes(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from mmengine.config import ConfigDict
 from small import build
 from zoo import C4, CASCADE, FASTER, STUDENTS, student, write
 
+from kd_det.errors import InvalidInputError
 from kd_det.pairing import PairingError
 from kd_det.pairing.detectors import read_detector
 from kd_det.pairing.start_weights import describe_start
@@ -135,6 +136,18 @@ def test_types_that_are_paths_are_known(tmp_path):
             "_base_/datasets/coco_detection",
             PairingError,
             "as teacher, found no model with a backbone in .*coco_detection",
+        ),
+        # mmdet does not build it either.
+        (
+            "cascade_rpn/cascade-rpn_r50-caffe_fpn_1x_coco",
+            PairingError,
+            "cannot be built: .*missing 1 required positional argument: 'num_classes'",
+        ),
+        # mmdet's package does not have the file that this one derives from.
+        (
+            "bytetrack/bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17test",
+            InvalidInputError,
+            "mot17test.py derives from a config that does not exist: .*halfval.py",
         ),
     ],
 )
