@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -35,6 +37,13 @@ def progress(batches: Any, what: str) -> Iterator[Any]:
             yield from bar.track(batches, total=len(batches), description=what)
     else:
         yield from _logged(batches, what, len(batches))
+
+
+def quiet() -> contextlib.redirect_stdout:
+    """Suppress what is printed, as by pycocotools for each of its steps; what is logged is not."""
+    # A logger that was made within would write to nowhere for good.
+    MMLogger.get_current_instance()
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 class _Rate(ProgressColumn):

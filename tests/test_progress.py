@@ -44,3 +44,13 @@ def test_a_terminal_gets_a_bar_with_the_name_as_it_is(monkeypatch):
         time.sleep(0.25)  # rich measures the rate every tenth of a second
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
     assert name in shown and "3/3" in shown and "/s" in shown
+
+
+def test_what_is_logged_after_a_quiet_part_is_seen(capsys):
+    """Also where MMEngine makes its logger, which keeps its stream, within that part."""
+    with progress.quiet():
+        print("printed within")
+        progress.print_log("logged within", logger="current")
+    list(progress.progress("abc", "Counting"))
+    out = capsys.readouterr().out
+    assert "Counting: 3/3" in out and "printed within" not in out

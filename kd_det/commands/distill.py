@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_det.commands import common, data_options, whole_way
+from kd_det.commands import common, data_options, trainings, whole_way
 from kd_det.commands import train as training
 from kd_det.errors import InvalidInputError
 
@@ -64,9 +64,9 @@ def _train_one(args: argparse.Namespace, data: Any) -> None:
     if args.resume is not None:  # refused before the config is overwritten
         training.prepare(copy.deepcopy(pairing.cfg), args, check_data=False)
     pairing.write(path)
-    again = shlex.join([*common.call_words("train"), str(path), *whole_way.training_options(args)])
+    again = shlex.join([*common.call_words("train"), str(path), *trainings.training_options(args)])
     print(f"\nThe config is {path}; to train it again, or after changes:\n  {again}")
-    alone = [str(pairing.alone_path(path)), *whole_way.training_options(args)]
+    alone = [str(pairing.alone_path(path)), *trainings.training_options(args)]
     print(
         "The same training without the teacher, to compare with:\n"
         f"  {shlex.join([*common.call_words('train'), *alone])}\n",

@@ -6,12 +6,15 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kd_det.columns import aligned
 from kd_det.commands.steps import Step
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from kd_det.commands.trainings import Training
     from kd_det.pairing.cost import Timing
 
 WIDTH = 100
@@ -28,7 +31,7 @@ NO_REPORT = (
 
 def show(
     root: Path,
-    trainings: Sequence[Any],
+    trainings: Sequence[Training],
     timings: Mapping[str, Timing],
     report: Step | None,
 ) -> None:
@@ -62,7 +65,7 @@ def _state(step: Step, begun: float) -> str:
     return f"goes on at {begun:.0%}" if begun else "to do"
 
 
-def progress(step: Step, cfg: Any) -> float:
+def progress(step: Step, cfg: Config) -> float:
     """The part of a training that its last checkpoint has behind it, from 0 to 1."""
     marker = step.folder / "last_checkpoint"
     if not step.begun or not marker.is_file():

@@ -30,7 +30,7 @@ except ImportError:
 MARKER = "step.json"
 LOG = "console.log"
 # Of what a tool prints, what tells how far it is; all of it is in the step's console.log.
-SHOWN = ("Epoch(", "Iter(", "Gathering", "WARNING", "images in train/")
+SHOWN = ("Epoch(", "Iter(", "Gathering", " s left", "WARNING", "images in train/")
 HIDDEN = ("FileClient", "HardDiskBackend", "Exp name", "pkg_resources")
 
 

@@ -14,7 +14,6 @@ import io
 import shlex
 import tempfile
 from contextlib import AbstractContextManager, redirect_stdout
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 from kd_det.commands import common, plan, results
 from kd_det.commands import train as training
 from kd_det.commands.steps import Step, run_steps
+from kd_det.commands.trainings import Training, make_training
 from kd_det.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
-
     from kd_det.datasets.prepared import PreparedData
     from kd_det.pairing.compose import Pairing
     from kd_det.pairing.teacher_training import TeacherTraining
@@ -115,14 +113,6 @@ def _silent() -> AbstractContextManager[object]:
     return redirect_stdout(io.StringIO())
 
 
-@dataclass(frozen=True)
-class Training:
-    """A training, and the step that does it."""
-
-    step: Step
-    cfg: Config
-
-
 def read_pair(args: argparse.Namespace, data: Any, work_dir: str | None) -> Pairing:
     """The pair that the command line asks for."""
     from kd_det.pairing.compose import pair
@@ -198,60 +188,11 @@ def _write(
     if teacher is not None:
         teacher.write(config / "teacher.py")
         weights = [teacher.checkpoint]
-        found.append(_training(args, data, config / "teacher.py", teacher.cfg, [], weights))
+        found.append(make_training(args, data, config / "teacher.py", teacher.cfg, [], weights))
     inputs = [part.step for part in found]
     if args.baseline is None or args.baseline:
-        found.append(_training(args, data, config / "alone.py", pairing.alone, []))
-    found.append(_training(args, data, config / "distill.py", pairing.cfg, inputs))
-    return found
-
-
-def _training(
-    args: argparse.Namespace,
-    data: Any,
-    config: Path,
-    cfg: Config,
-    inputs: list[Step],
-    weights: list[Path] | None = None,
-) -> Training:
-    folder = Path(cfg.work_dir)
-    command = ["-m", "kd_det", "train", str(config), "--work-dir", str(folder)]
-    step = Step(
-        folder.name,
-        command + training_options(args),
-        folder,
-        str(config),
-        inputs,
-        resume="--resume",
-        results=weights or [folder / "last_checkpoint"],
-        digests=_digests(cfg, data, inputs),
-        keep=True,
-    )
-    return Training(step, cfg)
-
-
-def training_options(args: argparse.Namespace) -> list[str]:
-    """The options of the command line that are for training and not for the config."""
-    flags = {"--amp": args.amp, "--auto-scale-lr": args.auto_scale_lr}
-    return [flag for flag, given in flags.items() if given]
-
-
-def _digests(cfg: Config, data: Any, inputs: list[Step]) -> list[str]:
-    """Digests of annotations, images and the weights from which a training starts."""
-    from kd_det.datasets import dataset_config
-    from kd_det.datasets.prepared import PreparedData
-    from kd_det.files import file_sha256
-    from kd_det.pairing.start_weights import find_files
-
-    parts = (cfg[f"{part}_dataloader"].dataset for part in ("train", "val"))
-    datasets = [dataset for part in parts for dataset in dataset_config.unwrap(part)]
-    files = [Path(d.get("data_root") or "", d.get("ann_file") or "") for d in datasets]
-    files += map(Path, find_files(cfg.model.to_dict()))
-    if not inputs and cfg.model.get("teacher_ckpt"):
-        files.append(Path(cfg.model.teacher_ckpt))
-    found = [file_sha256(path) for path in dict.fromkeys(files) if path.is_file()]
-    if isinstance(data, PreparedData):
-        found.append(data.inspection.images_sha256)
+        found.append(make_training(args, data, config / "alone.py", pairing.alone, []))
+    found.append(make_training(args, data, config / "distill.py", pairing.cfg, inputs))
     return found
 
 

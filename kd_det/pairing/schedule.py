@@ -174,4 +174,4 @@ def _described(cfg: dict[str, Any]) -> str:
     text += f" for a batch of {scaling['base_batch_size']}"
     if scaling.get("enable"):
         return f"{text}, scaled to that of the run"
-    return f"{text}, not scaled to that of the run (--auto-scale-lr does it)"
+    return f"{text}; --auto-scale-lr scales it to that of the run"

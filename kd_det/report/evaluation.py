@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from kd_det.files import write_atomically
-from kd_det.progress import progress
+from kd_det.progress import progress, quiet
 from kd_det.report.embeddings import embed
 from kd_det.report.runs import Run
-from kd_det.report.validation import Validation, quiet
+from kd_det.report.validation import Validation
 
 LOWEST_SCORE = 0.05  # of the detections that are kept; pictures show fewer
 EMBEDDED_IMAGES = 1000  # enough for a distribution; COCO's 5000 would take hundreds of megabytes

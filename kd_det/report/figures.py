@@ -1,4 +1,4 @@
-"""Figures of a report, as data URIs of SVG that need nothing else.
+"""Figures of a report, as data URIs of SVG that need nothing else, and panels of larger ones.
 
 They are narrow, so that their text can be read on a phone.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -32,6 +33,14 @@ Points = Mapping[int, float]
 Show = Callable[[str], str]  # a text as Matplotlib takes it
 
 
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn on axes of its own, and the texts in it, for which fonts are chosen."""
+
+    draw: Callable[[Axes, Show], None]
+    texts: Sequence[str]
+
+
 def curves(
     series: Mapping[str, Points],
     colors: Mapping[str, str],
@@ -40,6 +49,17 @@ def curves(
     wide: bool = False,
 ) -> str:
     """Draw lines over steps; with ``wide``, logarithmic where values span more than 30 times."""
+    return _uri(curve_panel(series, colors, x_label, y_label, wide))
+
+
+def curve_panel(
+    series: Mapping[str, Points],
+    colors: Mapping[str, str],
+    x_label: str,
+    y_label: str,
+    wide: bool = False,
+) -> Panel:
+    """The panel of :func:`curves`."""
 
     def draw(axes: Axes, show: Show) -> None:
         for name, points in series.items():
@@ -56,7 +76,7 @@ def curves(
         if len(series) > 1:
             axes.legend()
 
-    return _figure(draw, [*series, x_label, y_label])
+    return Panel(draw, [*series, x_label, y_label])
 
 
 def gains(
@@ -79,16 +99,27 @@ def gains(
         axes.set_xlabel(show(x_label))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=-1.8)
 
-    return _figure(draw, [*names, *labels, x_label], max(HEIGHT, 0.7 + 0.21 * len(names)))
+    panel = Panel(draw, [*names, *labels, x_label])
+    return _uri(panel, max(HEIGHT, 0.7 + 0.21 * len(names)))
 
 
 def counts(
     names: Sequence[str],
-    series: Mapping[str, Sequence[int]],
+    series: Mapping[str, Sequence[float]],
     colors: Mapping[str, str],
     x_label: str,
 ) -> str:
     """Draw numbers of several series for each name as bars, the first name on top."""
+    return _uri(count_panel(names, series, colors, x_label), 1.2 + 0.32 * len(names))
+
+
+def count_panel(
+    names: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    colors: Mapping[str, str],
+    x_label: str,
+) -> Panel:
+    """The panel of :func:`counts`."""
 
     def draw(axes: Axes, show: Show) -> None:
         rows, height = np.arange(len(names)), 0.8 / len(series)
@@ -97,12 +128,12 @@ def counts(
             axes.barh(place, values, height, color=colors[name], label=show(name))
         axes.set_yticks(rows, [show(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlabel(x_label)
+        axes.set_xlabel(show(x_label))
         axes.grid(axis="y", visible=False)
         # Above, where no bar is.
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series))
 
-    return _figure(draw, [*names, *series, x_label], height=1.2 + 0.32 * len(names))
+    return Panel(draw, [*names, *series, x_label])
 
 
 def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str) -> str:
@@ -123,7 +154,7 @@ def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x
         axes.set_yticks([])
         axes.legend()
 
-    return _figure(draw, [*values, x_label])
+    return _uri(Panel(draw, [*values, x_label]))
 
 
 def similarities(matrix: np.ndarray, names: Sequence[str]) -> str:
@@ -139,18 +170,38 @@ def similarities(matrix: np.ndarray, names: Sequence[str]) -> str:
             axes.set_xticks(range(len(names)), shown, rotation=90)
             axes.set_yticks(range(len(names)), shown)
 
-    return _figure(draw, names, WIDTH * 0.86)
+    return _uri(Panel(draw, names), WIDTH * 0.86)
 
 
-def _figure(
-    draw: Callable[[Axes, Show], None], texts: Iterable[str], height: float = HEIGHT
-) -> str:
-    """Draw on axes, with fonts for all ``texts``; returns the figure as a data URI."""
-    fonts = fonts_for(texts)
+def svg(
+    panels: Sequence[Panel], width: float, height: float, columns: int = 0, ratios: Any = None
+) -> bytes:
+    """Draw panels as one SVG file.
+
+    Args:
+        panels: Row by row.
+        width: Of the whole, inches.
+        height: Of the whole, inches.
+        columns: Panels of a row; 0 for all of them.
+        ratios: Heights of the rows, to each other.
+    """
+    columns = columns or len(panels)
+    fonts = fonts_for(text for panel in panels for text in panel.texts)
     buffer = io.BytesIO()
     with matplotlib.rc_context({**STYLE, "font.family": fonts.families}):
         # Not pyplot's: that keeps figures, and asks for a display.
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        draw(figure.subplots(), fonts.show)
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+        figure = Figure(figsize=(width, height), layout="constrained")
+        places = figure.subplots(
+            len(panels) // columns, columns, squeeze=False, height_ratios=ratios
+        )
+        for axes, panel in zip(places.flat, panels):
+            panel.draw(axes, fonts.show)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    return buffer.getvalue()
+
+
+def _uri(panel: Panel, height: float = HEIGHT) -> str:
+    """A figure of one panel as a data URI."""
+    data = svg([panel], WIDTH, height)
+    return "data:image/svg+xml;base64," + base64.b64encode(data).decode()

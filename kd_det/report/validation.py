@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from torch.utils.data import DataLoader
 from kd_det import config_files
 from kd_det.errors import InvalidInputError
 from kd_det.files import file_sha256
+from kd_det.progress import quiet
 from kd_det.report.runs import Run
 
 
@@ -127,8 +126,3 @@ class Validation:
 
 def _as_list(metrics: Any) -> list[Any]:
     return [metrics] if isinstance(metrics, dict) else metrics
-
-
-def quiet() -> contextlib.redirect_stdout:
-    """Suppress the output of pycocotools."""
-    return contextlib.redirect_stdout(io.StringIO())

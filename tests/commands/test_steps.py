@@ -23,6 +23,7 @@ folder = pathlib.Path(sys.argv[1])
 with (folder / "runs.txt").open("a") as file:
     file.write(" ".join(sys.argv[2:]) + "\\n")
 print("Gathering of everything")
+print("Evaluating a: 5/9, 0.3/s, 12 s left")
 for i in range(20):
     print("detail", i)
 if (folder.parent / "fail").exists():
@@ -55,6 +56,7 @@ def test_runs_once_and_prints_what_can_be_run_by_hand(step, capsys):
     first = capsys.readouterr().out
     assert f"[one] python {' '.join(one.command)}" in first
     assert "  one: Gathering of everything" in first and "detail" not in first
+    assert "  one: Evaluating a: 5/9" in first
     assert "detail 19" in (one.folder / "console.log").read_text()
     step("one", "--seed", "3").run()
     assert "[one] done already in" in capsys.readouterr().out

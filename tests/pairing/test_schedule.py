@@ -42,8 +42,8 @@ def test_without_a_length_nothing_changes():
     cfg, decisions = made(ONE_X)
     assert {key: cfg[key] for key in ONE_X} == ONE_X
     assert decisions == [
-        "12 epochs, AdamW with learning rate 0.0001 for a batch of 8, not scaled to that of the "
-        "run (--auto-scale-lr does it)"
+        "12 epochs, AdamW with learning rate 0.0001 for a batch of 8; --auto-scale-lr scales it to "
+        "that of the run"
     ]
     _, (said,) = made(dict(ONE_X, auto_scale_lr=dict(enable=True, base_batch_size=8)))
     assert said.endswith("for a batch of 8, scaled to that of the run")

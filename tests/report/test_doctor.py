@@ -119,6 +119,17 @@ def test_a_loss_that_dwarfs_the_tasks(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("alone", "problem"), [(0.35, False), (0.395, True), (None, True)])
+def test_a_large_loss_by_which_the_student_gains_is_no_problem(tmp_path, alone, problem):
+    run = write_run(tmp_path / "run", dict(loss_a=[50.0, 40.0]), scores=[0.2, 0.4])
+    teach(run, bbox_mAP=0.5)
+    if alone is not None:
+        write_run(tmp_path / "run_alone", dict(loss_b=[1]), scores=[alone])
+    found = about(diagnose(run), "dwarfing_loss")
+    assert found.problem is problem
+    assert ("The student gains all the same" in found.text) is not problem
+
+
 def test_a_measured_gradient_counts_and_size_does_not(tmp_path):
     """The share is measured before the scale."""
     logged = {"loss_a": [50.0] * 5, "share/loss_a": [8.0] * 5, "scale/loss_a": [0.0625] * 5}

@@ -20,6 +20,7 @@ from torch import nn
 from kd_det.errors import InvalidInputError
 from kd_det.evaluation import fitting_evaluator
 from kd_det.export.onnx.check import Run
+from kd_det.progress import progress, quiet
 
 # The most that mAP may differ.
 MAP_TOLERANCE = 0.001
@@ -55,7 +56,8 @@ class Validation:
                 elif kind == "Pad":
                     kept = {k: v for k, v in transform.items() if k in ("type", "pad_val")}
                     transforms[place] = dict(kept, size=size[::-1])
-        self.loader: Any = Runner.build_dataloader(loader, seed=0)
+        with quiet():
+            self.loader: Any = Runner.build_dataloader(loader, seed=0)
 
     def inputs(
         self, metadata: dict[str, Any], images: int
@@ -75,7 +77,7 @@ class Validation:
             Metrics of both, PyTorch's first.
         """
         first: Evaluator | None = None
-        for data in self.loader:
+        for data in progress(self.loader, "Evaluating PyTorch and the file"):
             kept = copy.deepcopy(data["data_samples"])
             images, sizes = self._prepare(data, metadata)
             theirs = self.predict(model, data)
@@ -89,7 +91,8 @@ class Validation:
         count = len(self.loader.dataset)
         if first is None:
             raise InvalidInputError("--check-map needs validation images, found none")
-        return first.evaluate(count), second.evaluate(count)
+        with quiet():
+            return first.evaluate(count), second.evaluate(count)
 
     def predict(self, model: Any, data: dict[str, Any]) -> list[Any]:
         """PyTorch's predictions of a batch, which is padded to the fixed input where there is one.

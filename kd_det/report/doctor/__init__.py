@@ -82,7 +82,8 @@ def diagnose(folder: Path) -> Diagnosis:
                 "its visualizer has no LocalVisBackend.",
             )
         yield from setting.find_in_teacher(folder, scalars)
-        yield from losses.find_in_losses(facts, cfg, scalars)
+        helped = setting.is_helped(folder, scalars)
+        yield from losses.find_in_losses(facts, cfg, scalars, helped)
         yield from setting.find_in_steps(folder, cfg, scalars)
         yield from setting.find_in_centers(folder)
         yield from setting.find_in_learning_rate(folder, cfg)

@@ -109,8 +109,18 @@ def _facts(
     )
 
 
-def find_in_losses(facts: list[LossFacts], cfg: Any, scalars: Scalars) -> Iterator[Finding]:
-    """Losses that are 0, too large, too small, or that rise."""
+def find_in_losses(
+    facts: list[LossFacts], cfg: Any, scalars: Scalars, helped: bool = False
+) -> Iterator[Finding]:
+    """Losses that are 0, too large, too small, or that rise.
+
+    Args:
+        facts: Of all losses.
+        cfg: The training's config.
+        scalars: What was logged.
+        helped: Whether the student is known to be clearly better than without them: then none is
+            a problem for being large.
+    """
     task = list(_finite(task_loss({k: dict(v) for k, v in scalars.items()})).values())
     trend = _trend(task)
     if trend is not None and trend > RISES:
@@ -126,7 +136,7 @@ def find_in_losses(facts: list[LossFacts], cfg: Any, scalars: Scalars) -> Iterat
         if each.always_zero or (each.zero_until or 0) >= ITERATIONS:
             yield _zero(each, model, scalars.get(f"weight/{each.name}", {}))
         if not each.always_zero:
-            yield from _size(each, configs.get(each.name) or {})
+            yield from _size(each, configs.get(each.name) or {}, helped)
             if each.trend is not None and each.trend > RISES:
                 yield Finding(
                     "rising_loss",
@@ -136,7 +146,7 @@ def find_in_losses(facts: list[LossFacts], cfg: Any, scalars: Scalars) -> Iterat
                 )
 
 
-def _size(facts: LossFacts, config: Mapping[str, Any]) -> Iterator[Finding]:
+def _size(facts: LossFacts, config: Mapping[str, Any], helped: bool) -> Iterator[Finding]:
     if facts.task_first <= 0 or facts.task_last <= 0:
         return
     at_first, at_last = facts.first / facts.task_first, facts.last / facts.task_last
@@ -152,12 +162,13 @@ def _size(facts: LossFacts, config: Mapping[str, Any]) -> Iterator[Finding]:
     weight = config.get("loss_weight")
     now = "" if not isinstance(weight, (int, float)) else f" (now {weight:g})"
     if large:
-        yield Finding(
-            "dwarfing_loss",
-            True,
-            f"{facts.name} dwarfs the task's losses: {reason}. Lower its loss_weight{now}, or "
-            "hold it at a share of the task's gradient by kd_det.LossBalanceHook.",
-        )
+        text = f"{facts.name} dwarfs the task's losses: {reason}. "
+        if helped:
+            text += f"The student gains all the same; a lower loss_weight{now} may do better."
+        else:
+            text += f"Lower its loss_weight{now}, or hold it at a share of the task's gradient by "
+            text += "kd_det.LossBalanceHook."
+        yield Finding("dwarfing_loss", not helped, text)
     elif small and facts.last:
         yield Finding(
             "weak_loss",

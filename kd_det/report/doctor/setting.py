@@ -18,6 +18,8 @@ from kd_det.report.scalars import read_scalars
 
 # A learning rate for a batch so many times as large or small is wrong.
 OTHER_BATCH = 2
+# The share of the gap to the teacher that tells a gain from chance.
+GAP_CLOSED = 0.1
 SHOWN = 5
 
 Scalars = Mapping[str, Mapping[int, float]]
@@ -64,6 +66,18 @@ def find_in_teacher(folder: Path, scalars: Scalars) -> Iterator[Finding]:
         whom = "the student alone" if alone is not None else "its student"
         text += f": it is no better than {whom}, so take a better one, or train it for longer"
     yield Finding("teacher", problem, f"{text}.")
+
+
+def is_helped(folder: Path, scalars: Scalars) -> bool:
+    """Whether the student is known to close a tenth of its gap to the teacher, or more.
+
+    The gap is that of the student alone. Less may be chance.
+    """
+    for metric, teacher in (_teacher_metrics(folder, scalars) or {}).items():
+        student, alone = _best(scalars, metric), _best(read_scalars(_alone(folder)), metric)
+        if student is not None and alone is not None:
+            return student - alone > max(0.0, GAP_CLOSED * (teacher - alone))
+    return False
 
 
 def _alone(folder: Path) -> Path:
