@@ -112,14 +112,12 @@ def _ranks(shape: str, budget: Budget) -> list[Row]:
         files = sorted(Path(folder).glob("*.json"))
         found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     rows = []
-    for clock in CLOCKS:
-        # The slower one's: the other waits for it.
-        times = {
-            case: [max(each) for each in zip(*(times[clock][case] for times in found))]
-            for case in found[0][clock]
-        }
+    alone, *others = found[0]["time"]
+    for clock, of_both in (("time", max), ("processor time", statistics.fmean)):
+        times = {alone: found[0][clock][alone]}
+        for case in others:
+            times[case] = [of_both(each) for each in zip(*(rank[clock][case] for rank in found))]
         medians = {case: 1000 * statistics.median(seconds) for case, seconds in times.items()}
-        alone, *others = times
         rows.append(Row("scale", shape, f"{alone}, {clock}", medians[alone]))
         for case in others:
             row = Row("scale", shape, f"{case}, {clock}", medians[case])
