@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +137,7 @@ def _rows_of_pyramids(budget: Budget, shape: str) -> list[Row]:
 def _convolutions(fusion: ReviewFusion, s: Sequence[Tensor]) -> Tensor:
     """Run all convolutions of a fusion on maps of their sizes, and nothing else."""
     outputs = []
+    abf: Any  # a module, whose parts mypy does not know
     for abf, x in zip(fusion.abfs, reversed(s)):
         carried = abf.conv1[0](x)
         outputs.append(abf.conv2[0](carried))

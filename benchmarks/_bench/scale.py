@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from torch import multiprocessing
 
 from _bench.pairs import SHAPES, Shape, build_pair, recipe
 from _bench.report import Row
-from _bench.timing import Budget, interleave
+from _bench.timing import Budget, Times, interleave, ratio
 from kd_det.losses import nd_loss
 
 METHOD = "review_nd"
@@ -24,6 +26,8 @@ SIDES = (128, 256, 512)
 BATCHES = (2, 4, 8, 16)
 ROIS = (32, 64, 128, 256)
 CLASSES = (80, 365, 1203)
+RANKS, LINKED, WARM_UP = 2, "2 ranks", 2
+CLOCKS = {"time": time.perf_counter, "processor time": time.process_time}
 
 
 def measure(budget: Budget, shape: str) -> list[Row]:
@@ -96,49 +100,66 @@ def _nd(classes: int, budget: Budget) -> Callable[[], object]:
 
 
 def _ranks(shape: str, budget: Budget) -> list[Row]:
-    """One process, two that know nothing of each other, and two on gloo; one thread each.
+    """One process, two that know nothing of each other, and two on gloo, in turns.
 
-    All have the same images for each process; the second is what the machine allows.
+    One thread and as many images for each process. Two apart are what the machine allows; what the
+    processor spent tells the cost of gloo where other work takes the cores.
     """
     if budget.device.type != "cpu":
         return []
-    medians = {}
-    cases = {"1 process": (1, False), "2 processes apart": (2, False), "2 ranks": (2, True)}
-    for name, (number, linked) in cases.items():
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = (number if linked else 1, folder, shape, budget)
-            multiprocessing.spawn(_of_rank, arguments, nprocs=number)
-            files = Path(folder).glob("*.time")
-            medians[name] = max(float(file.read_text(encoding="utf-8")) for file in files)
-    first, *others = cases
-    rows = [Row("scale", shape, first, 1000 * medians[first])]
-    for name in others:
-        rate = 2 * medians[first] / medians[name]
-        text = "images a second, of one process"
-        row = Row("scale", shape, name, 1000 * medians[name], against=text, ratio=rate)
-        linked = name == "2 ranks"
-        rows.append(dataclasses.replace(row, target=1.7 if linked else None, at_least=linked))
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(_of_rank, (folder, shape, budget), nprocs=RANKS)
+        files = sorted(Path(folder).glob("*.json"))
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    rows = []
+    alone, *others = found[0]["time"]
+    for clock, of_both in (("time", max), ("processor time", statistics.fmean)):
+        times = {alone: found[0][clock][alone]}
+        for case in others:
+            times[case] = [of_both(each) for each in zip(*(rank[clock][case] for rank in found))]
+        medians = {case: 1000 * statistics.median(seconds) for case, seconds in times.items()}
+        rows.append(Row("scale", shape, f"{alone}, {clock}", medians[alone]))
+        for case in others:
+            row = Row("scale", shape, f"{case}, {clock}", medians[case])
+            text, rate = f"images a second, of {alone}", RANKS / ratio(times, case, [alone])
+            linked = case == LINKED
+            target = 1.7 if linked else None
+            rows.append(
+                dataclasses.replace(row, against=text, ratio=rate, target=target, at_least=linked)
+            )
     return rows
 
 
-def _of_rank(process: int, ranks: int, folder: str, shape: str, budget: Budget) -> None:
+def _of_rank(rank: int, folder: str, shape: str, budget: Budget) -> None:
     from mmengine.model import MMDistributedDataParallel
 
     torch.set_num_threads(1)
-    rank, store = (process, "store") if ranks > 1 else (0, f"store{process}")
-    dist.init_process_group("gloo", f"file://{folder}/{store}", rank=rank, world_size=ranks)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=RANKS)
     pair = build_pair(recipe(SHAPES[shape], METHOD), SHAPES[shape], budget.device)
     wrapped = MMDistributedDataParallel(pair.model, broadcast_buffers=False)  # as a Runner has it
 
-    def step() -> None:
+    def step(model: torch.nn.Module) -> None:
         with pair.step_of(pair.optimizer):
-            losses = wrapped(pair.inputs, pair.samples, mode="loss")
+            losses = model(pair.inputs, pair.samples, mode="loss")
             pair.total(losses).backward()
 
-    # Together: as many rounds on both.
-    times = interleave({"step": step}, dataclasses.replace(budget, seconds=0))
-    (Path(folder) / f"{process}.time").write_text(
-        str(statistics.median(times["step"])), encoding="utf-8"
-    )
+    def first_alone() -> None:
+        if rank == 0:
+            step(pair.model)
+
+    cases = {
+        "1 process": first_alone,
+        "2 processes apart": lambda: step(pair.model),
+        LINKED: lambda: step(wrapped),
+    }
+    times: dict[str, Times] = {clock: {case: [] for case in cases} for clock in CLOCKS}
+    for number in range(WARM_UP + budget.rounds):
+        for case, call in cases.items():
+            dist.barrier()
+            start = [read() for read in CLOCKS.values()]
+            call()
+            for clock, read, before in zip(CLOCKS, CLOCKS.values(), start):
+                times[clock][case] += [read() - before] * (number >= WARM_UP)
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(times), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
