@@ -106,8 +106,16 @@ class AutoSpeed:
 
 def choose(parts: Sequence[nn.Module], images: Tensor) -> Form:
     """Time all forms of ``parts`` on images ``[N, C, H, W]``; log the times and what is kept."""
-    models = {form: parts if form == Form() else _copy(parts, form) for form in FORMS}
-    exact = _exact_forms({form: form.run(models[form], images) for form in FORMS}, parts, images)
+    models: dict[Form, Sequence[nn.Module]] = {}
+    results: dict[Form, list[Tensor]] = {}
+    for form in FORMS:
+        try:
+            models[form] = parts if form == Form() else _copy(parts, form)
+            results[form] = form.run(models[form], images)
+        except Exception:  # some layers call view(), or cannot be copied or fused
+            if form == Form():
+                raise
+    exact = _exact_forms(results, parts, images)
     calls = [partial(form.run, models[form], images) for form in exact]
     rounds: list[list[float]] = []
     while len(rounds) < ROUNDS or (len(rounds) < MOST_ROUNDS and _total(rounds) < SECONDS):
@@ -119,7 +127,7 @@ def choose(parts: Sequence[nn.Module], images: Tensor) -> Form:
     refused = [str(form) for form in FORMS if form not in exact]
     text = f"The teacher's backbone and neck take: {listed}. Kept: {kept}."
     if refused:
-        text += f" Other results, so left out: {', '.join(refused)}."
+        text += f" Other results or none, so left out: {', '.join(refused)}."
     print_log(text, logger="current")
     return kept
 
@@ -132,7 +140,8 @@ def _exact_forms(
     with torch.autocast(images.device.type, enabled=False), _without_tf32(images.device):
         reference = Form().run(parts, images.to(stored))
     error = {form: _error(maps, reference) for form, maps in results.items()}
-    return [form for form in FORMS if error[form] <= max(TOLERANCE, 2 * error[Form()])]
+    most = max(TOLERANCE, 2 * error[Form()])
+    return [form for form in error if form == Form() or error[form] <= most]
 
 
 def _error(maps: Sequence[Tensor], reference: Sequence[Tensor]) -> float:

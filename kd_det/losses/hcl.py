@@ -163,7 +163,9 @@ class _NestedPools(torch.autograd.Function):
 
 def _repeat(x: Tensor, dim: int, size: int) -> Tensor:
     """Repeat the entries of a dimension one by one, up to ``size``."""
-    return x.repeat_interleave(size // x.shape[dim], dim)
+    # Unlike repeat_interleave(), never waits for a GPU, whatever the version of torch.
+    times = [-1] * dim + [-1, size // x.shape[dim]] + [-1] * (x.dim() - dim - 1)
+    return x.unsqueeze(dim + 1).expand(times).flatten(dim, dim + 1)
 
 
 def _pooled(x: Tensor, side: int) -> Tensor:

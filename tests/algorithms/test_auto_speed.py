@@ -73,8 +73,30 @@ def test_a_form_with_other_results_is_left_out(monkeypatch, dtype):
     images = torch.rand(2, 3, 16, 16)
     with torch.autocast("cpu", dtype=dtype) if dtype else nullcontext():
         assert not choose([Odd().eval()], images).fuse_conv_bn
-    left_out = said[0].partition("Other results, so left out: ")[2]
+    left_out = said[0].partition("so left out: ")[2]
     assert "fuse_conv_bn" in left_out and "fuse_conv_bn and channels_last" in left_out
+
+
+class Viewing(nn.Conv2d):
+    """Flattens its kernels as DetectoRS's ``ConvAWS2d`` does, which fails in channels_last."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = self.weight.view(len(self.weight), -1).mean()
+        return super().forward(x - mean)
+
+
+@torch.no_grad()
+def test_a_form_that_fails_is_left_out(monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(auto_speed, "print_log", lambda text, **_: said.append(text))
+    assert not choose([Viewing(3, 3, 3).eval()], torch.rand(2, 3, 16, 16)).channels_last
+    left_out = said[0].partition("so left out: ")[2]
+    assert left_out == "channels_last, fuse_conv_bn and channels_last."
+
+
+@torch.no_grad()
+def test_a_teacher_with_nan_stays_as_it_is():
+    assert choose([Odd().eval()], torch.full((1, 3, 8, 8), torch.nan)) == Form()
 
 
 @torch.no_grad()

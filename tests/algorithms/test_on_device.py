@@ -58,6 +58,7 @@ def test_a_step_has_finite_gradients(model, batch, device, dtype):
         dict(overlap_teacher=True),
         dict(channels_last=True, fuse_conv_bn=True),
         dict(compile_teacher=dict(backend="eager")),
+        dict(auto=True),
     ],
     indirect=True,
     ids=lambda speed: next(iter(speed)),
@@ -100,3 +101,29 @@ def test_losses_and_connectors_do_not_wait_for_the_device(device):
             ]
             torch.stack(losses).sum().backward()
     assert all(x.grad is not None for x in (*maps, rows, logits))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda maps, targets: hcl_loss(maps, targets),
+        lambda maps, targets: cwd_loss(maps, targets, relative=True),
+        lambda maps, targets: nd_loss(maps[0].flatten(1), *_rows(targets)).mean(),
+        lambda maps, targets: dkd_loss(maps[0].flatten(1), *_rows(targets)[::2]).mean(),
+    ],
+    ids=["hcl", "cwd", "nd", "dkd"],
+)
+def test_a_compiled_loss_is_the_same(loss, device):
+    maps = [torch.randn(2, 8, n, n, device=device, requires_grad=True) for n in (8, 4, 2)]
+    targets = [torch.randn_like(x) for x in maps]
+    found = []
+    for call in (loss, torch.compile(loss, backend="aot_eager")):
+        value = call(maps, targets)
+        found.append((value, torch.autograd.grad(value, maps, allow_unused=True)))
+    torch.testing.assert_close(*found)
+
+
+def _rows(targets: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Teacher's rows, centers and labels of two samples."""
+    rows = targets[0].flatten(1)
+    return rows, rows + 1, torch.arange(2, device=rows.device)
