@@ -52,7 +52,8 @@ def measure(models: Sequence[Any], validation: Validation) -> list[Cost]:
     for model, run_once, seconds in zip(models, passes, zip(*rounds[WARM_UP:])):
         low, median, high = statistics.quantiles(seconds, n=4)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        size = sum(tensor.nbytes for tensor in model.state_dict().values())
+        tensors = model.state_dict().values()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         costs.append(Cost(parameters, size, count_flops(run_once), median, low, high))
     return costs
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmdet.models import detectors
 from mmdet.models.dense_heads import DETRHead
-from mmdet.models.detectors import DDQDETR
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from kd_det.export.onnx import ops
 
 def check_queries(model: Any) -> None:
     """Raise ``UnsupportedTypeError`` unless queries are chosen and read in a way known here."""
-    if isinstance(model, DDQDETR):
+    if isinstance(model, getattr(detectors, "DDQDETR", ())):  # since mmdet 3.1
         raise UnsupportedTypeError(
             "DDQDETR cannot be exported to ONNX: the NMS by which it chooses its queries gives "
             "each image a number of its own"
