@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -193,17 +195,17 @@ class Step:
     def _execute(self, command: list[str]) -> None:
         log = self.folder / LOG
         with log.open("a", encoding="utf-8") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-u", *command],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                pass_fds=[] if self._lock is None else [self._lock],
-            )
-            assert process.stdout is not None
-            self._process = process
             try:
+                with _sigterm_held_back():
+                    self._process = process = subprocess.Popen(
+                        [sys.executable, "-u", *command],
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT,
+                        encoding="utf-8",
+                        errors="replace",
+                        pass_fds=[] if self._lock is None else [self._lock],
+                    )
+                assert process.stdout is not None
                 with process.stdout as output:
                     for line in output:
                         file.write(line)
@@ -216,6 +218,22 @@ class Step:
         if code != 0:
             end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-15:])
             raise StepError(f"step '{self.name}' failed with exit code {code}:\n{end}({log})")
+
+
+@contextmanager
+def _sigterm_held_back() -> Iterator[None]:
+    """Act on SIGTERM afterwards, when the process that is started within is known and ends too."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if came:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_steps(steps: Iterable[Step]) -> None:

@@ -242,3 +242,20 @@ def test_sigterm_ends_the_command_too(started, tmp_path):
     (tmp_path / "go").touch()
     time.sleep(0.2)
     assert not (tmp_path / "one" / "result.txt").exists()
+
+
+def test_sigterm_while_a_command_is_started_ends_it_too(step, monkeypatch):
+    started: list[subprocess.Popen] = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            if sys.executable in args[0]:
+                started.append(self)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    one = step("one")
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(SystemExit):
+        steps.run_steps([one])
+    assert started[0].poll() is not None
