@@ -114,6 +114,9 @@ def nd_candidates(prefix: str, method: str, *changes: Change) -> dict[str, tuple
         "own75": [loss("loss_nd", own=0.75, **BLENDED)],
         "own100": [loss("loss_nd", own=1.0, **BLENDED)],
         "foreground": [loss("loss_nd", background=False)],
+        "foreground3": [loss("loss_nd", background=False, loss_weight=3.0)],
+        "own_foreground": [loss("loss_nd", own=1.0, background=False, **BLENDED)],
+        "own_foreground3": [loss("loss_nd", own=1.0, background=False, loss_weight=3.0, **BLENDED)],
         "projected": [project_embedding],
         "direction": [loss("loss_nd", type="kd_det.CenterCosineLoss")],
         "sure": [
