@@ -29,7 +29,7 @@ from kd_det.export.plain_config import plain_config
 from kd_det.files import write_atomically
 from kd_det.report.comparison import ROLE_COLORS, Comparison
 from kd_det.report.data_page import COLORS as PART_COLORS
-from kd_det.report.figures import Panel, Show, count_panel, curve_panel, svg
+from kd_det.report.figures import Panel, Show, counts, curves, svg
 from kd_det.report.html_report import compare
 from kd_det.report.pictures import TRUTH, Box, Picture, pictures
 from kd_det.report.runs import Run
@@ -139,7 +139,7 @@ def balance(found: Set) -> Panel:
         names = list(numbers)
         series[f"{part}, {sum(numbers.values())}"] = [*numbers.values()]
     colors = dict(zip(series, (PART_COLORS[part] for part in ("train", "val"))))
-    return count_panel(names, series, colors, f"{found.name}: boxes")
+    return counts(names, series, colors, f"{found.name}: boxes")
 
 
 def count_boxes(dataset: Any) -> dict[str, int]:
@@ -158,7 +158,7 @@ def learning(found: Set) -> Panel:
     runs = [found.run("plain"), found.run("distilled")]
     series = {run.name: run.scalars[metric] for run in runs}
     colors = found.comparison.colors
-    panel = curve_panel(series, colors, f"{found.name}: epoch", "mAP")
+    panel = curves(series, colors, f"{found.name}: epoch", "mAP")
     level = found.comparison.value(found.run("teacher"))
 
     def draw(axes: Axes, show: Show) -> None:
@@ -173,7 +173,7 @@ def latency(sets: Sequence[Set]) -> Panel:
     times = zip(*([1000 * seconds for seconds in each.seconds] for each in sets))
     series = dict(zip(("teacher", "student"), map(list, times)))
     colors = {"teacher": ROLE_COLORS["teacher"], "student": ROLE_COLORS["distilled"]}
-    return count_panel([each.name for each in sets], series, colors, "ms for an image, in ONNX")
+    return counts([each.name for each in sets], series, colors, "ms for an image, in ONNX")
 
 
 def example(comparison: Comparison) -> Picture:

@@ -108,13 +108,15 @@ def choose(parts: Sequence[nn.Module], images: Tensor) -> Form:
     """Time all forms of ``parts`` on images ``[N, C, H, W]``; log the times and what is kept."""
     models: dict[Form, Sequence[nn.Module]] = {}
     results: dict[Form, list[Tensor]] = {}
+    left_out = dict.fromkeys(FORMS, "other results")
     for form in FORMS:
         try:
             models[form] = parts if form == Form() else _copy(parts, form)
             results[form] = form.run(models[form], images)
-        except Exception:  # some layers call view(), or cannot be copied or fused
+        except Exception as error:  # some layers call view(), or cannot be copied or fused
             if form == Form():
                 raise
+            left_out[form] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     exact = _exact_forms(results, parts, images)
     calls = [partial(form.run, models[form], images) for form in exact]
     rounds: list[list[float]] = []
@@ -124,10 +126,10 @@ def choose(parts: Sequence[nn.Module], images: Tensor) -> Form:
     best = min(exact, key=lambda form: times[form])
     kept = best if times[best] < GAIN * times[Form()] else Form()
     listed = ", ".join(f"{form} {seconds * 1000:.3g} ms" for form, seconds in times.items())
-    refused = [str(form) for form in FORMS if form not in exact]
     text = f"The teacher's backbone and neck take: {listed}. Kept: {kept}."
-    if refused:
-        text += f" Other results or none, so left out: {', '.join(refused)}."
+    reasons = [f"{form} ({left_out[form]})" for form in FORMS if form not in exact]
+    if reasons:
+        text += f" Left out: {', '.join(reasons)}."
     print_log(text, logger="current")
     return kept
 

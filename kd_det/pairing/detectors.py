@@ -194,8 +194,8 @@ def _build(model_cfg: dict[str, Any], name: str, who: str) -> Any:
     except ImportError as error:
         raise MissingPackageError(_lacks_package(name, who, error)) from error
     except (KeyError, TypeError) as error:
-        # MMEngine's of a type that is not registered, and Python's of arguments that do not fit.
-        if not any(text in str(error) for text in ("is not in the", "argument")):
+        # MMEngine's of a type that is not registered, and Python's of a constructor's arguments.
+        if not any(text in str(error) for text in ("is not in the", "__init__() ")):
             raise
         raise PairingError(f"the {who} {name} cannot be built: {error.args[0]}") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 from kd_det.datasets import summary
 from kd_det.datasets.inspection import Inspection
 from kd_det.files import write_atomically
-from kd_det.report.figures import counts
+from kd_det.report.figures import counts, uri
 from kd_det.report.machine import software
 from kd_det.report.page import Figure, Section, Table, render
 from kd_det.report.pictures import Box, Picture, embed
@@ -55,7 +55,7 @@ def _balance(inspection: Inspection) -> Section:
     parts, rows = inspection.parts, summary.balance(inspection)
     shown = [row[0] for row in rows[:FIGURE_CLASSES]]
     series = {part: [p.by_class[name] for name in shown] for part, p in parts.items()}
-    figure = Figure(counts(shown, series, COLORS, "boxes"), "Boxes of each class")
+    figure = Figure(uri(counts(shown, series, COLORS, "boxes")), "Boxes of each class")
     text = f"{len(rows)} classes; boxes, and in brackets the images that show one."
     return Section("Class balance", text, [figure], Table(["class", *parts], rows))
 

@@ -36,7 +36,9 @@ def embeddings(comparison: Comparison) -> Section:
         )
     found = {run.name: comparison.evaluations[run.name] for run in shown}
     norms = {name: np.linalg.norm(e.embeddings, axis=1) for name, e in found.items()}
-    pictures = [Figure(figures.distributions(norms, comparison.colors, "norm"), "norms")]
+    pictures = [
+        Figure(figures.uri(figures.distributions(norms, comparison.colors, "norm")), "norms")
+    ]
     means, origin = teacher_means(comparison)
     directions: dict[str, np.ndarray] = {}
     if means is not None:
@@ -47,8 +49,8 @@ def embeddings(comparison: Comparison) -> Section:
         }
     if directions:
         caption = "cosine to the class mean"
-        uri = figures.distributions(directions, comparison.colors, "cosine")
-        pictures.append(Figure(uri, caption))
+        panel = figures.distributions(directions, comparison.colors, "cosine")
+        pictures.append(Figure(figures.uri(panel), caption))
     rows = [
         [run.name, f"{np.median(norms[run.name]):.2f}", _median(directions.get(run.name))]
         for run in shown
@@ -70,8 +72,10 @@ def center_similarity(comparison: Comparison) -> Section:
     names = comparison.validation.class_names
     names += ["background"] * (len(means) - len(names))
     rows = unit(means)
-    uri = figures.similarities(rows @ rows.T, names)
-    return Section(title, origin, [Figure(uri, "cosine between the centers of two classes")])
+    panel = figures.similarities(rows @ rows.T, names)
+    return Section(
+        title, origin, [Figure(figures.uri(panel), "cosine between the centers of two classes")]
+    )
 
 
 def teacher_means(comparison: Comparison) -> tuple[np.ndarray | None, str]:

@@ -35,10 +35,17 @@ Show = Callable[[str], str]  # a text as Matplotlib takes it
 
 @dataclass(frozen=True)
 class Panel:
-    """What is drawn on axes of its own, and the texts in it, for which fonts are chosen."""
+    """What is drawn on axes of its own.
+
+    Args:
+        draw: Draws on axes, and shows texts by the function that it is given.
+        texts: Those that it shows, for which fonts are chosen.
+        height: Where it is a figure of its own, inches.
+    """
 
     draw: Callable[[Axes, Show], None]
     texts: Sequence[str]
+    height: float = HEIGHT
 
 
 def curves(
@@ -47,19 +54,8 @@ def curves(
     x_label: str,
     y_label: str,
     wide: bool = False,
-) -> str:
-    """Draw lines over steps; with ``wide``, logarithmic where values span more than 30 times."""
-    return _uri(curve_panel(series, colors, x_label, y_label, wide))
-
-
-def curve_panel(
-    series: Mapping[str, Points],
-    colors: Mapping[str, str],
-    x_label: str,
-    y_label: str,
-    wide: bool = False,
 ) -> Panel:
-    """The panel of :func:`curves`."""
+    """Draw lines over steps; with ``wide``, logarithmic where values span more than 30 times."""
 
     def draw(axes: Axes, show: Show) -> None:
         for name, points in series.items():
@@ -86,7 +82,7 @@ def gains(
     colors: tuple[str, str],
     labels: tuple[str, str],
     x_label: str,
-) -> str:
+) -> Panel:
     """Draw two values for each name and a line between them, the first name on top."""
 
     def draw(axes: Axes, show: Show) -> None:
@@ -99,8 +95,7 @@ def gains(
         axes.set_xlabel(show(x_label))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=-1.8)
 
-    panel = Panel(draw, [*names, *labels, x_label])
-    return _uri(panel, max(HEIGHT, 0.7 + 0.21 * len(names)))
+    return Panel(draw, [*names, *labels, x_label], max(HEIGHT, 0.7 + 0.21 * len(names)))
 
 
 def counts(
@@ -108,18 +103,8 @@ def counts(
     series: Mapping[str, Sequence[float]],
     colors: Mapping[str, str],
     x_label: str,
-) -> str:
-    """Draw numbers of several series for each name as bars, the first name on top."""
-    return _uri(count_panel(names, series, colors, x_label), 1.2 + 0.32 * len(names))
-
-
-def count_panel(
-    names: Sequence[str],
-    series: Mapping[str, Sequence[float]],
-    colors: Mapping[str, str],
-    x_label: str,
 ) -> Panel:
-    """The panel of :func:`counts`."""
+    """Draw numbers of several series for each name as bars, the first name on top."""
 
     def draw(axes: Axes, show: Show) -> None:
         rows, height = np.arange(len(names)), 0.8 / len(series)
@@ -133,10 +118,12 @@ def count_panel(
         # Above, where no bar is.
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series))
 
-    return Panel(draw, [*names, *series, x_label])
+    return Panel(draw, [*names, *series, x_label], 1.2 + 0.32 * len(names))
 
 
-def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str) -> str:
+def distributions(
+    values: Mapping[str, np.ndarray], colors: Mapping[str, str], x_label: str
+) -> Panel:
     """Draw densities of several sets of numbers, on the same bins."""
 
     def draw(axes: Axes, show: Show) -> None:
@@ -154,10 +141,10 @@ def distributions(values: Mapping[str, np.ndarray], colors: Mapping[str, str], x
         axes.set_yticks([])
         axes.legend()
 
-    return _uri(Panel(draw, [*values, x_label]))
+    return Panel(draw, [*values, x_label])
 
 
-def similarities(matrix: np.ndarray, names: Sequence[str]) -> str:
+def similarities(matrix: np.ndarray, names: Sequence[str]) -> Panel:
     """Draw a square matrix of cosines ``[C, C]``; names where there is room for them."""
 
     def draw(axes: Axes, show: Show) -> None:
@@ -170,7 +157,7 @@ def similarities(matrix: np.ndarray, names: Sequence[str]) -> str:
             axes.set_xticks(range(len(names)), shown, rotation=90)
             axes.set_yticks(range(len(names)), shown)
 
-    return _uri(Panel(draw, names), WIDTH * 0.86)
+    return Panel(draw, names, WIDTH * 0.86)
 
 
 def svg(
@@ -201,7 +188,7 @@ def svg(
     return buffer.getvalue()
 
 
-def _uri(panel: Panel, height: float = HEIGHT) -> str:
+def uri(panel: Panel) -> str:
     """A figure of one panel as a data URI."""
-    data = svg([panel], WIDTH, height)
+    data = svg([panel], WIDTH, panel.height)
     return "data:image/svg+xml;base64," + base64.b64encode(data).decode()

@@ -77,8 +77,8 @@ def learning_curves(comparison: Comparison) -> Section:
         series = {run.name: points_of(run) for run in here if points_of(run)}
         if series:
             label = x_label or _unit_of_validation(here[0])
-            uri = figures.curves(series, comparison.colors, label, caption)
-            shown.append(Figure(uri, f"{caption} in training"))
+            panel = figures.curves(series, comparison.colors, label, caption)
+            shown.append(Figure(figures.uri(panel), f"{caption} in training"))
     if not shown:
         return Section(title, "None of the runs logged scalars (vis_data/scalars.json).")
     text = "As each training logged them; the distillation losses are not in the task's."
@@ -119,7 +119,7 @@ def _scalar_section(
                 series.setdefault(caption, {})[line] = points
                 colors.setdefault(line, ROLE_COLORS["teacher"])
     shown = [
-        Figure(figures.curves(lines, colors, "iteration", caption, wide=True), caption)
+        Figure(figures.uri(figures.curves(lines, colors, "iteration", caption, wide=True)), caption)
         for caption, lines in series.items()
     ]
     return Section(title, text, shown) if shown else Section(title, otherwise)
@@ -149,7 +149,7 @@ def by_class(comparison: Comparison) -> Section:
     names.sort(key=lambda name: before[name] - after[name])
     if not names:
         return Section(title, "Left out: the metric has no results by class of both students.")
-    uri = figures.gains(
+    panel = figures.gains(
         names,
         [before[name] for name in names],
         [after[name] for name in names],
@@ -164,7 +164,7 @@ def by_class(comparison: Comparison) -> Section:
     table = Table(["class", plain.name, distilled.name, "gain"], rows)
     better = sum(after[name] > before[name] for name in names)
     text = f"{distilled.name} is the better one in {better} of {len(names)} classes."
-    return Section(title, text, [Figure(uri, f"{what}, sorted by gain")], table)
+    return Section(title, text, [Figure(figures.uri(panel), f"{what}, sorted by gain")], table)
 
 
 def without_pair(plain: Run | None) -> str:
