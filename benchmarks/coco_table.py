@@ -27,6 +27,7 @@ from kd_det.commands.steps import Step, run_steps
 from kd_det.config_options import merge_options
 from kd_det.errors import InvalidInputError
 from kd_det.files import file_sha256
+from kd_det.pairing.methods import reads_centers
 from kd_det.pairing.start_weights import find_downloads
 from kd_det.recipes import load_recipe
 from kd_det.shipped import find_configs
@@ -105,7 +106,7 @@ class Setting:
     def run(self, pair: str, method: str, centers: Step) -> Step:
         """A training, which evaluates after each epoch."""
         cfg, inputs = self.config(pair, method), []
-        if "nd" in method.split("_"):
+        if reads_centers(method):
             cfg.custom_hooks[0].file = str(centers.results[0])
             inputs.append(centers)
         step = training(self.root, f"{pair}_{method}", cfg, inputs)

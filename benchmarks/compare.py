@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from kd_det.commands import common
 from kd_det.commands.steps import Step
-from kd_det.pairing.methods import METHODS
+from kd_det.pairing.methods import METHODS, reads_centers
 from kd_det.recipes import methods_of
 from kd_det.shipped import find_configs
 
@@ -61,7 +61,7 @@ def compare_pair(args: argparse.Namespace) -> None:
     teacher = setting.run_teacher()
     methods = args.methods or setting.fitting(teacher, DEFAULT)
     centers = None
-    if any("nd" in method.split("_") for method in methods):
+    if any(map(reads_centers, methods)):
         centers = setting.centers(teacher)
     runs = {
         (method, seed): setting.plain(args.epochs, seed)

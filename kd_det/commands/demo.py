@@ -13,7 +13,7 @@ from pathlib import Path
 from kd_det.commands import common, distill, results
 from kd_det.commands.steps import Step, run_steps
 from kd_det.errors import InvalidInputError
-from kd_det.pairing.methods import DEFAULT
+from kd_det.pairing.methods import DEFAULT, reads_centers
 from kd_det.shipped import find_configs
 
 DATA = Path("data/digits-coco")
@@ -171,7 +171,7 @@ def _taught(root: Path, method: str, seed: int, teacher: Step, centers: Step) ->
     config = _recipe("frcnn_r50_r18")
     options = [f"model.teacher_ckpt={checkpoint(teacher)}"]
     inputs = [teacher]
-    if "nd" in method.split("_"):
+    if reads_centers(method):
         options.append(f"custom_hooks.0.file={centers.folder / 'class_centers.safetensors'}")
         inputs.append(centers)
     folder = root / f"{method}_seed{seed}"

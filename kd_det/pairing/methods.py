@@ -130,6 +130,11 @@ def find_forms(method: str) -> list[Form]:
     ]
 
 
+def reads_centers(method: str) -> bool:
+    """Whether a method has the ND loss among its parts, which reads class centers."""
+    return "nd" in method.split("_")
+
+
 def require_known(method: str) -> None:
     """Raise ``ValueError`` for an unknown method; lists the available ones."""
     if method not in METHODS:
