@@ -55,8 +55,8 @@ def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, 
         model["neck"].update(norm_cfg=dict(type="BN"))
         head["norm_cfg"] = dict(type="BN")
         model["data_preprocessor"] = dict(batch_augments=None)
-    else:
-        # Images, and objects in them, have a quarter of COCO's size.
+    elif not weights:
+        # Images, and digits in them, have a quarter of COCO's size.
         model["neck"].update(start_level=0)
         head["anchor_generator"] = dict(strides=[4, 8, 16, 32, 64], octave_base_scale=4)
     if weights:
@@ -124,6 +124,7 @@ class DensePair(Setting):
         """The training of a detector alone."""
         cfg = super().config("teacher", epochs, seed)
         cfg.model = self._model("teacher" if name == "teacher" else "student")
+        cfg.train_cfg.val_interval = epochs  # the tables have the last value alone
         if self.scratch:
             cfg.optim_wrapper.optimizer.lr = 2e-3  # as configs/digits has
             pipeline = cfg.train_dataloader.dataset.pipeline

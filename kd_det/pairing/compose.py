@@ -18,7 +18,7 @@ from kd_det.datasets.prepared import PreparedData
 from kd_det.errors import MissingPackageError, UnsupportedTypeError
 from kd_det.pairing import PairingError, methods, offers, report, text
 from kd_det.pairing.alone import add_imports, make_alone
-from kd_det.pairing.data import Data, read_data
+from kd_det.pairing.data import Data, drop_semantic_head, read_data
 from kd_det.pairing.detectors import Detector, detector_config, read_detector, short_name
 from kd_det.pairing.distiller import fit_distiller
 from kd_det.pairing.teacher_classes import check_teacher
@@ -143,6 +143,7 @@ def pair(
     work_dir = work_dir or default_work_dir(student, teacher, method)
     cfgs = read_sides(student, teacher)  # before data are read
     found = read_data(data, cfgs[0], coco, work_dir)
+    dropped = drop_semantic_head(cfgs[0], found)
     with _name_both(student, teacher):
         sides = (
             read_detector(student, "student", len(found.classes), cfgs[0]),
@@ -150,7 +151,7 @@ def pair(
         )
     form = offers.choose_form(method, *sides)
     recipe = text.read_bases([form.path])
-    decisions = [*found.decisions, *_compare_classes(*sides, found, teacher_ckpt)]
+    decisions = [*found.decisions, *dropped, *_compare_classes(*sides, found, teacher_ckpt)]
     decisions += _unify_padding(*sides)
     alone, kept = make_alone(sides[0], found, coco, data is None, epochs, batch_size)
     cfg, fitting = _add_teacher(alone, recipe, *sides, teacher_ckpt)

@@ -99,12 +99,6 @@ def _read_folder_data(data: PreparedData, student: Settings, base: Settings, cop
         if name != "train":
             path = data.annotations[part].path.as_posix()
             settings[f"{name}_evaluator"] = _evaluator(student, base, name, path)
-    learnt = settings["train_dataloader"]["dataset"]
-    if any(part.get("with_seg") for part in nested_dicts(learnt)):
-        raise DataError(
-            f"the student learns a map of the scene, which data as {data.root} do not have; take "
-            "a student without semantic head, as HTC without semantic"
-        )
     known = {part: data.annotations[part] for part in ("train", "val")}
     decisions = [
         f"data: {len(found.data['images'])} images of {found.path} in {found.images}, to {what}"
@@ -115,7 +109,24 @@ def _read_folder_data(data: PreparedData, student: Settings, base: Settings, cop
     known = {part: replace(found, warnings=[]) for part, found in known.items()}
     decisions += _check(LoaderCheck(copies, known), settings, classes)
     images = len(known["train"].data["images"])
-    return Data(settings, classes, images * _repetitions(learnt), decisions)
+    repetitions = _repetitions(settings["train_dataloader"]["dataset"])
+    return Data(settings, classes, images * repetitions, decisions)
+
+
+def drop_semantic_head(detector: Settings, data: Data) -> list[str]:
+    """Take HTC's branch for semantic segmentation out of a config if the data have no maps.
+
+    Returns:
+        What was decided, in sentences.
+    """
+    heads = (detector.get("model") or {}).get("roi_head") or {}
+    learnt = nested_dicts(data.settings["train_dataloader"])
+    if not heads.get("semantic_head") or any(part.get("with_seg") for part in learnt):
+        return []
+    heads.update(semantic_head=None, semantic_roi_extractor=None)
+    return [
+        "the data have no semantic segmentation maps: the detector goes without its semantic_head"
+    ]
 
 
 def _point(dataset: Settings, root: Path, found: Annotations, classes: tuple[str, ...]) -> None:
@@ -123,6 +134,8 @@ def _point(dataset: Settings, root: Path, found: Annotations, classes: tuple[str
     for part in nested_dicts(dataset):
         if part.get("backend_args"):  # of a store elsewhere, as Petrel
             part["backend_args"] = None
+        if part.get("with_seg"):  # semantic segmentation maps, which no folder of boxes has
+            part["with_seg"] = False
     for key in dataset.keys() - _coco_options() - {"_scope_"}:
         del dataset[key]  # of another kind of dataset
     for key in ("data_prefix", "metainfo", "proposal_file"):

@@ -15,7 +15,7 @@ from kd_det.datasets.prepared import PreparedData
 from kd_det.errors import UserError, add_note
 from kd_det.pairing import methods, text
 from kd_det.pairing.alone import make_alone
-from kd_det.pairing.data import read_data
+from kd_det.pairing.data import drop_semantic_head, read_data
 from kd_det.pairing.detectors import Detector, read_detector
 from kd_det.pairing.schedule import list_hooks
 from kd_det.registry import as_list, type_name
@@ -99,8 +99,10 @@ def teacher_training(
     coco = text.read_bases([methods.find_coco()])
     with _about_the_teacher(teacher):
         found = read_data(student if data is None else data, cfg, coco, Path(work_dir).parent)
+        dropped = drop_semantic_head(cfg, found)
         detector = read_detector(teacher, "teacher", len(found.classes), cfg, trained=True)
         parts, decisions = make_alone(detector, found, coco, data is None, epochs, batch_size)
+        decisions = [*dropped, *decisions]
     _keep_weights(parts)
     parts["work_dir"] = work_dir
     result = Config(parts)

@@ -33,7 +33,8 @@ if torch.cuda.is_available():
 MODULES = [
     importlib.import_module(f"mmcv.ops.{name}")
     for name in ("nms", "roi_align", "roi_pool", "deform_conv", "modulated_deform_conv")
-    + ("focal_loss", "multi_scale_deform_attn", "info", "bbox", "carafe")
+    + ("focal_loss", "multi_scale_deform_attn", "info", "bbox", "carafe", "masked_conv")
+    + ("deform_roi_pool",)
 ]
 
 
@@ -78,8 +79,9 @@ def test_the_extension_is_seen_by_those_who_look_for_it():
 
 def test_a_missing_op_says_so_when_called():
     features = torch.zeros(1, 4, 4, 4)
-    with pytest.raises(MissingOpError, match="'carafe_forward' needs compiled mmcv") as caught:
-        mmcv.ops.carafe(features, torch.zeros(1, 9, 8, 8), 3, 1, 2)
+    missing = "'deform_roi_pool_forward' needs compiled mmcv"
+    with pytest.raises(MissingOpError, match=missing) as caught:
+        mmcv.ops.deform_roi_pool(features, torch.zeros(1, 5), torch.zeros(0), (2, 2))
     assert "pip install --no-build-isolation" in str(caught.value)
     with pytest.raises(MissingOpError, match="pool_mode='max'"):
         mmcv.ops.roi_align(features, torch.zeros(1, 5), 2, 1.0, 0, "max", True)
@@ -546,3 +548,37 @@ def test_offsets_of_another_size_are_refused_in_a_sentence():
     offset, mask = torch.zeros(1, 18, 8, 8), torch.zeros(1, 9, 8, 8)
     with pytest.raises(MissingOpError, match="offsets of another size"):
         mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_carafe(device):
+    kernel, groups, scale = 3, 2, 2
+    generator = torch.Generator().manual_seed(0)
+    features, masks = (
+        torch.randn(*shape, generator=generator, dtype=torch.double).to(device).requires_grad_()
+        for shape in ((2, 4, 3, 5), (2, groups * kernel**2, 6, 10))
+    )
+    out = mmcv.ops.carafe(features, masks, kernel, groups, scale)
+    x, m = features.detach().cpu(), masks.detach().cpu()
+    slow = torch.zeros(2, 4, 6, 10, dtype=torch.double)
+    for b, c, i, j, di, dj in np.ndindex(2, 4, 6, 10, kernel, kernel):
+        y, z = i // scale + di - 1, j // scale + dj - 1
+        if 0 <= y < 3 and 0 <= z < 5:
+            part = c // (4 // groups) * kernel**2
+            slow[b, c, i, j] += x[b, c, y, z] * m[b, part + di * kernel + dj, i, j]
+    torch.testing.assert_close(out.cpu(), slow)
+    assert gradcheck(lambda *i: mmcv.ops.carafe(*i, kernel, groups, scale), (features, masks))
+    half = mmcv.ops.carafe(features.half(), masks.half(), kernel, groups, scale)
+    torch.testing.assert_close(half.double(), out, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_masked_conv_is_a_convolution_at_the_places_of_the_mask(device, padding):
+    torch.manual_seed(0)
+    kernel = 2 * padding + 1
+    layer = mmcv.ops.MaskedConv2d(3, 4, kernel, padding=padding).to(device)
+    x, mask = torch.randn(1, 3, 5, 6, device=device), torch.rand(1, 5, 6, device=device) > 0.6
+    expected = F.conv2d(x, layer.weight, layer.bias, padding=padding) * mask
+    torch.testing.assert_close(layer(x, mask), expected)
+    assert not layer(x, torch.zeros_like(mask)).any()

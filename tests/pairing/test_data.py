@@ -13,7 +13,7 @@ from small import edit_annotations
 from zoo import FASTER
 
 from kd_det.datasets.coco import DataError
-from kd_det.pairing.data import read_data
+from kd_det.pairing.data import drop_semantic_head, read_data
 from kd_det.pairing.methods import find_coco
 from kd_det.pairing.text import read_bases, read_config
 
@@ -299,7 +299,6 @@ def learn_masks_that_are_missing(student: dict[str, Any], folder: Path) -> None:
         (FASTER, have_no_objects, r"instances_train\.json has no object of any class"),
         (MASKS, evaluate_masks_that_are_missing, r"val_evaluator compares masks .*_val\.json"),
         (MASKS, learn_masks_that_are_missing, r"learns masks, and 1 of .*instances_train\.json"),
-        ("mmdet::htc/htc_r50_fpn_1x_coco.py", lambda *_: None, "learns a map of the scene"),
     ],
 )
 def test_what_the_student_cannot_learn_is_told(folder, base, name, change, message):
@@ -308,6 +307,23 @@ def test_what_the_student_cannot_learn_is_told(folder, base, name, change, messa
     change(student, folder)
     with pytest.raises(DataError, match=message):
         read_data(str(folder), student, base)
+
+
+def test_a_semantic_head_is_dropped_where_the_data_have_no_maps(folder, base):
+    edit_annotations(folder, polygons)
+    student = read_config("mmdet::htc/htc_r50_fpn_1x_coco.py")
+    own = read_data(None, student, base)
+    assert drop_semantic_head(student, own) == []
+    assert student["model"]["roi_head"]["semantic_head"]["num_classes"] == 183
+    data = read_data(str(folder), student, base)
+    (said,) = drop_semantic_head(student, data)
+    assert "no semantic segmentation maps" in said
+    assert student["model"]["roi_head"]["semantic_head"] is None
+    sample = build(data.settings["train_dataloader"]["dataset"])[0]
+    assert (
+        "gt_sem_seg" not in sample["data_samples"]
+        and "masks" in sample["data_samples"].gt_instances
+    )
 
 
 def test_what_the_student_can_learn_passes(folder, base):

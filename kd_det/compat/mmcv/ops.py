@@ -17,9 +17,11 @@ import torch
 import torchvision  # also registers torch.ops.torchvision
 from torch import Tensor
 
+from kd_det.compat.mmcv.carafe import CARAFE_OPS
 from kd_det.compat.mmcv.common import compute_dtype
 from kd_det.compat.mmcv.deform_conv import DEFORM_OPS
 from kd_det.compat.mmcv.focal_loss import FOCAL_OPS
+from kd_det.compat.mmcv.masked_conv import MASKED_CONV_OPS
 from kd_det.compat.mmcv.roi import ROI_OPS
 
 
@@ -159,5 +161,7 @@ OPS: dict[str, Callable[..., Any]] = {
         *ROI_OPS,
         *DEFORM_OPS,
         *FOCAL_OPS,
+        *CARAFE_OPS,
+        *MASKED_CONV_OPS,
     )
 }
