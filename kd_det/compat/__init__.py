@@ -48,6 +48,7 @@ PATCHES = (
     "cpu_distributed",
     "checkpoint_files",
     "sync_batchnorm",
+    "mmdet_ssd",
 )
 
 _active = False
