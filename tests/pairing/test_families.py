@@ -145,6 +145,20 @@ def test_a_method_that_does_not_fit_is_refused_with_those_that_do(digits):
     assert message.endswith("take one of robust, review, cwd, pkd")
 
 
+def test_the_list_is_that_of_one_data_set(tmp_path):
+    # A training sets the classes of both sides to those of the data, whatever their configs say.
+    folders = [tmp_path / name for name in ("s", "t")]
+    for folder in folders:
+        folder.mkdir()
+    student = dense("gfl", folders[0])
+    teacher = folders[1] / "t.py"
+    model = dict(bbox_head=dict(num_classes=20))
+    teacher.write_text(f"_base_ = {student!r}\nmodel = {model!r}\n")
+    sides = read_pair(student, str(teacher))
+    assert len({side.num_classes for side in sides}) == 1
+    assert not any(why_not(method, find_offers(*sides)) for method in ("kd_nd", "ld"))
+
+
 def test_a_dense_pair_is_told_of_its_heads_alone(tmp_path, digits):
     sides = (dense("gfl", tmp_path), dense("rtmdet", tmp_path))
     with pytest.raises(PairingError) as caught:
