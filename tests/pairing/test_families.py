@@ -159,6 +159,27 @@ def test_the_list_is_that_of_one_data_set(tmp_path):
     assert not any(why_not(method, find_offers(*sides)) for method in ("kd_nd", "ld"))
 
 
+def test_heads_with_operations_that_the_meta_device_lacks_are_read(digits):
+    ddod = "mmdet::ddod/ddod_r50_fpn_1x_coco.py"  # deformable convolutions in its head
+    made = pair(ddod, "mmdet::atss/atss_r50_fpn_1x_coco.py", "kd_nd", data=str(digits))
+    assert "compared by loss_kd, loss_boxes, loss_nd" in made.describe()
+    assert not find_offers(made.student, made.teacher)["cross_head"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "autoassign/autoassign_r50-caffe_fpn_1x_coco",
+        "centernet/centernet-update_r50-caffe_fpn_ms-1x_coco",
+        "free_anchor/freeanchor_r50_fpn_1x_coco",
+    ],
+)
+def test_students_whose_positives_nothing_tells_are_refused_when_the_pair_is_read(name):
+    sides = read_pair(f"mmdet::{name}.py", f"mmdet::{name}.py")
+    for need in ("class_maps", "cross_head", "dense_embedding"):
+        assert "needs a head whose loss_cls gets the label" in find_offers(*sides)[need]
+
+
 def test_a_dense_pair_is_told_of_its_heads_alone(tmp_path, digits):
     sides = (dense("gfl", tmp_path), dense("rtmdet", tmp_path))
     with pytest.raises(PairingError) as caught:
