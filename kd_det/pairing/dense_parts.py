@@ -197,7 +197,9 @@ def _why_no_embedding(student: Detector, teacher: Detector) -> str:
             dense.class_layers(_runnable_head(side))
     except UserError as error:
         return str(error)
-    return _refusal(student, dict(type="kd_det.Positives", source=HEAD))
+    # The student's are the samples, and class centers are those of the teacher's.
+    positives = dict(type="kd_det.Positives", source=HEAD)
+    return _refusal(student, positives) or _refusal(teacher, positives)
 
 
 def _refusal(side: Detector, recorder: dict[str, Any]) -> str:

@@ -60,6 +60,7 @@ def test_each_family_is_read(name, family, strides, classes):
     [
         ("solo/solo_r50_fpn_1x_coco", "a SOLO, which segments objects and has no head for boxes"),
         ("mask2former/mask2former_r50_8xb2-lsj-50e_coco", "Mask2Former, which segments"),
+        ("mask2former_vis/mask2former_r50_8xb2-8e_youtubevis2019", "Video, which segments objects"),
         ("lad/lad_r50-paa-r101_fpn_2xb8_coco_1x", "a LAD, which has a teacher of its own"),
         ("ld/ld_r18-gflv1-r101_fpn_1x_coco", "which has a teacher of its own"),
         ("glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365", "finds what a text names"),
@@ -178,6 +179,14 @@ def test_students_whose_positives_nothing_tells_are_refused_when_the_pair_is_rea
     sides = read_pair(f"mmdet::{name}.py", f"mmdet::{name}.py")
     for need in ("class_maps", "cross_head", "dense_embedding"):
         assert "needs a head whose loss_cls gets the label" in find_offers(*sides)[need]
+
+
+def test_class_centers_need_the_positives_of_the_teacher():
+    autoassign = "mmdet::autoassign/autoassign_r50-caffe_fpn_1x_coco.py"
+    offers = find_offers(
+        *read_pair("mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", autoassign)
+    )
+    assert not offers["class_maps"] and "is a AutoAssignHead" in offers["dense_embedding"]
 
 
 def test_a_dense_pair_is_told_of_its_heads_alone(tmp_path, digits):
