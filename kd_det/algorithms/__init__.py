@@ -2,7 +2,7 @@
 
 from kd_det.algorithms.checkpoint import CheckpointError
 from kd_det.algorithms.dense import BoxesRecorder, CrossHead, PositivesRecorder
-from kd_det.algorithms.query import SharedQueriesRecorder
+from kd_det.algorithms.query import MemoryRecorder, SharedQueriesRecorder
 from kd_det.algorithms.teacher_distill import (
     FixedTeacherDistill,
     RoITeacherDistill,
@@ -15,6 +15,7 @@ __all__ = [
     "CheckpointError",
     "CrossHead",
     "FixedTeacherDistill",
+    "MemoryRecorder",
     "PositivesRecorder",
     "RoITeacherDistill",
     "SharedQueriesRecorder",

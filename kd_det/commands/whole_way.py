@@ -136,6 +136,7 @@ def _read(
     """The configs of all trainings, with their own work directories."""
     from kd_det.pairing.teacher_training import teacher_training
 
+    pairing = read_pair(args, data, str(root))  # first: a refusal of it names both sides
     teacher = None
     if args.teacher_ckpt is None:
         teacher = teacher_training(
@@ -147,7 +148,6 @@ def _read(
             epochs=args.teacher_epochs,
             batch_size=args.batch_size,
         )
-    pairing = read_pair(args, data, str(root))
     pairing.cfg.work_dir, pairing.alone.work_dir = str(root / "distilled"), str(root / "alone")
     if teacher is not None:
         pairing.cfg.model.teacher_ckpt = str(teacher.checkpoint)

@@ -172,13 +172,14 @@ def pair(
 
 
 def read_pair(student: str, teacher: str) -> tuple[Detector, Detector]:
-    """Both detectors as their configs are, without data.
+    """Both detectors without data, with the classes of the student's config, as data would have it.
 
     Raises:
         PairingError: If one cannot be paired; names both.
     """
     with _name_both(student, teacher):
-        return read_detector(student, "student"), read_detector(teacher, "teacher")
+        learner = read_detector(student, "student")
+        return learner, read_detector(teacher, "teacher", learner.num_classes)
 
 
 def _add_teacher(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmdet.models.dense_heads import GFLHead, YOLOXHead
 from torch import nn
 
 from kd_det.algorithms import dense
-from kd_det.algorithms.dense.layers import random_maps
+from kd_det.algorithms.dense.layers import EXAMPLES, random_maps
 from kd_det.errors import UserError
 from kd_det.pairing.detectors import Detector
 from kd_det.recorders import RAZOR_TASK_UTILS
@@ -73,18 +75,21 @@ def recorders_of(side: Detector, names: set[str], depth: int) -> Recorders:
         region = dict(region=REGION) if "region" in names else {}
         found["positives"] = dict(type="kd_det.Positives", source=HEAD, **region)
     if "embedding" in names:
-        found["embedding"] = dense.pyramid_recorder(dense.class_layers(head), inputs=True)
+        layers = dense.class_layers(_runnable_head(side))
+        found["embedding"] = dense.pyramid_recorder(layers, inputs=True)
     for branch in ("cls", "box"):
         if f"{branch}_feats" in names:
-            layers = dense.branch_layers(head, branch, depth) if depth else None
-            whole = dict(type="ModuleOutputs", source=side.pyramid)
-            found[f"{branch}_feats"] = whole if layers is None else dense.pyramid_recorder(layers)
+            found[f"{branch}_feats"] = (
+                dense.pyramid_recorder(dense.branch_layers(head, branch, depth))
+                if depth
+                else dict(type="ModuleOutputs", source=side.pyramid)
+            )
     return found
 
 
 def embedding_size(side: Detector) -> int:
     """Channels of the class branch's last maps."""
-    layer = side.model.get_submodule(dense.class_layers(side.model.bbox_head)[0].source)
+    layer = side.model.get_submodule(dense.class_layers(_runnable_head(side))[0].source)
     assert isinstance(layer, nn.Conv2d)
     return layer.in_channels
 
@@ -109,11 +114,14 @@ def _why_not_dense(student: Detector, teacher: Detector) -> str:
 def _why_other_grids(student: Detector, teacher: Detector) -> str:
     try:
         shapes = [
-            [list(x.shape[1:]) for x in side.model.bbox_head.forward(_maps(side))[0]]
-            for side in (student, teacher)
+            [list(x.shape[1:]) for x in head.forward(random_maps(head))[0]]
+            for head in map(_runnable_head, (student, teacher))
         ]
     except (AttributeError, IndexError, TypeError, ValueError, RuntimeError):
-        return f"the class maps of {_heads(student, teacher)} cannot be read"
+        return (
+            f"the class maps of {_heads(student, teacher)} are not the head's first output, one "
+            f"map for each level, as those of {EXAMPLES} are"
+        )
     if _why_other_strides(student, teacher) or shapes[0] == shapes[1]:
         return _why_other_strides(student, teacher)
     return (
@@ -132,8 +140,17 @@ def _why_other_strides(student: Detector, teacher: Detector) -> str:
     )
 
 
-def _maps(side: Detector) -> list[Any]:
-    return random_maps(side.model.bbox_head)
+@torch.no_grad()
+def _runnable_head(side: Detector) -> Any:
+    """The head, or a copy on a CPU where the meta device has not all of its operations."""
+    head = side.model.bbox_head
+    try:
+        head.forward(random_maps(head))
+    except RuntimeError:  # as of a deformable convolution
+        head = copy.deepcopy(head).to_empty(device="cpu")
+        for parameter in head.parameters():
+            parameter.zero_()
+    return head
 
 
 def _why_softmax(*sides: Detector) -> str:
@@ -177,10 +194,12 @@ def _why_no_cross_head(student: Detector, teacher: Detector) -> str:
 def _why_no_embedding(student: Detector, teacher: Detector) -> str:
     try:
         for side in (student, teacher):
-            dense.class_layers(side.model.bbox_head)
+            dense.class_layers(_runnable_head(side))
     except UserError as error:
         return str(error)
-    return _refusal(student, dict(type="kd_det.Positives", source=HEAD))
+    # The student's are the samples, and class centers are those of the teacher's.
+    positives = dict(type="kd_det.Positives", source=HEAD)
+    return _refusal(student, positives) or _refusal(teacher, positives)
 
 
 def _refusal(side: Detector, recorder: dict[str, Any]) -> str:

@@ -201,7 +201,8 @@ def _build(model_cfg: dict[str, Any], name: str, who: str) -> Any:
 
 
 def _lacks_package(name: str, who: str, error: Exception) -> str:
-    return f"the {who} {name} needs a package that is not installed: {error}"
+    reason = " ".join(str(error).split())  # messages of mmdet have the indent of their source
+    return f"the {who} {name} needs a package that is not installed: {reason}"
 
 
 @torch.no_grad()

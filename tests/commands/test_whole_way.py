@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from small import ROOT, digits_config
 from kd_det.commands import plan
 from kd_det.commands.steps import Step
 from kd_det.pairing.cost import Timing
+
+FASTER = "faster_rcnn/faster-rcnn_r50_fpn_1x_coco"
 
 
 @pytest.fixture
@@ -106,6 +109,23 @@ def test_wrong_input_is_one_sentence(refusal, arguments, teacher_ckpt, tmp_path,
     words = {"T": str(teacher_ckpt)}
     given = [words.get(word, word.replace("TMP", str(tmp_path))) for word in more]
     assert message.replace("TMP", str(tmp_path)) in refusal("distill", *arguments, *given)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "reason"),
+    [
+        (FASTER, "solo/solo_r50_fpn_1x_coco", "the teacher mmdet::solo/.* is a SOLO"),
+        (
+            "reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20",
+            FASTER,
+            "the student is a BaseReID",
+        ),
+    ],
+)
+def test_a_pair_is_refused_before_the_teachers_training_is_made(refusal, student, teacher, reason):
+    sides = [f"mmdet::{name}.py" for name in (student, teacher)]
+    found = refusal("distill", *sides)
+    assert re.search(f"{sides[1]} cannot teach {sides[0]}: .*{reason}", found)
 
 
 def test_all_methods_share_a_teacher(tool, arguments, tmp_path, monkeypatch, capsys):

@@ -147,6 +147,18 @@ def test_the_region_equals_a_slow_form(gamma):
         assert 0 < sum(expected) < len(expected)
 
 
+def test_the_region_by_hand():
+    # IoU of the two closest priors with the object: 1 and 1/2, so the threshold is 3/4 + sqrt(1/8),
+    # 1.104. DIoU: 1, and 1/2 - 1/32, whose centers are 1 apart in a hull of 4 x 4; the third is
+    # far away. With gamma 1/4 the region begins at 0.276, with 1/2 at 0.552.
+    priors = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 2], [8, 8, 12, 12]])
+    boxes = torch.tensor([[0.0, 0, 4, 4]])
+    assert diou(priors, boxes).flatten().tolist() == pytest.approx([1, 15 / 32, -128 / 288])
+    for gamma, expected in ((0.25, [True, True, False]), (0.5, [True, False, False])):
+        (found,) = valuable_region([priors], boxes, gamma, candidates=2)
+        assert found.flatten().tolist() == expected
+
+
 def test_positions_that_do_not_fit_are_named():
     feats = [torch.zeros(2, 3, 4, 5)]
     with pytest.raises(

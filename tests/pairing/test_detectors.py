@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from small import build
 from zoo import C4, CASCADE, FASTER, STUDENTS, student, write
 
-from kd_det.errors import InvalidInputError
+from kd_det.errors import InvalidInputError, MissingPackageError
 from kd_det.pairing import PairingError
 from kd_det.pairing.detectors import read_detector
 from kd_det.pairing.start_weights import describe_start
@@ -154,6 +154,14 @@ def test_types_that_are_paths_are_known(tmp_path):
 def test_other_configs_are_refused(name, error, reason):
     with pytest.raises(error, match=reason):
         read_detector(f"mmdet::{name}.py", "teacher")
+
+
+def test_a_package_that_is_not_installed_is_named_in_one_line(monkeypatch):
+    # As mmdet's module is where scikit-image is not installed.
+    monkeypatch.setattr("mmdet.models.data_preprocessors.data_preprocessor.skimage", None)
+    said = "boxinst_r50.* needs a package .*: skimage is not installed, please install it by: pip"
+    with pytest.raises(MissingPackageError, match=said):
+        read_detector("mmdet::boxinst/boxinst_r50_fpn_ms-90k_coco.py", "teacher")
 
 
 def test_what_is_not_registered_or_not_there_is_told(tmp_path):

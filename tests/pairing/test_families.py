@@ -60,6 +60,7 @@ def test_each_family_is_read(name, family, strides, classes):
     [
         ("solo/solo_r50_fpn_1x_coco", "a SOLO, which segments objects and has no head for boxes"),
         ("mask2former/mask2former_r50_8xb2-lsj-50e_coco", "Mask2Former, which segments"),
+        ("mask2former_vis/mask2former_r50_8xb2-8e_youtubevis2019", "Video, which segments objects"),
         ("lad/lad_r50-paa-r101_fpn_2xb8_coco_1x", "a LAD, which has a teacher of its own"),
         ("ld/ld_r18-gflv1-r101_fpn_1x_coco", "which has a teacher of its own"),
         ("glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365", "finds what a text names"),
@@ -143,6 +144,49 @@ def test_a_method_that_does_not_fit_is_refused_with_those_that_do(digits):
     message = str(caught.value)
     assert message.startswith(f"{FASTER} cannot teach {DETR} by the method kd_nd: ")
     assert message.endswith("take one of robust, review, cwd, pkd")
+
+
+def test_the_list_is_that_of_one_data_set(tmp_path):
+    # A training sets the classes of both sides to those of the data, whatever their configs say.
+    folders = [tmp_path / name for name in ("s", "t")]
+    for folder in folders:
+        folder.mkdir()
+    student = dense("gfl", folders[0])
+    teacher = folders[1] / "t.py"
+    model = dict(bbox_head=dict(num_classes=20))
+    teacher.write_text(f"_base_ = {student!r}\nmodel = {model!r}\n")
+    sides = read_pair(student, str(teacher))
+    assert len({side.num_classes for side in sides}) == 1
+    assert not any(why_not(method, find_offers(*sides)) for method in ("kd_nd", "ld"))
+
+
+def test_heads_with_operations_that_the_meta_device_lacks_are_read(digits):
+    ddod = "mmdet::ddod/ddod_r50_fpn_1x_coco.py"  # deformable convolutions in its head
+    made = pair(ddod, "mmdet::atss/atss_r50_fpn_1x_coco.py", "kd_nd", data=str(digits))
+    assert "compared by loss_kd, loss_boxes, loss_nd" in made.describe()
+    assert not find_offers(made.student, made.teacher)["cross_head"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "autoassign/autoassign_r50-caffe_fpn_1x_coco",
+        "centernet/centernet-update_r50-caffe_fpn_ms-1x_coco",
+        "free_anchor/freeanchor_r50_fpn_1x_coco",
+    ],
+)
+def test_students_whose_positives_nothing_tells_are_refused_when_the_pair_is_read(name):
+    sides = read_pair(f"mmdet::{name}.py", f"mmdet::{name}.py")
+    for need in ("class_maps", "cross_head", "dense_embedding"):
+        assert "needs a head whose loss_cls gets the label" in find_offers(*sides)[need]
+
+
+def test_class_centers_need_the_positives_of_the_teacher():
+    autoassign = "mmdet::autoassign/autoassign_r50-caffe_fpn_1x_coco.py"
+    offers = find_offers(
+        *read_pair("mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", autoassign)
+    )
+    assert not offers["class_maps"] and "is a AutoAssignHead" in offers["dense_embedding"]
 
 
 def test_a_dense_pair_is_told_of_its_heads_alone(tmp_path, digits):

@@ -13,6 +13,7 @@ from kd_det.algorithms.dense.boxes import decode_boxes
 from kd_det.algorithms.dense.layers import (
     BRANCHES,
     EXAMPLES,
+    LEAST_SIDE,
     check_depth,
     num_levels,
     random_maps,
@@ -23,7 +24,7 @@ from kd_det.errors import InvalidInputError, UnsupportedTypeError
 from kd_det.registry import MODELS
 
 # Norms refuse a single value.
-SMALL = (2, 2)
+SMALL = (LEAST_SIDE, LEAST_SIDE)
 
 
 @MODELS.register_module()

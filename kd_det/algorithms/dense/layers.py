@@ -18,6 +18,8 @@ BRANCHES = {
 }
 # Pixels of the finest level of a head that is run on random maps.
 SIDE = 16
+# And of the deepest at least: a compiled mmcv's deformable convolutions refuse less than a kernel.
+LEAST_SIDE = 3
 EXAMPLES = "RetinaNet, FCOS, ATSS, GFL, RTMDet and YOLOX"
 
 
@@ -137,5 +139,5 @@ def random_maps(head: Any) -> list[Tensor]:
     """Make a small random pyramid ``[1, C, H, W]`` for a head, without touching the RNG's state."""
     device = next(head.parameters()).device
     with torch.random.fork_rng(devices=[]):
-        sides = [max(SIDE >> level, 1) for level in range(num_levels(head))]
+        sides = [max(SIDE >> level, LEAST_SIDE) for level in range(num_levels(head))]
         return [torch.rand(1, head.in_channels, side, side).to(device) for side in sides]

@@ -10,11 +10,14 @@ from mmengine.structures import InstanceData
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder
 from torch import Tensor, nn
 
+from kd_det.algorithms.dense.layers import EXAMPLES
 from kd_det.algorithms.wiring import require_module
 from kd_det.errors import UnsupportedTypeError
 from kd_det.losses.ld import valuable_region
 from kd_det.registry import TASK_UTILS
 
+# Heads of mmdet that have a loss_cls and do not hand it the labels of positions.
+OTHERWISE = ("AutoAssignHead", "CenterNetUpdateHead", "FreeAnchorRetinaHead")
 # Class indices below this are exact in every floating-point format of a class map.
 DIGIT = 128
 
@@ -67,6 +70,11 @@ class PositivesRecorder(BaseRecorder):
             raise UnsupportedTypeError(
                 f"kd_det.Positives needs a dense head with loss_by_feat and a module loss_cls; "
                 f"'{self.source}' is a {type(head).__name__}"
+            )
+        if any(kind.__name__ in OTHERWISE for kind in type(head).__mro__):
+            raise UnsupportedTypeError(
+                "kd_det.Positives needs a head whose loss_cls gets the label of each position, as "
+                f"those of {EXAMPLES} do; '{self.source}' is a {type(head).__name__}"
             )
         self._head = head
 

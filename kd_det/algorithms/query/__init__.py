@@ -1,4 +1,4 @@
-"""Queries that two decoders share, and the recorder of their outputs."""
+"""Queries that two decoders share, the recorder of their outputs, and that of encoders."""
 
 from kd_det.algorithms.query.decoder import (
     Call,
@@ -12,10 +12,12 @@ from kd_det.algorithms.query.decoder import (
     shared_inputs,
 )
 from kd_det.algorithms.query.matching import match, rules
+from kd_det.algorithms.query.memory import MemoryRecorder
 from kd_det.algorithms.query.recorder import SharedQueriesRecorder, draw
 
 __all__ = [
     "Call",
+    "MemoryRecorder",
     "Outputs",
     "Queries",
     "SharedQueriesRecorder",

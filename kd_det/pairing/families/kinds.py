@@ -22,7 +22,10 @@ FAMILIES: dict[type, Family] = {
     SingleStageDetector: Dense(),
     SingleStageInstanceSegmentor: Dense(),
 }
-NO_BOXES = "which segments objects and has no head for boxes"
+INSTANCES = (
+    "which segments objects and has no head for boxes; a Mask R-CNN, CondInst or RTMDet-Ins would "
+    "do"
+)
 INSIDE = "give a config whose model is the detector inside it"
 # Models of mmdet that contain detectors or derive from them, and cannot be paired; by name, since
 # older versions of mmdet lack some.
@@ -32,6 +35,7 @@ REFUSED: dict[str, str] = {
         f"detectors alone: {INSIDE} (its model.detector), with plain data loaders. A checkpoint of "
         "semi-supervised training may be given as it is"
     ),
+    "Mask2FormerVideo": INSTANCES,
     "BaseMOTModel": f"which tracks objects in videos; {INSIDE} (its model.detector)",
     "LAD": f"which has a teacher of its own; {INSIDE}, as a PAA",
     "KnowledgeDistillationSingleStageDetector": (
@@ -39,9 +43,9 @@ REFUSED: dict[str, str] = {
         "alone, as GFL and GFLHead"
     ),
     "FastRCNN": "whose proposals come from files; give a Faster R-CNN, which finds its own",
-    "SOLO": f"{NO_BOXES}; a Mask R-CNN, CondInst or RTMDet-Ins would do",
-    "SOLOv2": f"{NO_BOXES}; a Mask R-CNN, CondInst or RTMDet-Ins would do",
-    "MaskFormer": f"{NO_BOXES}; a Mask R-CNN, CondInst or RTMDet-Ins would do",
+    "SOLO": INSTANCES,
+    "SOLOv2": INSTANCES,
+    "MaskFormer": INSTANCES,
     "TwoStagePanopticSegmentor": (
         "whose data has classes of things and of stuff, and its heads have things alone; give the "
         "Mask R-CNN in it"

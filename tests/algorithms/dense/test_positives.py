@@ -186,11 +186,18 @@ def test_the_region_lies_around_the_positives():
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # mmdet's own
 def test_heads_that_are_not_supported_are_named():
-    with pytest.raises(TypeError, match=r"FreeAnchorRetinaHead .* did not call its loss_cls"):
-        record(detector("free_anchor"))
+    with pytest.raises(TypeError, match=r"the label of each position.* is a FreeAnchorRetinaHead"):
+        PositivesRecorder("bbox_head").initialize(detector("free_anchor"))
     with pytest.raises(TypeError, match=r"one anchor for each position.* found a RetinaHead"):
         record(detector("retinanet"), region=0.25)
     with pytest.raises(WiringError, match=r"'head', but the detector GFL has no .*bbox_head"):
         PositivesRecorder("head").initialize(detector("gfl"))
     with pytest.raises(TypeError, match="'neck' is a FPN"):
         PositivesRecorder("neck").initialize(detector("gfl"))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # mmdet's own
+def test_a_head_of_an_unknown_kind_is_named_in_its_first_step(monkeypatch):
+    monkeypatch.setattr("kd_det.algorithms.dense.positives.OTHERWISE", ())
+    with pytest.raises(TypeError, match=r"FreeAnchorRetinaHead .* did not call its loss_cls"):
+        record(detector("free_anchor"))
