@@ -49,6 +49,7 @@ PATCHES = (
     "checkpoint_files",
     "sync_batchnorm",
     "mmdet_ssd",
+    "mmdet_paste_mask",
 )
 
 _active = False

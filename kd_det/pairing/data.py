@@ -88,11 +88,12 @@ def _read_folder_data(data: PreparedData, student: Settings, base: Settings, cop
     for name, part in zip(PARTS, ("train", "val", "val")):
         key = f"{name}_dataloader"
         loader = copy.deepcopy(student.get(key) or base[key])
+        loader["dataset"] = _join(loader["dataset"])
         datasets = list(dataset_config.unwrap(loader["dataset"]))
         if len(datasets) != 1:
             raise DataError(
-                f"the student's {key} joins {len(datasets)} data sets, and --data {data.root} is "
-                "one; give a config of mmdet as --data"
+                f"the student's {key} joins {len(datasets)} data sets with pipelines of their own, "
+                f"and --data {data.root} is one; give a config of mmdet as --data"
             )
         _point(datasets[0], data.root, data.annotations[part], classes)
         settings[key] = loader
@@ -129,6 +130,16 @@ def drop_semantic_head(detector: Settings, data: Data) -> list[str]:
     ]
 
 
+def _join(dataset: Settings) -> Settings:
+    """One data set in place of several with equal pipelines, which are joined in a config."""
+    parts = dataset.get("datasets")
+    if parts is None:
+        return {k: _join(v) if k == "dataset" else v for k, v in dataset.items()}
+    pipelines = [part.get("pipeline") for part in parts]
+    joined: Settings = parts[0] if pipelines.count(pipelines[0]) == len(parts) else dataset
+    return joined
+
+
 def _point(dataset: Settings, root: Path, found: Annotations, classes: tuple[str, ...]) -> None:
     """Let a data set's config name another folder; its pipeline stays, but for where it reads."""
     for part in nested_dicts(dataset):
@@ -136,8 +147,9 @@ def _point(dataset: Settings, root: Path, found: Annotations, classes: tuple[str
             part["backend_args"] = None
         if part.get("with_seg"):  # semantic segmentation maps, which no folder of boxes has
             part["with_seg"] = False
-    for key in dataset.keys() - _coco_options() - {"_scope_"}:
-        del dataset[key]  # of another kind of dataset
+    from mmdet.datasets import CocoDataset
+
+    _drop_unknown(dataset, CocoDataset)  # of another kind of dataset
     for key in ("data_prefix", "metainfo", "proposal_file"):
         dataset.pop(key, None)
     images = _inside(root, found.images)
@@ -159,17 +171,20 @@ def _inside(root: Path, path: Path) -> str:
     return "" if inside == "." else inside
 
 
-def _coco_options() -> set[str]:
-    """Arguments of mmdet's CocoDataset."""
-    from mmdet.datasets import CocoDataset
-
-    return {name for kind in CocoDataset.__mro__ for name in inspect.signature(kind).parameters}
+def _drop_unknown(part: Settings, kind: type) -> None:
+    """Take what is no argument of ``kind`` or of its bases out of a config."""
+    known = {name for each in kind.__mro__ for name in inspect.signature(each).parameters}
+    for key in part.keys() - known - {"type", "_scope_"}:
+        del part[key]
 
 
 def _evaluator(student: Settings, base: Settings, name: str, path: str) -> Settings:
     own = student.get(f"{name}_evaluator")
     is_coco = isinstance(own, dict) and type_name(own) == "CocoMetric"
     evaluator: Settings = copy.deepcopy((student if is_coco else base)[f"{name}_evaluator"])
+    from mmdet.evaluation import CocoMetric
+
+    _drop_unknown(evaluator, CocoMetric)  # of the metric that a config of mmdet was derived from
     evaluator["ann_file"] = path
     if evaluator.get("backend_args"):
         evaluator["backend_args"] = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, METRICS
 from mmengine.registry import DefaultScope
 from small import edit_annotations
 from zoo import FASTER
@@ -268,9 +268,15 @@ def polygons(data: dict[str, Any]) -> None:
         annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
 
 
-def join(student: dict[str, Any], folder: Path) -> None:
+def join(student: dict[str, Any], *pipelines: Any) -> None:
     one = student["train_dataloader"]["dataset"]
-    student["train_dataloader"]["dataset"] = dict(type="ConcatDataset", datasets=[one, dict(one)])
+    both = [dict(one, pipeline=pipeline) for pipeline in pipelines]
+    student["train_dataloader"]["dataset"] = dict(type="ConcatDataset", datasets=both)
+
+
+def join_unlike(student: dict[str, Any], folder: Path) -> None:
+    pipeline = student["train_dataloader"]["dataset"]["pipeline"]
+    join(student, pipeline, pipeline[:-1])
 
 
 def want_large_images(student: dict[str, Any], folder: Path) -> None:
@@ -294,7 +300,7 @@ def learn_masks_that_are_missing(student: dict[str, Any], folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (FASTER, join, "the student's train_dataloader joins 2 data sets"),
+        (FASTER, join_unlike, "the student's train_dataloader joins 2 data sets"),
         (FASTER, want_large_images, "less than 65 pixels on a side"),
         (FASTER, have_no_objects, r"instances_train\.json has no object of any class"),
         (MASKS, evaluate_masks_that_are_missing, r"val_evaluator compares masks .*_val\.json"),
@@ -307,6 +313,26 @@ def test_what_the_student_cannot_learn_is_told(folder, base, name, change, messa
     change(student, folder)
     with pytest.raises(DataError, match=message):
         read_data(str(folder), student, base)
+
+
+def test_a_folder_takes_the_place_of_data_sets_that_are_joined(folder, base):
+    student = read_config(FASTER)
+    expected = read_data(str(folder), student, base)
+    pipeline = student["train_dataloader"]["dataset"]["pipeline"]
+    join(student, pipeline, pipeline)
+    repeated = dict(type="RepeatDataset", times=3, dataset=student["train_dataloader"]["dataset"])
+    student["train_dataloader"]["dataset"] = repeated
+    data = read_data(str(folder), student, base)
+    dataset = data.settings["train_dataloader"]["dataset"]
+    assert dataset["dataset"] == expected.settings["train_dataloader"]["dataset"]
+    assert data.images == 3 * expected.images
+
+
+def test_an_evaluator_derived_from_that_of_voc_keeps_what_coco_knows(folder, base):
+    student = read_config("mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712-cocofmt.py")
+    assert "eval_mode" in student["val_evaluator"]
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        METRICS.build(read_data(str(folder), student, base).settings["val_evaluator"])
 
 
 def test_a_semantic_head_is_dropped_where_the_data_have_no_maps(folder, base):
