@@ -54,7 +54,8 @@ def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, 
         # Of several processes alone.
         model["neck"].update(norm_cfg=dict(type="BN"))
         head["norm_cfg"] = dict(type="BN")
-        model["data_preprocessor"] = dict(batch_augments=None)
+        # Its neck joins maps that fit if the sides of images are multiples of the last stride.
+        model["data_preprocessor"] = dict(batch_augments=None, pad_size_divisor=32)
     elif not weights:
         # Images, and digits in them, have a quarter of COCO's size.
         model["neck"].update(start_level=0)

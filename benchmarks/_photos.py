@@ -12,7 +12,7 @@ from typing import Any
 from _trainings import checkpoint, training, write_config
 from mmengine.config import Config
 
-from kd_det.commands.steps import Step
+from kd_det.commands.steps import Step, run_steps
 from kd_det.datasets.formats.detection_set import divide
 from kd_det.datasets.prepared import prepare
 from kd_det.files import write_atomically
@@ -179,7 +179,7 @@ class Setting:
         step = training(
             self.root, "teacher", self.config("teacher", self.teacher_epochs, seed=0), []
         )
-        step.run()
+        run_steps([step])
         return step
 
     def plain(self, epochs: int, seed: int) -> Step:

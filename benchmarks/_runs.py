@@ -10,7 +10,7 @@ from pathlib import Path
 from _trainings import checkpoint, run_all, training, write_config
 from mmengine.config import Config
 
-from kd_det.commands.steps import Step
+from kd_det.commands.steps import Step, run_steps
 from kd_det.datasets.coco import read_annotations
 from kd_det.recipes import load_named
 
@@ -109,9 +109,9 @@ class Study:
             StepError: If steps failed, after all others ran; names them.
         """
         steps = list(steps)
-        self.teacher.run()
+        run_steps([self.teacher])
         if any(self.centers in step.inputs for step in steps):
-            self.centers.run()
+            run_steps([self.centers])
         run_all(steps, jobs)
 
     def student(

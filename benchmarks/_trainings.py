@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mmengine.config import Config
 
-from kd_det.commands.steps import Step, StepError
+from kd_det.commands.steps import Step, StepError, ended_by_sigterm
 from kd_det.files import write_atomically
 from kd_det.report.scalars import read_scalars
 
@@ -84,12 +84,13 @@ def run_all(steps: Iterable[Step], jobs: int) -> None:
     steps, failed = list(steps), []
     pool = ThreadPoolExecutor(jobs)
     try:
-        for step, future in [(step, pool.submit(step.run)) for step in steps]:
-            try:
-                future.result()
-            except StepError as error:
-                print(error, flush=True)
-                failed.append(step.name)
+        with ended_by_sigterm():
+            for step, future in [(step, pool.submit(step.run)) for step in steps]:
+                try:
+                    future.result()
+                except StepError as error:
+                    print(error, flush=True)
+                    failed.append(step.name)
     except BaseException:  # Ctrl-C: what runs is stopped, what waits is not begun
         pool.shutdown(wait=False, cancel_futures=True)
         for step in steps:

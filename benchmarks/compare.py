@@ -13,7 +13,7 @@ from _trainings import final, run_all, run_and_write
 from mmengine.config import Config
 
 from kd_det.commands import common
-from kd_det.commands.steps import Step
+from kd_det.commands.steps import Step, run_steps
 from kd_det.pairing.methods import METHODS, reads_centers
 from kd_det.recipes import methods_of
 from kd_det.shipped import find_configs
@@ -73,7 +73,7 @@ def compare_pair(args: argparse.Namespace) -> None:
 
     def run() -> None:
         if centers is not None:
-            centers.run()
+            run_steps([centers])
         run_all(runs.values(), args.jobs)
 
     def table(results: dict[tuple[str, int], float]) -> str:

@@ -10,7 +10,7 @@ from _trainings import checkpoint, final, run_all, run_and_write, training
 from mmengine.config import Config
 
 from kd_det.commands import common
-from kd_det.commands.steps import Step
+from kd_det.commands.steps import Step, run_steps
 from kd_det.recipes import load_named
 
 CONFIGS = Path("configs/cls/digits")
@@ -33,7 +33,7 @@ def main() -> None:
     def table(results: dict[tuple[str, int], float]) -> str:
         return report(args, final(teacher, METRIC), results, list(runs.values()))
 
-    teacher.run()
+    run_steps([teacher])
     run_and_write(lambda: run_all(runs.values(), args.jobs), runs, METRIC, table, args.out)
 
 

@@ -16,7 +16,7 @@ from _tables import Results, method_table, provenance
 from _trainings import final, run_all
 
 from kd_det.commands import common
-from kd_det.commands.steps import Step
+from kd_det.commands.steps import Step, run_steps
 from kd_det.files import write_atomically
 from kd_det.pairing.methods import METHODS
 
@@ -40,7 +40,7 @@ def main() -> None:
     }
     try:
         if any(centers in run.inputs for run in runs.values()):
-            centers.run()
+            run_steps([centers])
         steps = list(runs.values())
         run_all(steps, args.jobs)
         if args.report:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kd_det.centers import ClassCenters
 from kd_det.commands import common
-from kd_det.commands.steps import Step
+from kd_det.commands.steps import Step, run_steps
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     setting = setting_of(args)
     teacher = setting.run_teacher()
     centers = setting.centers(teacher)
-    centers.run()
+    run_steps([centers])
     print(
         "| method | loss | value | gradient of the neck | of the box head |\n|---|---|---|---|---|"
     )

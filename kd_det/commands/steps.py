@@ -236,18 +236,25 @@ def _sigterm_held_back() -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run_steps(steps: Iterable[Step]) -> None:
-    """Run steps one after the other; SIGTERM ends the one that runs too, as Ctrl-C does."""
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the steps that run within too, as Ctrl-C does."""
 
     def end(*_: object) -> None:
         sys.exit(128 + signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        for step in steps:
-            step.run()
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def run_steps(steps: Iterable[Step]) -> None:
+    """Run steps one after the other; SIGTERM ends the one that runs too."""
+    with ended_by_sigterm():
+        for step in steps:
+            step.run()
 
 
 def _commit() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kd_det.errors import InvalidInputError, MissingPackageError
 from kd_det.pairing.data import Data
-from kd_det.pairing.detectors import Detector
+from kd_det.pairing.detectors import MMCV_SYNC_BN, Detector
 from kd_det.pairing.schedule import list_hooks, set_length
 from kd_det.pairing.start_weights import nested_dicts
 from kd_det.registry import as_list, type_name
@@ -78,6 +78,11 @@ def make_alone(
     _set_seed(cfg, detector.who, decisions)
     _check_transforms(cfg["train_dataloader"], detector.who, decisions)
     _say_drawn_sizes(cfg["model"], decisions)
+    if any(part.get("type") == MMCV_SYNC_BN for part in nested_dicts(detector.cfg["model"])):
+        decisions.append(
+            f"norm {MMCV_SYNC_BN} of the {detector.who}'s config, which needs a compiled mmcv and "
+            "several processes, is SyncBN, PyTorch's"
+        )
     if "kd_det:" in str(cfg["model"].get("init_cfg")):
         add_imports(cfg, ["kd_det.algorithms.checkpoint"])
     cfg.update(load_from=None, resume=False)

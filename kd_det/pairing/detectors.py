@@ -30,6 +30,9 @@ from kd_det.pairing.text import read_config
 SIDE = 512
 # The same on a CPU, for the few models that cannot be built without values.
 SMALL_SIDE = 128
+# Asks for the process group when it is built. PyTorch's has the same statistics, and MMEngine makes
+# it a plain one in a single process.
+MMCV_SYNC_BN = "MMSyncBN"
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ def detector_config(cfg: dict[str, Any], name: str, who: str) -> dict[str, Any]:
         # MMEngine loads it after the children were initialised, which it knows by this name alone.
         for init in pretrained_inits(part):
             init["type"] = "Pretrained"
+        if part.get("type") == MMCV_SYNC_BN:
+            part["type"] = "SyncBN"
     return model_cfg
 
 
@@ -207,8 +212,12 @@ def _lacks_package(name: str, who: str, error: Exception) -> str:
 
 @torch.no_grad()
 def _build_on(device: str, model_cfg: dict[str, Any]) -> Any:
+    cfg = copy.deepcopy(model_cfg)
+    for part in nested_dicts(cfg):
+        if part.get("pretrained") is True:  # timm's backbones download when they are built
+            part["pretrained"] = False
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device(device):
-        model = MODELS.build(ConfigDict(copy.deepcopy(model_cfg))).eval()
+        model = MODELS.build(ConfigDict(cfg)).eval()
     # Random weights may overflow in a deep model, as DetectoRS's do, and torchvision's deformable
     # convolution crashes on an offset that is NaN.
     for parameter in model.parameters():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from small import build
 from zoo import C4, CASCADE, FASTER, STUDENTS, student, write
@@ -170,3 +171,31 @@ def test_what_is_not_registered_or_not_there_is_told(tmp_path):
         read_detector(path, "student")
     with pytest.raises(FileNotFoundError, match=r"the config file does not exist: no\.py"):
         read_detector("no.py", "student")
+
+
+def test_nothing_is_downloaded_when_a_backbone_is_built():
+    """As timm's would be, whose option is a bool."""
+
+    @MODELS.register_module(force=True)
+    class BackboneThatDownloads(MODELS.get("ResNet")):
+        def __init__(self, pretrained: bool) -> None:
+            assert not pretrained
+            super().__init__(50)
+
+    try:
+        cfg = read_config(FASTER)
+        cfg["model"]["backbone"] = dict(type="BackboneThatDownloads", pretrained=True)
+        assert read_detector(FASTER, "student", cfg=cfg).model_cfg["backbone"]["pretrained"]
+    finally:
+        MODELS.module_dict.pop("BackboneThatDownloads")
+
+
+def test_a_norm_that_needs_several_processes_is_that_of_pytorch():
+    name = (
+        "mmdet::strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-100e_coco.py"
+    )
+    assert "MMSyncBN" in str(read_config(name)["model"])
+    found = read_detector(name, "student")
+    assert "MMSyncBN" not in str(found.model_cfg)
+    norms = [m for m in found.model.roi_head.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
+    assert norms
