@@ -15,18 +15,33 @@ from kd_det.datasets.prepared import prepare
 from kd_det.pairing.compose import read_pair
 from kd_det.pairing.offers import find_offers, why_not
 from kd_det.recipes import load_named
+from kd_det.shipped import find_configs
 
 # Teacher and student.
-PAIRS = dict(gfl=("gfl", "gfl"), rtmdet=("rtmdet", "rtmdet"), cross=("faster", "gfl"))
+PAIRS = dict(gfl=("gfl", "gfl"), fcos=("fcos", "fcos"), cross=("faster", "gfl"))
 BASES = dict(
-    gfl="mmdet::gfl/gfl_r50_fpn_1x_coco.py", rtmdet="mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py"
+    gfl="mmdet::gfl/gfl_r50_fpn_1x_coco.py",
+    fcos="mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
 )
 # Those that a pair is compared by if none are named, as far as they fit it.
-DEFAULT = ("robust", "cwd", "pkd", "review", "kd", "kd_nd", "crosskd", "crosskd_pkd", "ld")
+DEFAULT = (
+    "robust", "cwd", "pkd", "review", "kd", "kd_nd", "crosskd", "crosskd_pkd", "robust_crosskd", "ld",
+)  # fmt: skip
 # Depth, base channels: a quarter of a ResNet-50's, an eighth of a ResNet-18's.
 SCRATCH = dict(teacher=(50, 16), student=(18, 8))
 LITE = dict(teacher="lite2", student="lite0")
-FASTER = Path("configs/digits/teacher.py")
+FASTER = find_configs() / "digits" / "teacher.py"
+# Of their inputs; those of the weights from ImageNet, and mmdet's.
+LITE_INPUT = dict(mean=[127.5] * 3, std=[127.5] * 3)
+INPUT = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+# Images, and digits in them, have a quarter of COCO's size: strides, and sizes of anchors or boxes.
+SMALL = dict(
+    gfl=dict(anchor_generator=dict(strides=[4, 8, 16, 32, 64], octave_base_scale=4)),
+    fcos=dict(
+        strides=[4, 8, 16, 32, 64],
+        regress_ranges=((-1, 16), (16, 32), (32, 64), (64, 128), (128, 1e8)),
+    ),
+)
 
 
 def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, Any]:
@@ -39,38 +54,27 @@ def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, 
         weights: Folder of what ``photos_weights.py`` wrote; None for ResNets from scratch.
     """
     cfg = Config.fromstring(f"_base_ = [{BASES[kind]!r}]", ".py")
-    first = 1 if kind == "rtmdet" else 0  # of the backbone's maps, of strides 4 to 32
-    backbone, channels = _backbone(who, first, weights)
+    backbone, channels = _backbone(who, weights)
     width = DETECTORS["teacher"][1] if weights else 64
     head: dict[str, Any] = dict(  # alike on both sides
         num_classes=classes, in_channels=width, feat_channels=width, stacked_convs=2
     )
     model: dict[str, Any] = dict(
+        data_preprocessor=dict(LITE_INPUT if weights else INPUT, bgr_to_rgb=True),
         backbone=dict(backbone, _delete_=True),
         neck=dict(in_channels=channels, out_channels=width),
         bbox_head=head,
     )
-    if kind == "rtmdet":
-        # Of several processes alone.
-        model["neck"].update(norm_cfg=dict(type="BN"))
-        head["norm_cfg"] = dict(type="BN")
-        # Its neck joins maps that fit if the sides of images are multiples of the last stride.
-        model["data_preprocessor"] = dict(batch_augments=None, pad_size_divisor=32)
-    elif not weights:
-        # Images, and digits in them, have a quarter of COCO's size.
+    if not weights:
         model["neck"].update(start_level=0)
-        head["anchor_generator"] = dict(strides=[4, 8, 16, 32, 64], octave_base_scale=4)
-    if weights:
-        model.setdefault("data_preprocessor", {}).update(
-            mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True
-        )
+        head.update(SMALL[kind])
     cfg.merge_from_dict(dict(model=model))
     found: dict[str, Any] = cfg.model.to_dict()
     return found
 
 
-def _backbone(who: str, first: int, weights: Path | None) -> tuple[dict[str, Any], list[int]]:
-    """The config of a backbone, and the channels of its maps from the one of index ``first``."""
+def _backbone(who: str, weights: Path | None) -> tuple[dict[str, Any], list[int]]:
+    """The config of a backbone, and the channels of its maps, of strides 4 to 32."""
     if weights:
         lite = LITE[who]
         file = str((weights / f"{lite}.pth").absolute())
@@ -78,9 +82,9 @@ def _backbone(who: str, first: int, weights: Path | None) -> tuple[dict[str, Any
             type="mmpretrain.TIMMBackbone",
             model_name=f"tf_efficientnet_{lite}",
             features_only=True,
-            out_indices=tuple(range(first + 1, 5)),
+            out_indices=(1, 2, 3, 4),
             init_cfg=dict(type="Pretrained", checkpoint=file),
-        ), CHANNELS[lite][first:]
+        ), CHANNELS[lite]
     depth, base = SCRATCH[who]
     widest = base * (4 if depth >= 50 else 1)
     return dict(
@@ -88,9 +92,9 @@ def _backbone(who: str, first: int, weights: Path | None) -> tuple[dict[str, Any
         depth=depth,
         base_channels=base,
         stem_channels=base,
-        out_indices=tuple(range(first, 4)),
+        out_indices=(0, 1, 2, 3),
         norm_eval=False,
-    ), [widest * 2**level for level in range(first, 4)]
+    ), [widest * 2**level for level in range(4)]
 
 
 @dataclass(frozen=True)

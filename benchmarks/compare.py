@@ -22,7 +22,7 @@ DIGITS = Path("data/digits-coco")
 PROG = "python benchmarks/compare.py"
 EXAMPLE = """%(prog)s --jobs 2
   %(prog)s --data data/bccd --scale 160 120 --epochs 4 --teacher-epochs 30 --jobs 2
-  %(prog)s --pair rtmdet --data data/masks --weights data/weights --scale 192 192 --methods crosskd
+  %(prog)s --pair fcos --data data/masks --weights data/weights --scale 192 192 --methods crosskd
 
 Stopped at any time, the same command goes on where it was; the table holds what is done."""
 
