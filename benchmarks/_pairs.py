@@ -25,7 +25,8 @@ BASES = dict(
 )
 # Those that a pair is compared by if none are named, as far as they fit it.
 DEFAULT = (
-    "robust", "cwd", "pkd", "review", "kd", "kd_nd", "crosskd", "crosskd_pkd", "robust_crosskd", "ld",
+    "robust", "cwd", "pkd", "review", "kd", "kd_nd", "crosskd", "crosskd_pkd", "robust_crosskd",
+    "ld",
 )  # fmt: skip
 # Depth, base channels: a quarter of a ResNet-50's, an eighth of a ResNet-18's.
 SCRATCH = dict(teacher=(50, 16), student=(18, 8))
