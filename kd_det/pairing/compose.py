@@ -19,7 +19,13 @@ from kd_det.errors import MissingPackageError, UnsupportedTypeError
 from kd_det.pairing import PairingError, methods, offers, report, text
 from kd_det.pairing.alone import add_imports, make_alone
 from kd_det.pairing.data import Data, drop_semantic_head, read_data
-from kd_det.pairing.detectors import Detector, detector_config, read_detector, short_name
+from kd_det.pairing.detectors import (
+    Detector,
+    detector_config,
+    needed_multiple,
+    read_detector,
+    short_name,
+)
 from kd_det.pairing.distiller import fit_distiller
 from kd_det.pairing.teacher_classes import check_teacher
 from kd_det.registry import as_list, type_name
@@ -286,6 +292,9 @@ def _unify_padding(student: Detector, teacher: Detector) -> list[str]:
         (side.model_cfg.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
         for side in (student, teacher)
     ]
+    needed = needed_multiple(teacher)
+    if needed_multiple(student) % needed:  # else the student's recipe sees to it
+        divisors[1] = math.lcm(divisors[1], needed)
     common = math.lcm(*divisors)
     if common == divisors[0] == divisors[1]:
         return []

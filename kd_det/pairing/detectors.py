@@ -243,6 +243,25 @@ def _levels(model: Any, model_cfg: dict[str, Any], who: str) -> list[Level]:
     return [Level(i, x.shape[1], side // x.shape[2]) for i, x in enumerate(maps)]
 
 
+@torch.no_grad()
+def needed_multiple(detector: Detector) -> int:
+    """The number that the sides of images have to be multiples of; 1 if any size will do.
+
+    A neck that joins maps after doubling their size, as RTMDet's and YOLOX's, asks for one; their
+    own recipes pad or resize accordingly, and others do not.
+    """
+    side = SIDE if _device(detector.model).type == "meta" else SMALL_SIDE
+    strides = sorted({level.stride for level in detector.levels})
+    for stride in strides:
+        # The map of this stride has an odd side, so that it is not double the next one's.
+        try:
+            _run(detector.model, (side // stride - 1) * stride)
+        except RuntimeError:
+            continue
+        return 1 if stride == strides[0] else stride
+    return 1  # one of fixed size, or that the meta device cannot run
+
+
 def _run(model: Any, side: int) -> tuple[Any, int]:
     with torch.device(_device(model)):
         return model.extract_feat(torch.zeros(1, 3, side, side)), side
