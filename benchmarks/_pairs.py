@@ -21,7 +21,7 @@ from kd_det.shipped import find_configs
 PAIRS = dict(gfl=("gfl", "gfl"), fcos=("fcos", "fcos"), cross=("faster", "gfl"))
 BASES = dict(
     gfl="mmdet::gfl/gfl_r50_fpn_1x_coco.py",
-    fcos="mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
+    fcos="mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",
 )
 # Those that a pair is compared by if none are named, as far as they fit it.
 DEFAULT = (
@@ -36,7 +36,7 @@ FASTER = find_configs() / "digits" / "teacher.py"
 LITE_INPUT = dict(mean=[127.5] * 3, std=[127.5] * 3)
 INPUT = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 # Images, and digits in them, have a quarter of COCO's size: strides, and sizes of anchors or boxes.
-SMALL = dict(
+SMALL: dict[str, dict[str, Any]] = dict(
     gfl=dict(anchor_generator=dict(strides=[4, 8, 16, 32, 64], octave_base_scale=4)),
     fcos=dict(
         strides=[4, 8, 16, 32, 64],

@@ -188,14 +188,11 @@ def class_tensors(detector: Detector) -> set[str]:
 def _build(model_cfg: dict[str, Any], name: str, who: str) -> Any:
     """The detector on the meta device, if it can be built there."""
     try:
-        return _build_on("meta", model_cfg)
+        return _build_somewhere(model_cfg)
     except RuntimeError as error:
-        if "not installed" in str(error):  # as BoxInst's preprocessor says
-            raise MissingPackageError(_lacks_package(name, who, error)) from error
-        if not _needs_values(error):
+        if "not installed" not in str(error):  # as BoxInst's preprocessor says
             raise
-        # Swin's and ConvNeXt's drop paths ask for them.
-        return _build_on("cpu", model_cfg)
+        raise MissingPackageError(_lacks_package(name, who, error)) from error
     except ImportError as error:
         raise MissingPackageError(_lacks_package(name, who, error)) from error
     except (KeyError, TypeError) as error:
@@ -203,6 +200,16 @@ def _build(model_cfg: dict[str, Any], name: str, who: str) -> Any:
         if not any(text in str(error) for text in ("is not in the", "__init__() ")):
             raise
         raise PairingError(f"the {who} {name} cannot be built: {error.args[0]}") from error
+
+
+def _build_somewhere(model_cfg: dict[str, Any]) -> Any:
+    try:
+        return _build_on("meta", model_cfg)
+    except RuntimeError as error:
+        if not _needs_values(error):
+            raise
+        # Swin's and ConvNeXt's drop paths ask for them.
+        return _build_on("cpu", model_cfg)
 
 
 def _lacks_package(name: str, who: str, error: Exception) -> str:

@@ -144,6 +144,12 @@ def test_types_that_are_paths_are_known(tmp_path):
             PairingError,
             "cannot be built: .*missing 1 required positional argument: 'num_classes'",
         ),
+        # The same behind a backbone that is built with values.
+        (
+            "v3det/fcos_swinb_fpn_8x4_sample1e-3_mstrain_v3det_2x",
+            PairingError,
+            "cannot be built: .*unexpected keyword argument 'force_grad_on_level'",
+        ),
         # mmdet's package does not have the file that this one derives from.
         (
             "bytetrack/bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17test",
