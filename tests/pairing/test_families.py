@@ -18,7 +18,9 @@ from kd_det.errors import MissingPackageError
 from kd_det.pairing import PairingError
 from kd_det.pairing.compose import pair, read_pair
 from kd_det.pairing.detectors import read_detector
+from kd_det.pairing.families import find_family
 from kd_det.pairing.offers import describe_fitting, find_offers, why_not
+from kd_det.pairing.text import read_config
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -260,3 +262,14 @@ def test_crowddet_has_one_class():
     assert read_detector(name, "student", 1).num_classes == 1
     with pytest.raises(TypeError, match="finds objects of one class alone, and the data has 3"):
         read_detector(name, "student", 3)
+
+
+def test_detectors_of_instances_are_dense_ones_too():
+    fcos, condinst = (
+        find_family(read_config(f"mmdet::{name}.py")["model"], name, "student")
+        for name in (
+            "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco",
+            "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance",
+        )
+    )
+    assert fcos is condinst

@@ -16,11 +16,12 @@ from kd_det.pairing.families.dense import Dense
 from kd_det.pairing.families.query import Query
 from kd_det.pairing.families.two_stage import TwoStage
 
+DENSE = Dense()
 FAMILIES: dict[type, Family] = {
     TwoStageDetector: TwoStage(),
     DetectionTransformer: Query(),
-    SingleStageDetector: Dense(),
-    SingleStageInstanceSegmentor: Dense(),
+    SingleStageDetector: DENSE,
+    SingleStageInstanceSegmentor: DENSE,
 }
 INSTANCES = (
     "which segments objects and has no head for boxes; a Mask R-CNN, CondInst or RTMDet-Ins would "
