@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from kd_det.pairing.data import Data, drop_semantic_head, read_data
 from kd_det.pairing.detectors import (
     Detector,
     detector_config,
-    needed_multiple,
     read_detector,
     short_name,
 )
 from kd_det.pairing.distiller import fit_distiller
+from kd_det.pairing.padding import unify_padding
 from kd_det.pairing.teacher_classes import check_teacher
 from kd_det.registry import as_list, type_name
 
@@ -158,7 +157,7 @@ def pair(
     form = offers.choose_form(method, *sides)
     recipe = text.read_bases([form.path])
     decisions = [*found.decisions, *dropped, *_compare_classes(*sides, found, teacher_ckpt)]
-    decisions += _unify_padding(*sides)
+    decisions += unify_padding(*sides)
     alone, kept = make_alone(sides[0], found, coco, data is None, epochs, batch_size)
     cfg, fitting = _add_teacher(alone, recipe, *sides, teacher_ckpt)
     decisions += [*fitting, *kept]
@@ -284,23 +283,3 @@ def _compare_classes(
     if teacher_ckpt is not None:
         decisions += check_teacher(teacher_ckpt, teacher, data.classes)
     return decisions
-
-
-def _unify_padding(student: Detector, teacher: Detector) -> list[str]:
-    """Let images be padded so that both get maps of the same size."""
-    divisors = [
-        (side.model_cfg.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
-        for side in (student, teacher)
-    ]
-    needed = needed_multiple(teacher)
-    if needed_multiple(student) % needed:  # else the student's recipe sees to it
-        divisors[1] = math.lcm(divisors[1], needed)
-    common = math.lcm(*divisors)
-    if common == divisors[0] == divisors[1]:
-        return []
-    for side in (student, teacher):
-        # One without a preprocessor pads nothing, and its images come from the other's.
-        if side.model_cfg.get("data_preprocessor"):
-            side.model_cfg["data_preprocessor"]["pad_size_divisor"] = common
-    return [f"images are padded to multiples of {common}, of the student's {divisors[0]} and the "
-            f"teacher's {divisors[1]}"]  # fmt: skip

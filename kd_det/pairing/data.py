@@ -142,13 +142,13 @@ def _join(dataset: Settings) -> Settings:
 
 def _point(dataset: Settings, root: Path, found: Annotations, classes: tuple[str, ...]) -> None:
     """Let a data set's config name another folder; its pipeline stays, but for where it reads."""
+    from mmdet.datasets import CocoDataset
+
     for part in nested_dicts(dataset):
         if part.get("backend_args"):  # of a store elsewhere, as Petrel
             part["backend_args"] = None
         if part.get("with_seg"):  # semantic segmentation maps, which no folder of boxes has
             part["with_seg"] = False
-    from mmdet.datasets import CocoDataset
-
     _drop_unknown(dataset, CocoDataset)  # of another kind of dataset
     for key in ("data_prefix", "metainfo", "proposal_file"):
         dataset.pop(key, None)
@@ -179,11 +179,11 @@ def _drop_unknown(part: Settings, kind: type) -> None:
 
 
 def _evaluator(student: Settings, base: Settings, name: str, path: str) -> Settings:
+    from mmdet.evaluation import CocoMetric
+
     own = student.get(f"{name}_evaluator")
     is_coco = isinstance(own, dict) and type_name(own) == "CocoMetric"
     evaluator: Settings = copy.deepcopy((student if is_coco else base)[f"{name}_evaluator"])
-    from mmdet.evaluation import CocoMetric
-
     _drop_unknown(evaluator, CocoMetric)  # of the metric that a config of mmdet was derived from
     evaluator["ann_file"] = path
     if evaluator.get("backend_args"):

@@ -236,11 +236,11 @@ def _build_on(device: str, model_cfg: dict[str, Any]) -> Any:
 def _levels(model: Any, model_cfg: dict[str, Any], who: str) -> list[Level]:
     """The pyramid of a detector that was built."""
     try:
-        maps, side = _run(model, SIDE if _device(model).type == "meta" else SMALL_SIDE)
+        maps, side = run(model, SIDE if device_of(model).type == "meta" else SMALL_SIDE)
     except RuntimeError:
-        if _device(model).type == "meta":  # which has no values, and not all operations
+        if device_of(model).type == "meta":  # which has no values, and not all operations
             return _levels(_build_on("cpu", model_cfg), model_cfg, who)
-        maps, side = _run(model, SIDE)  # SSD's last maps need more
+        maps, side = run(model, SIDE)  # SSD's last maps need more
     maps = [maps] if isinstance(maps, torch.Tensor) else maps
     if not all(isinstance(x, torch.Tensor) and x.dim() == 4 for x in maps):
         raise UnsupportedTypeError(
@@ -250,31 +250,13 @@ def _levels(model: Any, model_cfg: dict[str, Any], who: str) -> list[Level]:
     return [Level(i, x.shape[1], side // x.shape[2]) for i, x in enumerate(maps)]
 
 
-@torch.no_grad()
-def needed_multiple(detector: Detector) -> int:
-    """The number that the sides of images have to be multiples of; 1 if any size will do.
-
-    A neck that joins maps after doubling their size, as RTMDet's and YOLOX's, asks for one; their
-    own recipes pad or resize accordingly, and others do not.
-    """
-    side = SIDE if _device(detector.model).type == "meta" else SMALL_SIDE
-    strides = sorted({level.stride for level in detector.levels})
-    for stride in strides:
-        # The map of this stride has an odd side, so that it is not double the next one's.
-        try:
-            _run(detector.model, (side // stride - 1) * stride)
-        except RuntimeError:
-            continue
-        return 1 if stride == strides[0] else stride
-    return 1  # one of fixed size, or that the meta device cannot run
-
-
-def _run(model: Any, side: int) -> tuple[Any, int]:
-    with torch.device(_device(model)):
+def run(model: Any, side: int) -> tuple[Any, int]:
+    """Run the pyramid on a blank image of ``side`` pixels a side; returns it, and the side."""
+    with torch.device(device_of(model)):
         return model.extract_feat(torch.zeros(1, 3, side, side)), side
 
 
-def _device(model: Any) -> torch.device:
+def device_of(model: Any) -> torch.device:
     # DINO's own parameters are on the CPU wherever it is built.
     return next(model.backbone.parameters()).device
 

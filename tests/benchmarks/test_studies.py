@@ -76,7 +76,10 @@ def test_other_annotations_make_other_results(runs, three_classes):
     assert runs.adapted("kd", data, 0, 1).to_dict() != before.to_dict()
 
 
-def test_a_stopped_study_ends_its_runs(runs, study, tmp_path, monkeypatch, request):
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_stopped_study_ends_its_runs(runs, study, tmp_path, monkeypatch, request, number, raised):
     script = tmp_path / "wait.py"
     script.write_text("import time; time.sleep(600)")
     steps = [runs.Step(f"run{i}", [str(script)], tmp_path / f"run{i}") for i in range(3)]
@@ -84,8 +87,8 @@ def test_a_stopped_study_ends_its_runs(runs, study, tmp_path, monkeypatch, reque
     # Tests that were started in the background ignore what Ctrl-C sends.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
+    threading.Timer(2, os.kill, (os.getpid(), number)).start()
+    with pytest.raises(raised):
         study.run(steps, jobs=2)
     assert all(step._process.poll() is not None for step in steps[:2])
     assert steps[2]._process is None

@@ -26,13 +26,13 @@ def fruit(tmp_path: Path) -> Path:
 
 
 def test_tables_name_what_was_found(tool, fruit, tmp_path, capsys):
-    tool("data", fruit, "--work-dir", tmp_path / "work", "--scale", 80, 40)
+    tool("data", fruit, "--work-dir", tmp_path / "found", "--scale", 80, 40)
     out = capsys.readouterr().out
     assert out.startswith(f"{fruit} is recognised as YOLO (data.yaml)\n")
     assert "[pear]" in out and "at 80 x 40" in out
-    assert f"train: {tmp_path}/work/data/train.json" in out
+    assert f"train: {tmp_path}/found/data/train.json" in out
     assert "warning: train: 2 of 2 classes have fewer than 10 boxes" in out
-    written = json.loads((tmp_path / "work" / "data" / "train.json").read_text())
+    written = json.loads((tmp_path / "found" / "data" / "train.json").read_text())
     assert [i["file_name"] for i in written["images"]] == [f"images/train/{n}.jpg" for n in "abc"]
 
 

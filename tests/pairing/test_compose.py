@@ -87,18 +87,6 @@ def test_imports_are_taken_over_and_images_padded_for_both(tmp_path):
     assert any("multiples of 96, of the student's 48" in each for each in made.decisions)
 
 
-def test_images_are_padded_for_a_teacher_whose_neck_joins_maps(tmp_path):
-    path = write(
-        tmp_path / "s.py", data_preprocessor=dict(pad_size_divisor=1), **STUDENTS["narrow"]
-    )
-    rtmdet = "mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
-    made = pair(path, rtmdet, "pkd")
-    for side in (made.cfg.model.architecture, made.cfg.model.teacher):
-        assert side.data_preprocessor.pad_size_divisor == 32
-    # Its own recipe gives it images of such sizes.
-    assert not any("are padded" in each for each in pair(rtmdet, rtmdet, "pkd").decisions)
-
-
 @pytest.mark.parametrize(
     ("learner", "teacher", "reason"),
     [
