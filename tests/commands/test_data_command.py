@@ -71,7 +71,7 @@ def test_errors_end_it_after_all_was_told(refusal, tool, fruit, tmp_path, capsys
 
 def test_wrong_input_is_one_sentence(refusal, fruit, tmp_path):
     work = ("--work-dir", tmp_path / "work")
-    assert "found no " in refusal("data", tmp_path / "no", *work)
+    assert "no folder is at " in refusal("data", tmp_path / "no", *work)
     assert "expected two sides" in refusal("data", fruit, *work, "--scale", 0, 9)
     assert "--train-ann: found no x.json" in refusal("data", fruit, *work, "--train-ann", "x.json")
     (tmp_path / "empty").mkdir()

@@ -133,7 +133,7 @@ def test_the_list_of_methods_needs_nothing_else(tool, capsys, monkeypatch):
     ("more", "message"),
     [
         (["--method", "nothing"], "unknown method 'nothing'; available: robust, "),
-        (["--data", "TMP/no"], "found no "),
+        (["--data", "TMP/no"], "no folder is at "),
         (["--data", TEACHER, "--val-split", "0.1"], "--val-split: expected a folder of labelled i"),
         (["--teacher-ckpt", "TMP/no.pth"], "the teacher's checkpoint does not exist: TMP/no.pth; "),
         (["--work-dir", "TMP/file"], "file is a file; choose another"),

@@ -62,7 +62,7 @@ def read_set(
         train_ann, root = train_ann or root.name, root.parent
     if not root.is_dir():
         raise NotADirectoryError(
-            f"expected a folder of labelled images or a config of mmdet, found no {root}"
+            f"no folder is at {root}; expected one of labelled images, or a config of mmdet"
         )
     folder = None if images is None else _inside(root, images, "--images")
     tree = Tree(root, folder)
