@@ -442,7 +442,7 @@ def test_folders_that_cannot_be_read_say_why(tmp_path: Path, files: list[str], s
 
 
 def test_other_wrong_input_is_told(tmp_path: Path):
-    with pytest.raises(NotADirectoryError, match=r"no folder is at .*nothing; expected one of labelled images"):
+    with pytest.raises(NotADirectoryError, match=r"no folder is at .*nothing; expected one"):
         read_set(tmp_path / "nothing")
     made.write(tmp_path / "set.zip", "")
     with pytest.raises(DataError, match="is an archive; unpack it"):
