@@ -215,7 +215,7 @@ def test_an_op_that_only_a_compiled_mmcv_has_is_named_with_both_sides(digits, mo
     def run(*_: Any) -> None:
         raise not_provided("carafe_forward")
 
-    monkeypatch.setattr("kd_det.pairing.detectors._run", run)
+    monkeypatch.setattr("kd_det.pairing.detectors.run", run)
     with pytest.raises(MissingPackageError) as caught:
         pair(DETR, FASTER, data=str(digits))
     start = f"{FASTER} cannot teach {DETR}: the student {DETR} cannot run here: mmcv op 'carafe"
