@@ -41,12 +41,16 @@ def check_shapes(
 
 
 def directions(centers: Tensor, labels: Tensor) -> Tensor:
-    """Compute each sample's unit class mean ``[N, D]``; for shares, the unit of the mixed mean."""
+    """Compute each sample's unit class mean ``[N, D]``; for shares, the unit of the mixed mean.
+
+    A mean whose norm is too small for all digits of its dtype counts as zero.
+    """
     if labels.dim() == 1:
         # Rows of samples, not of classes: it costs the same however many classes there are.
         rows = centers[labels]
         norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=sum_dtype(rows))
-        norm = torch.where(norm > 0, norm, 1).clamp(max=torch.finfo(rows.dtype).max)
+        limits = torch.finfo(rows.dtype)
+        norm = torch.where(norm >= limits.tiny, norm, 1).clamp(max=limits.max)
         return rows.div_(norm.to(rows.dtype))
     # Autocast would compute the matrix product in half precision.
     with torch.autocast(centers.device.type, enabled=False):
