@@ -43,7 +43,7 @@ class Outcome:
         teacher: Likewise.
         outcome: ``passed``, ``built`` (without values, since it is large), ``refused`` (in a
             sentence) or ``failed``.
-        family: Of the student.
+        family: Of the student; empty for what is no detector of fixed classes in images.
         method: By which it was taught.
         reason: The sentence, or the error.
         seconds: That it took.
@@ -104,10 +104,14 @@ def try_pair(student: str, teacher: str, data: Path, limit: int, memory: float) 
 
 def _try(found: Outcome, data: Path, memory: float) -> None:
     from kd_det.pairing.compose import pair
+    from kd_det.pairing.families import find_family
+    from kd_det.pairing.text import read_config
 
+    student = _config(found.student)
+    found.family = find_family(read_config(student).get("model", {}), student, "student").name
     with tempfile.TemporaryDirectory(prefix="kd_det_zoo_") as folder:
         made = pair(
-            _config(found.student),
+            student,
             _config(found.teacher),
             found.method,
             data=str(data),
@@ -120,7 +124,6 @@ def _try(found: Outcome, data: Path, memory: float) -> None:
                 "default_hooks.teacher_accuracy": None,
             },
         )
-        found.family = made.student.family.name
         sides = (made.student, made.teacher)
         number = sum(p.numel() for side in sides for p in side.model.parameters()) / 2
         if number * BYTES_A_PARAMETER > memory * 2**30:
