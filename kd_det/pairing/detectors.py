@@ -235,12 +235,15 @@ def _build_on(device: str, model_cfg: dict[str, Any]) -> Any:
 @torch.no_grad()
 def _levels(model: Any, model_cfg: dict[str, Any], who: str) -> list[Level]:
     """The pyramid of a detector that was built."""
+    on_meta = device_of(model).type == "meta"
+    side = SIDE if on_meta else SMALL_SIDE
     try:
-        maps, side = run(model, SIDE if device_of(model).type == "meta" else SMALL_SIDE)
+        maps = run(model, side)
     except RuntimeError:
-        if device_of(model).type == "meta":  # which has no values, and not all operations
+        if on_meta:  # which has no values, and not all operations
             return _levels(_build_on("cpu", model_cfg), model_cfg, who)
-        maps, side = run(model, SIDE)  # SSD's last maps need more
+        side = SIDE  # SSD's last maps need more
+        maps = run(model, side)
     maps = [maps] if isinstance(maps, torch.Tensor) else maps
     if not all(isinstance(x, torch.Tensor) and x.dim() == 4 for x in maps):
         raise UnsupportedTypeError(
@@ -250,10 +253,10 @@ def _levels(model: Any, model_cfg: dict[str, Any], who: str) -> list[Level]:
     return [Level(i, x.shape[1], side // x.shape[2]) for i, x in enumerate(maps)]
 
 
-def run(model: Any, side: int) -> tuple[Any, int]:
-    """Run the pyramid on a blank image of ``side`` pixels a side; returns it, and the side."""
+def run(model: Any, side: int) -> Any:
+    """Run backbone and neck on a blank image of ``side`` pixels a side."""
     with torch.device(device_of(model)):
-        return model.extract_feat(torch.zeros(1, 3, side, side)), side
+        return model.extract_feat(torch.zeros(1, 3, side, side))
 
 
 def device_of(model: Any) -> torch.device:
