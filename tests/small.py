@@ -92,7 +92,11 @@ def build(model: dict) -> torch.nn.Module:
     from mmdet.registry import MODELS
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(model)
+        built = MODELS.build(model)
+    for name, parameter in built.named_parameters():
+        if name.endswith("level_embed"):  # of DINO; whatever the memory had until it is initialised
+            torch.nn.init.normal_(parameter)
+    return built
 
 
 def runner(cfg: Config) -> Runner:

@@ -68,8 +68,6 @@ def detector(name: str, seed: int = 0, **options: Any) -> nn.Module:
     """A shrunk detector that predicts something."""
     torch.manual_seed(seed)
     model = build(config(name, **options))  # as torch initialises it, which is quicker
-    if hasattr(model, "level_embed"):
-        nn.init.normal_(model.level_embed)
     for layer in model.bbox_head.modules():
         if isinstance(layer, nn.Linear):  # mmdet starts scores and boxes near zero
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)

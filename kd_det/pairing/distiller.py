@@ -10,6 +10,7 @@ from kd_det.algorithms import WiringError, student_init
 from kd_det.pairing.dense_fitting import fit_heads, reads_heads
 from kd_det.pairing.detectors import Detector, Level
 from kd_det.pairing.families import TwoStage
+from kd_det.pairing.memory_parts import fit_memory
 from kd_det.pairing.query_parts import fit_queries, reads_queries, used_connectors
 from kd_det.registry import type_name
 
@@ -28,6 +29,7 @@ def fit_distiller(model: dict[str, Any], student: Detector, teacher: Detector) -
     """
     fitting = _Fitting(model, student, teacher)
     fitting.fit_pyramids()
+    fitting.decisions += fit_memory(fitting.distiller, student, teacher)
     if reads_heads(fitting.distiller):
         fitting.decisions += fit_heads(fitting.distiller, student, teacher)
     elif reads_queries(fitting.distiller):

@@ -49,6 +49,9 @@ METHODS: dict[str, Method] = {
     ),
     "crosskd_pkd": Method("CrossKD and PKD", "40.2 to 43.9, GFL R50 from R101", "arXiv 2306.11369"),
     "robust_crosskd": Method("robust and CrossKD", NO_FIGURE, "kd_det"),
+    "robust_memory": Method(
+        "robust, and its loss on the encoder's memory of a DETR", NO_FIGURE, "kd_det"
+    ),
     "ld": Method("distributions of box edges, GFL's dense heads", IN_PAPER, "arXiv 2102.12252"),
     "kd_nd": Method("KD++: KD, norm and direction of embeddings", IN_PAPER, "arXiv 2305.17007"),
     "dkd": Method("logits, target class apart from the others", IN_PAPER, "arXiv 2203.08679"),
@@ -102,6 +105,7 @@ NEEDS = {
         dict.fromkeys(("robust", "cwd", "pkd", "review"), "pyramid"),
         kd="shared_queries",
         nd="query_embedding",
+        memory="encoder_memory",
     ),
 }
 

@@ -6,6 +6,7 @@ from kd_det.pairing import PairingError, methods
 from kd_det.pairing.dense_parts import NO_DENSE_HEAD, find_dense_offers
 from kd_det.pairing.detectors import Detector
 from kd_det.pairing.distiller import common_levels, strides
+from kd_det.pairing.memory_parts import why_no_memory
 from kd_det.pairing.methods import METHODS, Form
 from kd_det.pairing.query_parts import NO_QUERIES, find_query_offers
 
@@ -24,6 +25,7 @@ def find_offers(student: Detector, teacher: Detector) -> dict[str, str]:
         "roi_embedding": rois,
         **find_dense_offers(student, teacher),
         **find_query_offers(student, teacher),
+        "encoder_memory": why_no_memory(student, teacher),
     }
 
 

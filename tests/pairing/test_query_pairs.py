@@ -39,6 +39,13 @@ PAIRS = {
     "detr": ("detr", dict(width=64), "robust_nd_kd", "queries: QueryConnector 64 -> 32"),
     "deformable": ("deformable", dict(width=64), "pkd_nd", "EmbeddingConnector 32 -> 64"),
     "dab": ("dab", dict(width=64), "kd", "both decoders"),
+    "deformable_memory": (
+        "deformable",
+        dict(width=64),
+        "robust_memory",
+        "memory: PyramidConnector 32 -> 64",
+    ),
+    "detr_memory": ("detr", {}, "robust_memory", "levels of strides 32 are compared"),
     "conditional": ("conditional", dict(layers=3), "review_nd_kd", "ReviewFusion"),
 }
 
@@ -74,7 +81,7 @@ def test_methods_that_fit_are_listed(tmp_path):
     dino = write("dino", tmp_path)
     text = describe_fitting(*read_pair(dino, dino))
     fitting, _, others = text.partition("not by ")
-    for method in ("robust", "kd", "kd_nd", "robust_nd_kd", "pkd_nd", "cwd_nd_kd"):
+    for method in ("robust", "kd", "kd_nd", "robust_nd_kd", "pkd_nd", "cwd_nd_kd", "robust_memory"):
         assert f"\n{method} " in fitting
     for method in ("dkd", "dist_nd", "crosskd", "ld"):
         assert method in others and f"\n{method} " not in fitting
@@ -98,6 +105,16 @@ def test_queries_of_another_kind_are_not_shared(student, teacher, reason, tmp_pa
     offers = find_offers(*read_pair(*names))
     assert re.search(reason, offers["shared_queries"])
     assert re.search(reason, why_not("kd", offers))
+
+
+def test_encoders_of_other_levels_have_no_memory_in_common(tmp_path):
+    names = [write(x, tmp_path) for x in ("detr", "dino")]
+    assert why_not("robust_memory", find_offers(*read_pair(*names))) == (
+        "the encoder of the student DETR reads maps of strides [32], that of the teacher DINO "
+        "[8, 16, 32, 64]"
+    )
+    offers = find_offers(*read_pair(names[0], FASTER))
+    assert why_not("robust_memory", offers) == "no encoder in the teacher FasterRCNN"
 
 
 def test_a_pair_that_shares_none_is_refused_with_what_fits(tmp_path, digits):
