@@ -37,8 +37,10 @@ def fit_memory(distiller: dict[str, Any], student: Detector, teacher: Detector) 
             if type_name(recorder) == RECORDER:
                 recorder.update(source="encoder", pyramid=side.pyramid)
                 names.append(name)
+    if not names:
+        return []
     widths = [side.model.encoder.embed_dims for side in (student, teacher)]
-    if not names or widths[0] == widths[1]:
+    if widths[0] == widths[1]:
         return []
     number = len(_encoded(student))
     distiller.setdefault("connectors", {})[CONNECTOR] = dict(

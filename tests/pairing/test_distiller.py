@@ -59,8 +59,10 @@ def test_levels_of_one_stride_are_common(student, teacher, pairs):
     assert [(a.index, b.index) for a, b in found] == pairs
 
 
-# Methods for dense heads alone are in test_families.py.
-@pytest.mark.parametrize("method", [x for x in METHODS if "crosskd" not in x and x != "ld"])
+# Those for dense heads and queries alone are in test_families.py and test_query_pairs.py.
+@pytest.mark.parametrize(
+    "method", [x for x in METHODS if find_forms(x)[0].path.parent.name == "methods"]
+)
 def test_equal_detectors_keep_the_method_as_it_is(method):
     student, teacher = detector(FASTER, "student"), detector(FASTER, "teacher")
     model, _ = fit(method, student, teacher)
