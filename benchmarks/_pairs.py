@@ -45,7 +45,7 @@ SMALL: dict[str, dict[str, Any]] = dict(
 )
 
 
-def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, Any]:
+def dense(kind: str, who: str, classes: int, weights: Path | None, fine: bool) -> dict[str, Any]:
     """The config of a dense detector for images of about 200 pixels.
 
     Args:
@@ -53,6 +53,7 @@ def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, 
         who: ``'teacher'`` or ``'student'``.
         classes: Their number.
         weights: Folder of what ``photos_weights.py`` wrote; None for ResNets from scratch.
+        fine: Whether its pyramid has the strides 4 to 64 of a two-stage one, not 8 to 128.
     """
     cfg = Config.fromstring(f"_base_ = [{BASES[kind]!r}]", ".py")
     backbone, channels = _backbone(who, weights)
@@ -66,7 +67,7 @@ def dense(kind: str, who: str, classes: int, weights: Path | None) -> dict[str, 
         neck=dict(in_channels=channels, out_channels=width),
         bbox_head=head,
     )
-    if not weights:
+    if fine:
         model["neck"].update(start_level=0)
         head.update(SMALL[kind])
     cfg.merge_from_dict(dict(model=model))
@@ -144,7 +145,8 @@ class DensePair(Setting):
     def _model(self, who: str) -> dict[str, Any]:
         kind = PAIRS[self.pair][who == "student"]
         if kind != "faster":
-            return dense(kind, who, self.classes, None if self.scratch else self.weights)
+            weights = None if self.scratch else self.weights
+            return dense(kind, who, self.classes, weights, self.scratch or self.pair == "cross")
         cfg = load_named(FASTER) if self.scratch else super().config("teacher", 1, 0)
         cfg.model.roi_head.bbox_head.num_classes = self.classes
         model: dict[str, Any] = cfg.model.to_dict()

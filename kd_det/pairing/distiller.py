@@ -19,6 +19,9 @@ PYRAMID = "fpn"
 OF_ROIS = ("embedding", "logits", "targets")
 # Channels inside ReviewKD's fusion, as published, unless the pyramid has fewer.
 FUSION_CHANNELS = 256
+# Share of the weight of a loss that is tuned for students with the teacher's heads, for others:
+# heads that start untrained need features that the task shapes too (docs/which_method.md).
+UNTRAINED_HEADS = 0.2
 Mapping = dict[str, dict[str, Any]]
 
 
@@ -240,6 +243,18 @@ class _Fitting:
                 f"{module}: the student starts from {number} of the teacher's tensors"
             )
         self.model[option] = possible
+        if not possible:
+            self._weigh_for_untrained_heads()
+
+    def _weigh_for_untrained_heads(self) -> None:
+        for name, loss in self.distiller["distill_losses"].items():
+            if loss.get("relative"):  # the loss of the methods that start from the teacher's heads
+                weight = loss["loss_weight"]
+                loss["loss_weight"] = weight * UNTRAINED_HEADS
+                self.decisions.append(
+                    f"{name} weighs {loss['loss_weight']:g}, not {weight:g}, since the student's "
+                    "heads start untrained"
+                )
 
     def _start_modules(self, wanted: list[str]) -> list[str]:
         """What the student may start from; ``wanted`` names that of a two-stage pair."""

@@ -103,7 +103,7 @@ PAIRS = {
         "RTMDetSepBNHead and YOLOXHead are compared by loss_kd, loss_boxes",
     ),
     "gfl_ld": ("gfl", "gfl", "ld", "loss_ld"),
-    "gfl_from_faster": ("gfl", FASTER, "robust", "levels of strides 8, 16, 32, 64"),
+    "gfl_from_faster": ("gfl", FASTER, "robust", "loss_cwd weighs 2, not 10, since the student"),
     "faster_from_atss": ("faster", "atss", "review", "ReviewFusion"),
 }
 
