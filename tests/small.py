@@ -139,7 +139,8 @@ def start_two(config: Path, folder: Path, *options: str) -> subprocess.Completed
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    paths = [ROOT, ROOT / "tests", ROOT / "tests" / "hooks"]  # reports of ranks are imported
+    # Reports of ranks are imported.
+    paths = [ROOT, *(ROOT / "tests" / each for each in ("", "hooks", "pairing"))]
     return subprocess.run(
         ["bash", str(ROOT / "tools" / "dist_train.sh"), str(config), "2", *options],
         cwd=folder,

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
-from small import build, runner
+from small import build, runner, start_two
 from small_dense import CONFIGS, config
 from torch import nn
 
@@ -55,6 +56,11 @@ def make(name: str, digits: Path, folder: Path, epochs: int, **more: Any) -> Pai
 
 def start(made: Pairing) -> Runner:
     """A Runner for images of 64 pixels, three steps an epoch."""
+    return runner(small(made))
+
+
+def small(made: Pairing) -> Config:
+    """A pair's config for images of 64 pixels."""
     cfg = made.cfg.copy()
     object.__setattr__(cfg, "_format_python_code", False)
     for part in ("train", "val", "test"):
@@ -62,7 +68,7 @@ def start(made: Pairing) -> Runner:
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset = shrunk(loader.dataset.to_dict())
     cfg.custom_hooks = [shrunk(hook.to_dict()) for hook in cfg.custom_hooks]
-    return runner(cfg)
+    return cfg
 
 
 def averaged(work_dir: Path) -> set[str]:
@@ -96,6 +102,25 @@ def test_yolox_keeps_mosaics_sizes_hooks_and_average(digits, tmp_path):
     assert run.train_dataloader.dataset._skip_type_keys == ("Mosaic", "RandomAffine", "MixUp")
     assert student.bbox_head.use_l1 and not teacher.bbox_head.use_l1
     assert student.state_dict().keys() <= averaged(tmp_path / "work")
+
+
+def test_yolox_syncs_its_norms_on_two_ranks(digits, tmp_path):
+    cfg = small(make("yolox", digits, tmp_path, epochs=1))
+    cfg.train_dataloader.batch_size = 4
+    cfg.custom_hooks.append(dict(type="NormReport"))
+    cfg.custom_imports = dict(imports=["norm_report"], allow_failed_imports=False)
+    cfg.dump(tmp_path / "two.py")
+    done = start_two(tmp_path / "two.py", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = (
+        [torch.load(tmp_path / "work" / f"norms_{stage}_{rank}.pt") for rank in (0, 1)]
+        for stage in ("before", "after")
+    )
+    for name, value in after[0].items():
+        assert torch.equal(value, after[1][name])
+        torch.testing.assert_close(value, (before[0][name] + before[1][name]) / 2)
+    differ = {name for name in after[0] if not torch.equal(before[0][name], before[1][name])}
+    assert differ and all(name.startswith("student.") for name in differ)
 
 
 def test_rtmdet_keeps_cached_mosaics_its_second_pipeline_and_average(digits, tmp_path):
