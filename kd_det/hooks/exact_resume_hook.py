@@ -31,6 +31,8 @@ class ExactResumeHook(Hook):
     - Each training item is made with seeds from seed, rank, epoch, batch and position.
     - A loop that counts iterations goes on at its place in the data without loading what came
       before.
+    - A checkpoint that an evaluation followed is evaluated first: checkpoints are saved before it,
+      so that nothing tells whether it came to its end, nor whether it was the best one.
 
     The seed is kept in checkpoints; one without it was made without this hook, and resuming it
     is warned about.
@@ -49,6 +51,23 @@ class ExactResumeHook(Hook):
             loop.dataloader_iterator = Endless(loader, runner.iter)
         elif isinstance(loop, EpochBasedTrainLoop):
             self._batches.skip = runner.iter - runner.epoch * len(loader)
+        if self._was_evaluated(runner):
+            runner.logger.info("The checkpoint is evaluated, as when it was saved")
+            runner.val_loop.run()
+
+    def _was_evaluated(self, runner: Runner) -> bool:
+        """Whether an evaluation followed the checkpoint that is resumed."""
+        loop = runner.train_loop
+        if isinstance(loop, IterBasedTrainLoop):
+            place, last = runner.iter, runner.max_iters
+        elif isinstance(loop, EpochBasedTrainLoop) and not self._batches.skip:
+            place, last = runner.epoch, runner.max_epochs
+        else:
+            return False
+        if not place or runner.val_loop is None or place < loop.val_begin:
+            return False
+        loop._decide_current_val_interval()
+        return place % loop.val_interval == 0 or place == last
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell the data which epoch it is."""

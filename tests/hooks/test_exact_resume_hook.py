@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import TRANSFORMS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, ValLoop
 
 from kd_det.hooks import ExactResumeHook
 from kd_det.hooks._seeded_data import NumberedBatches, SeededDataset
+from kd_det.report.scalars import read_scalars
 
 FLIP = dict(type="mmdet.RandomFlip", prob=0.5)
 
@@ -98,6 +99,38 @@ def test_resumed_run_equals_one_that_was_not_stopped(
     for part in ("state_dict", "optimizer", "kd_det_random"):
         assert same(states[0][part], states[1][part]), part
     assert any(key.startswith("distiller.connectors") for key in states[0]["state_dict"])
+
+
+@pytest.mark.parametrize("loop", ["epochs", "iterations"])
+def test_an_evaluation_that_was_cut_off_is_made_up_for(make, monkeypatch, tmp_path, loop):
+    options = {**options_of(loop, 0), "default_hooks.checkpoint.save_best": "auto"}
+    if "train_cfg" in options:
+        options["train_cfg"] = dict(options["train_cfg"], val_interval=2)
+        options["default_hooks.logger.log_metric_by_epoch"] = False
+    else:
+        options["train_cfg.val_interval"] = 1
+    train(make, "whole", **options)
+    killed = begin(make, "killed", **options)
+    evaluate = ValLoop.run
+    evaluations: list[int] = []
+
+    def cut_off(self: ValLoop) -> Any:
+        evaluations.append(self.runner.iter)
+        if self.runner.iter == 6:
+            raise KeyboardInterrupt
+        return evaluate(self)
+
+    monkeypatch.setattr(ValLoop, "run", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    assert evaluations == [2, 4, 6]
+    monkeypatch.undo()
+    assert not train(make, "killed", resume=True, **options)
+    whole, resumed = (read_scalars(tmp_path / name) for name in ("whole", "killed"))
+    key = "coco/bbox_mAP"
+    assert len(whole[key]) == 3 and resumed[key] == whole[key]
+    best = [sorted(path.name for path in (tmp_path / x).glob("best*")) for x in ("whole", "killed")]
+    assert best[0] == best[1]
 
 
 def test_the_seed_decides_and_neither_workers_nor_evaluation(make):
