@@ -19,8 +19,8 @@ PYRAMID = "fpn"
 OF_ROIS = ("embedding", "logits", "targets")
 # Channels inside ReviewKD's fusion, as published, unless the pyramid has fewer.
 FUSION_CHANNELS = 256
-# Share of the weight of a loss that is tuned for students with the teacher's heads, for others:
-# heads that start untrained need features that the task shapes too (docs/which_method.md).
+# Share of the weight of a loss that is tuned for students with the teacher's heads, for others;
+# measured across kinds (docs/which_method.md).
 UNTRAINED_HEADS = 0.2
 Mapping = dict[str, dict[str, Any]]
 

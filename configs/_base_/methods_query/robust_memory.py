@@ -7,7 +7,7 @@ model = dict(
         student_recorders=dict(memory=memory),
         teacher_recorders=dict(memory=memory),
         distill_losses=dict(
-            loss_cwd_memory=dict(type="kd_det.CWDLoss", loss_weight=10.0, tau=0.5, relative=True)
+            loss_cwd_memory=_base_.model.distiller.distill_losses.loss_cwd,
         ),
         loss_forward_mappings=dict(
             loss_cwd_memory=dict(
