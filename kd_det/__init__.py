@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         EmbeddingMonitorHook,
         LossBalanceHook,
         LossWeightHook,
+        NeckFitHook,
         StudentExportHook,
         TeacherAccuracyHook,
     )
@@ -32,6 +33,7 @@ __all__ = [
     "FixedTeacherDistill",
     "LossBalanceHook",
     "LossWeightHook",
+    "NeckFitHook",
     "RoITeacherDistill",
     "StudentExportHook",
     "TeacherAccuracyHook",
@@ -48,6 +50,7 @@ _LAZY = {
     "EmbeddingMonitorHook": "kd_det.hooks",
     "LossBalanceHook": "kd_det.hooks",
     "LossWeightHook": "kd_det.hooks",
+    "NeckFitHook": "kd_det.hooks",
     "StudentExportHook": "kd_det.hooks",
     "TeacherAccuracyHook": "kd_det.hooks",
     "distill_config": "kd_det.pairing.compose",

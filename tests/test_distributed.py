@@ -23,6 +23,8 @@ DISTILL = ("distill.loss_review", "distill.loss_nd", "distill.loss_kd")
 def configuration(digits: Path, teacher_ckpt: Path, work_dir: Path) -> Config:
     cfg = digits_config("review_nd_kd", digits, work_dir)
     cfg.model.teacher_ckpt = str(teacher_ckpt)
+    cfg.model.init_student_from_teacher = ["neck"]
+    cfg.custom_hooks.append(dict(type="kd_det.NeckFitHook"))
     cfg.train_dataloader.dataset.indices = IMAGES
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.val_interval = 99

@@ -15,6 +15,7 @@ from _bench.timing import Budget, interleave
 from kd_det.algorithms import roi
 from kd_det.centers import ClassCenters
 from kd_det.datasets import make_digits_coco
+from kd_det.hooks._seeded_data import spread_loader
 from kd_det.hooks.prepass import PrePass
 
 IMAGES = 32
@@ -101,7 +102,7 @@ def runner_on_digits(shape: Shape, folder: Path, device: torch.device, workers: 
 def _floor(prepass: PrePass) -> None:
     """The loader, and the teacher's pyramid, proposals and box head; nothing is kept."""
     model = prepass.model
-    for batch in prepass.loader():
+    for batch in spread_loader(prepass.runner, len(prepass.runner.train_dataloader.dataset)):
         data = model.data_preprocessor(batch, training=False)
         inputs = model.teacher_input(data["inputs"], data["data_samples"])
         for _ in roi.score_proposals(model.teacher, inputs, data["data_samples"]):

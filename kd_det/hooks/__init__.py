@@ -7,6 +7,7 @@ from kd_det.hooks.finite_loss_hook import FiniteLossHook, NonFiniteLossError
 from kd_det.hooks.gradient_share_hook import GradientShareHook
 from kd_det.hooks.loss_balance_hook import LossBalanceHook
 from kd_det.hooks.loss_weight_hook import LossWeightHook
+from kd_det.hooks.neck_fit_hook import NeckFitHook
 from kd_det.hooks.step_time_hook import StepTimeHook
 from kd_det.hooks.student_export_hook import StudentExportHook
 from kd_det.hooks.student_hook import StudentHook
@@ -21,6 +22,7 @@ __all__ = [
     "GradientShareHook",
     "LossBalanceHook",
     "LossWeightHook",
+    "NeckFitHook",
     "NonFiniteLossError",
     "StepTimeHook",
     "StudentExportHook",

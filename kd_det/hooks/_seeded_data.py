@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank
+from mmengine.dist import get_dist_info, get_rank
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from wrapt import ObjectProxy
 
 from kd_det.seeds import DATA, MODEL, Seeds, seeded, seeded_cpu
@@ -98,6 +99,24 @@ def seeded_loader(runner: Runner) -> DataLoader:
     )
 
 
+def spread_loader(runner: Runner, number: int) -> DataLoader:
+    """Load ``number`` images of the runner's training data, evenly spread, each on one rank.
+
+    Where there are fewer, some come twice.
+    """
+    loader = runner.train_dataloader
+    dataset: Any = SeededDataset(loader.dataset)
+    sampler = _Spread(loader.dataset, number)
+    cfg = runner.cfg.get("train_dataloader")
+    if isinstance(cfg, dict):
+        cfg = copy.deepcopy(cfg)
+        cfg.update(dataset=dataset, sampler=sampler, persistent_workers=False, drop_last=False)
+        return runner.build_dataloader(cfg, seed=0)
+    # None where batches are chosen by a sampler of the loader's own.
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1)
+    return copy_loader(loader, dataset=dataset, batch_size=size, sampler=sampler)
+
+
 def copy_loader(loader: DataLoader, **options: Any) -> DataLoader:
     """Make a loader with workers and collation of ``loader``, and ``options`` of its own."""
     kept = ("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn",
@@ -141,3 +160,23 @@ class Endless(Iterator[Any]):
                 batches.sampler.set_epoch(epoch)
             yield from loader
             epoch += 1
+
+
+class _Spread(Sampler):
+    """``number`` images of a dataset, evenly spread, in order, each on one rank.
+
+    Each is augmented with random numbers of its own, on whatever rank and by whatever worker.
+    """
+
+    def __init__(self, dataset: Any, number: int) -> None:
+        # That of Sampler does nothing, and torch 2.0's asks for an argument.
+        self.dataset = dataset  # batch samplers that group images by shape look into it
+        rank, world_size = get_dist_info()
+        chosen = np.linspace(0, len(dataset) - 1, number).round().astype(int)
+        self.indices = [SeededIndex.at(index, index) for index in chosen[rank::world_size].tolist()]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from mmengine.dist import get_dist_info
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Sampler
 
 from kd_det.algorithms import embeddings
 from kd_det.centers import ClassCenters, ClassCentersError, class_names_text, find_misfit
@@ -23,7 +19,7 @@ from kd_det.hooks._distillation import (
     unwrap_model,
 )
 from kd_det.hooks._origin import digest, digest_dataset
-from kd_det.hooks._seeded_data import SeededDataset, SeededIndex, copy_loader, seeded_by_rank
+from kd_det.hooks._seeded_data import seeded_by_rank, spread_loader
 from kd_det.progress import progress
 from kd_det.version import __version__
 
@@ -150,8 +146,10 @@ class PrePass:
             )
             for source, size in self.embed_dims.items()
         }
+        number = len(self.runner.train_dataloader.dataset)
+        loader = spread_loader(self.runner, min(self.max_images or number, number))
         with seeded_by_rank(), training_precision(self.runner, self.model):
-            for batch in progress(self.loader(), "Gathering class centers"):
+            for batch in progress(loader, "Gathering class centers"):
                 for source, emb, labels in embeddings.teacher_embeddings(
                     self.model, batch, self.rois
                 ):
@@ -159,20 +157,6 @@ class PrePass:
         for gathered in centers.values():
             gathered.all_reduce()
         return centers
-
-    def loader(self) -> DataLoader:
-        """Make a loader of the training data once, in order, each image on one rank."""
-        loader = self.runner.train_dataloader
-        dataset: Any = SeededDataset(loader.dataset)
-        sampler = _Spread(loader.dataset, self.max_images or len(loader.dataset))
-        cfg = self.runner.cfg.get("train_dataloader")
-        if isinstance(cfg, dict):
-            cfg = copy.deepcopy(cfg)
-            cfg.update(dataset=dataset, sampler=sampler, persistent_workers=False, drop_last=False)
-            return self.runner.build_dataloader(cfg, seed=0)
-        # None where batches are chosen by a sampler of the loader's own.
-        size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1)
-        return copy_loader(loader, dataset=dataset, batch_size=size, sampler=sampler)
 
 
 def teacher_keys(found: Mapping[str, str]) -> tuple[str, ...]:
@@ -183,23 +167,3 @@ def teacher_keys(found: Mapping[str, str]) -> tuple[str, ...]:
     if not found:
         return ()
     return TEACHER_KEYS if "input_sha256" in found else TEACHER_KEYS[:-1]
-
-
-class _Spread(Sampler):
-    """``number`` images of a dataset, evenly spread, in order, each on one rank.
-
-    Each is augmented with random numbers of its own, on whatever rank and by whatever worker.
-    """
-
-    def __init__(self, dataset: Any, number: int) -> None:
-        # That of Sampler does nothing, and torch 2.0's asks for an argument.
-        self.dataset = dataset  # batch samplers that group images by shape look into it
-        rank, world_size = get_dist_info()
-        chosen = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)
-        self.indices = [SeededIndex.at(index, index) for index in chosen[rank::world_size].tolist()]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)

@@ -204,7 +204,12 @@ def _add_teacher(
     )
     decisions = fit_distiller(cfg["model"], student, teacher)
     own = [_of_student(hook) for hook in cfg["custom_hooks"]]
-    cfg["custom_hooks"] = [*own, *(method.get("custom_hooks") or ())]
+    fits_neck = "neck" in (cfg["model"].get("init_student_from_teacher") or ())
+    cfg["custom_hooks"] = own + [
+        hook
+        for hook in method.get("custom_hooks") or ()
+        if fits_neck or type_name(hook) != "NeckFitHook"
+    ]
     cfg["default_hooks"]["teacher_accuracy"] = dict(type="kd_det.TeacherAccuracyHook")
     optimizer = cfg["optim_wrapper"]
     if optimizer.get("constructor") or optimizer.get("paramwise_cfg"):

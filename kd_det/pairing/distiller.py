@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from kd_det.algorithms import WiringError, student_init
+from kd_det.algorithms import WiringError, neck_fit, student_init
 from kd_det.pairing.dense_fitting import fit_heads, reads_heads
 from kd_det.pairing.detectors import Detector, Level
 from kd_det.pairing.families import TwoStage
@@ -16,6 +16,7 @@ from kd_det.registry import type_name
 
 # Names of a method's recorders (configs/_base_/frcnn_distiller.py).
 PYRAMID = "fpn"
+NECK = "neck"
 OF_ROIS = ("embedding", "logits", "targets")
 # Channels inside ReviewKD's fusion, as published, unless the pyramid has fewer.
 FUSION_CHANNELS = 256
@@ -258,6 +259,21 @@ class _Fitting:
 
     def _start_modules(self, wanted: list[str]) -> list[str]:
         """What the student may start from; ``wanted`` names that of a two-stage pair."""
+        heads = self._start_heads(wanted)
+        if NECK not in wanted or not heads:
+            return heads
+        try:
+            neck_fit.require_alike(self.student.model, self.teacher.model)
+        except WiringError as error:
+            self.decisions.append(f"the student's neck starts as its config says: {error}")
+            return heads
+        self.decisions.append(
+            "the lateral convolutions of the student's FPN are fitted to the teacher's outputs "
+            "before the first iteration"
+        )
+        return [NECK, *heads]
+
+    def _start_heads(self, wanted: list[str]) -> list[str]:
         student, teacher = self.student, self.teacher
         if student.family is not teacher.family:
             text = f"a {teacher.family.name} teacher has no heads for a {student.family.name}"

@@ -36,6 +36,11 @@ METHODS: dict[str, Method] = {
         "none; digits 17.8 to 39.8, bccd 34.2 to 38.0 (README.md)",
         "kd_det, after arXiv 2011.13256",
     ),
+    "robust_fit": Method(
+        "robust, from an FPN that is fitted to the teacher's before the first iteration",
+        "none; on photographs docs/results/photos.md",
+        "kd_det",
+    ),
     "robust_nd_kd": Method("robust, ND loss and KD", NO_FIGURE, "kd_det"),
     "kd": Method(
         "logits of the student's RoIs; class maps and boxes of dense heads, or of shared queries",
@@ -92,6 +97,7 @@ NEEDS = {
     "methods": dict(
         dict.fromkeys(("robust", "cwd", "pkd", "review"), "pyramid"),
         **dict.fromkeys(("kd", "dkd", "dist"), "roi_logits"),
+        fit="pyramid",  # where necks are not alike, it is the method without it
         nd="roi_embedding",
     ),
     "methods_dense": dict(

@@ -108,6 +108,12 @@ PAIRS = {
 }
 
 
+def test_the_neck_of_a_dense_student_is_fitted(tmp_path, digits):
+    made = pair(dense("gfl", tmp_path), dense("gfl", tmp_path), "robust_fit", data=str(digits))
+    assert made.cfg.model.init_student_from_teacher == ["neck", "bbox_head"]
+    assert dict(type="kd_det.NeckFitHook") in made.cfg.custom_hooks
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_pair_trains_a_step(name, tmp_path, digits):
     learner, teacher, method, decided = PAIRS[name]
@@ -145,7 +151,7 @@ def test_a_method_that_does_not_fit_is_refused_with_those_that_do(digits):
         pair(DETR, FASTER, "kd_nd", data=str(digits))
     message = str(caught.value)
     assert message.startswith(f"{FASTER} cannot teach {DETR} by the method kd_nd: ")
-    assert message.endswith("take one of robust, review, cwd, pkd")
+    assert message.endswith("take one of robust, robust_fit, review, cwd, pkd")
 
 
 def test_the_list_is_that_of_one_data_set(tmp_path):
@@ -198,7 +204,7 @@ def test_a_dense_pair_is_told_of_its_heads_alone(tmp_path, digits):
     assert str(caught.value) == (
         f"{sides[1]} cannot teach {sides[0]} by the method kd: the grids of the heads differ: the "
         "student GFL has strides [8, 16, 32, 64, 128] and the teacher RTMDet [8, 16, 32]; take one "
-        "of robust, review, cwd, pkd"
+        "of robust, robust_fit, review, cwd, pkd"
     )
 
 

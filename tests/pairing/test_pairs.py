@@ -26,8 +26,8 @@ PAIRS = {
     "r50_mv2": (
         FASTER,
         "mv2",
-        "robust",
-        "roi_head: the student starts from 8 of the teacher's tensors",
+        "robust_fit",
+        "the lateral convolutions of the student's FPN are fitted to the teacher's outputs",
     ),
     "swin_r18": (
         "mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py",
@@ -106,3 +106,20 @@ def test_a_pair_of_the_zoo_trains(name, tmp_path):
     distilled = {key.split(".")[-1] for key in losses if key.startswith("distill.")}
     assert distilled == cfg.model.distiller.distill_losses.keys()
     assert all(losses[f"distill.{loss}"] > 0 for loss in distilled)
+
+
+def test_a_neck_is_fitted_where_both_are_alike(tmp_path, digits):
+    options = dict(method="robust_fit", data=str(digits))
+    made = pair(student("r18", tmp_path), FASTER, **options)
+    assert made.cfg.model.init_student_from_teacher == ["neck", "rpn_head", "roi_head"]
+    assert dict(type="kd_det.NeckFitHook") in made.cfg.custom_hooks
+    for learner, reason in (
+        ("narrow", "the student's FPN has num_outs 4, the teacher's 5"),
+        ("pafpn", "the student's neck is a PAFPN, the teacher's a FPN"),
+    ):
+        name = "mmdet::pafpn/faster-rcnn_r50_pafpn_1x_coco.py"
+        name = student(learner, tmp_path) if learner == "narrow" else name
+        made = pair(name, FASTER, **options)
+        assert "neck" not in made.cfg.model.init_student_from_teacher
+        assert dict(type="kd_det.NeckFitHook") not in made.cfg.custom_hooks
+        assert f"the student's neck starts as its config says: {reason}" in made.describe()
