@@ -23,8 +23,6 @@ DISTILL = ("distill.loss_review", "distill.loss_nd", "distill.loss_kd")
 def configuration(digits: Path, teacher_ckpt: Path, work_dir: Path) -> Config:
     cfg = digits_config("review_nd_kd", digits, work_dir)
     cfg.model.teacher_ckpt = str(teacher_ckpt)
-    cfg.model.init_student_from_teacher = ["neck"]
-    cfg.custom_hooks.append(dict(type="kd_det.NeckFitHook"))
     cfg.train_dataloader.dataset.indices = IMAGES
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.val_interval = 99
@@ -52,6 +50,8 @@ def work_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reports(digits: Path, teacher_ckpt: Path, work_dir: Path) -> list[dict]:
     """What each of two processes reports of one epoch in ``work_dir``."""
     cfg = configuration(digits, teacher_ckpt, work_dir)
+    cfg.model.init_student_from_teacher = ["neck"]
+    cfg.custom_hooks.append(dict(type="kd_det.NeckFitHook"))
     # Flips are random, but each image's own.
     cfg.train_dataloader.dataset.pipeline.insert(3, dict(type="RandomFlip", prob=0.5))
     return train(cfg, work_dir.parent)

@@ -49,7 +49,5 @@ def test_configs_that_were_installed_are_found_first(tmp_path, monkeypatch):
 
 
 def test_an_unknown_method_lists_all():
-    with pytest.raises(
-        ValueError, match="unknown method 'fitnets'; available: robust, robust_"
-    ):
+    with pytest.raises(ValueError, match="unknown method 'fitnets'; available: robust, robust_"):
         find_forms("fitnets")
