@@ -79,7 +79,6 @@ def residual_review(weight: float) -> Change:
 FORMS: dict[str, Sequence[Change]] = {
     "nd": [],
     "nd_foreground": [loss("loss_nd", background=False)],
-    "nd_own": [loss("loss_nd", type="kd_det.BlendedNDLoss", own=1.0)],
 }
 # What they are added to: a method that has an ND loss, and changes.
 ADDED_TO: dict[str, tuple[str, Sequence[Change]]] = {

@@ -42,7 +42,8 @@ def method_table(
 
 def over_base(method: str, results: Results, decimals: int) -> str:
     """What the ND loss adds, over the seeds that both forms have."""
-    base = method.replace("_nd", "")
+    bases = (method.replace("_nd", ""), method.partition("_nd")[0])
+    base = next((each for each in bases if any(m == each for m, _ in results)), method)
     seeds = [s for m, s in results if m == method and (base, s) in results]
     if base == method or not seeds:
         return ""

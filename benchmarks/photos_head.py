@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _blended_nd import BlendedNDLoss
 from mmengine.config import Config
 from photos_target import trained
 from torch import Tensor
@@ -24,7 +25,7 @@ from torch import Tensor
 from kd_det.centers import ClassCenters
 from kd_det.commands import common
 from kd_det.files import write_atomically
-from kd_det.losses import BlendedNDLoss, CenterCosineLoss, NDLoss
+from kd_det.losses import CenterCosineLoss, NDLoss
 
 PROG = "python benchmarks/photos_head.py"
 METRICS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "class right", "IoU")

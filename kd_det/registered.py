@@ -16,7 +16,6 @@ for module in (
     losses.HCLLoss,
     losses.LDLoss,
     losses.NDLoss,
-    losses.BlendedNDLoss,
     losses.QueryBoxLoss,
     losses.QueryKDLoss,
     connectors.EmbeddingConnector,

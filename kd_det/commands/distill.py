@@ -13,6 +13,7 @@ from typing import Any
 from kd_det.commands import common, data_options, trainings, whole_way
 from kd_det.commands import train as training
 from kd_det.errors import InvalidInputError
+from kd_det.pairing.methods import DEFAULT
 
 STOPPED = f"{common.GOES_ON}; with --teacher-ckpt and without --baseline, add --resume"
 # Options that name other data than those of --data or the student's config.
@@ -172,7 +173,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--method",
         action=_Method,
-        default="robust",
+        default=DEFAULT,
         help="how it is taught (default: %(default)s); 'list' explains all methods, "
         "or with two configs those that fit them",
     )

@@ -9,7 +9,6 @@ finite input.
 from __future__ import annotations
 
 from kd_det.losses.binary_kd import BinaryKDLoss, binary_kd_loss
-from kd_det.losses.blended_nd import BlendedNDLoss, blended_nd_loss
 from kd_det.losses.box_kd import BoxKDLoss, box_kd_loss, overlap_loss
 from kd_det.losses.center_contrast import CenterContrastLoss, center_contrast_loss
 from kd_det.losses.center_cosine import CenterCosineLoss, center_cosine_loss
@@ -25,7 +24,6 @@ from kd_det.losses.query_kd import QueryKDLoss, query_kd_loss
 
 __all__ = [
     "BinaryKDLoss",
-    "BlendedNDLoss",
     "BoxKDLoss",
     "CWDLoss",
     "CenterContrastLoss",
@@ -39,7 +37,6 @@ __all__ = [
     "QueryBoxLoss",
     "QueryKDLoss",
     "binary_kd_loss",
-    "blended_nd_loss",
     "box_kd_loss",
     "center_contrast_loss",
     "center_cosine_loss",

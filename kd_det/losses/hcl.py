@@ -18,14 +18,13 @@ POOL_SIDES = (4, 2, 1)
 # Of the pools of these sides, and of all where none is left out.
 WEIGHTS = (1 / 2, 1 / 4, 1 / 8)
 TOTAL = 1 + sum(WEIGHTS)
-NORMALIZE = (None, "level", "teacher", "channel")
+NORMALIZE = (None, "level", "channel")
 
 
 def hcl_loss(
     s_feats: Sequence[Tensor],
     t_feats: Sequence[Tensor],
     normalize: str | None = None,
-    focus: bool = False,
 ) -> Tensor:
     """Sum over levels of the mean squared difference at full size and at pooled sizes.
 
@@ -39,15 +38,10 @@ def hcl_loss(
         t_feats: Teacher maps of the same shapes; no gradient reaches them.
         normalize: None, as published: the loss grows with the square of the features' scale.
             ``'level'``: each level's loss is divided by the variance of the teacher's map, so
-            that a student map of the right mean costs about 1. ``'teacher'``: each channel of the
-            teacher's map is standardised, so that a fusion, whose output is normalised, starts at
-            its scale. ``'channel'``: both maps are
+            that a student map of the right mean costs about 1. ``'channel'``: both maps are
             standardised, each channel to mean 0 and variance 1 over batch and positions, as in
             PKD (arXiv 2207.02039): at full size the loss is ``2 * (1 - r)``, r the mean Pearson
             correlation of the channels, whatever the scale of either side.
-        focus: Whether, at full size, each channel counts where the teacher's responds: squares are
-            weighted by the softmax over an image's positions of the teacher's channel in units of
-            its spread, with mean 1.
 
     Returns:
         Scalar, float32 (float64 for float64 input). 0 for equal or empty maps.
@@ -66,11 +60,9 @@ def hcl_loss(
     levels = []
     for s, t in zip(s_feats, t_feats):
         s, t = at_least_float32(s), at_least_float32(t.detach())
-        if normalize in ("teacher", "channel"):
-            t = _standardised(t)
         if normalize == "channel":
-            s = _standardised(s)
-        loss = _level_loss(s, t, focus)
+            s, t = _standardised(s), _standardised(t)
+        loss = _level_loss(s, t)
         levels.append(loss / _variance(t) if normalize == "level" else loss)
     return torch.stack(levels).sum()
 
@@ -104,19 +96,15 @@ def _variance(x: Tensor) -> Tensor:
     return torch.where(variance > 0, variance, 1)
 
 
-def _level_loss(s: Tensor, t: Tensor, focus: bool) -> Tensor:
+def _level_loss(s: Tensor, t: Tensor) -> Tensor:
     if s.numel() == 0:
         return s.sum()
     height, width = s.shape[2:]
     # Pools of equal bins come from one another.
     nested = height % POOL_SIDES[0] == 0 and width % POOL_SIDES[0] == 0 and height > POOL_SIDES[0]
-    if nested and not focus:
+    if nested:
         return cast(Tensor, _NestedPools.apply(s, t))
     loss, total, weight = F.mse_loss(s, t), 1.0, 1.0
-    if focus:
-        places = _standardised(t).flatten(2)
-        weights = places.softmax(dim=2) * places.shape[2]
-        loss = (weights * (s - t).flatten(2).square()).mean()
     # Pooling is linear: the difference of the pools is the pool of the difference.
     difference = s - t
     for side in POOL_SIDES:
@@ -191,26 +179,22 @@ class HCLLoss(nn.Module):
     Args:
         loss_weight: Factor on the returned loss.
         normalize: As in :func:`hcl_loss`; None is the published form.
-        focus: As in :func:`hcl_loss`; False is the published form.
 
     Raises:
         ValueError: If ``loss_weight`` is negative, or for an unknown ``normalize``.
     """
 
-    def __init__(
-        self, loss_weight: float = 1.0, normalize: str | None = None, focus: bool = False
-    ) -> None:
+    def __init__(self, loss_weight: float = 1.0, normalize: str | None = None) -> None:
         super().__init__()
         if loss_weight < 0:
             raise InvalidInputError(f"HCLLoss needs loss_weight >= 0, got {loss_weight}")
         _check_normalize(normalize)
         self.loss_weight = loss_weight
         self.normalize = normalize
-        self.focus = focus
 
     def forward(self, s_feats: Sequence[Tensor], t_feats: Sequence[Tensor]) -> Tensor:
         """Scalar loss of two pyramids, each a sequence of ``[N, C, H, W]``."""
-        return self.loss_weight * hcl_loss(s_feats, t_feats, self.normalize, self.focus)
+        return self.loss_weight * hcl_loss(s_feats, t_feats, self.normalize)
 
     def extra_repr(self) -> str:
         return f"loss_weight={self.loss_weight}, normalize={self.normalize!r}"

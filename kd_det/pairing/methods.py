@@ -74,6 +74,11 @@ METHODS: dict[str, Method] = {
     ),
     "review_nd": Method("ReviewKD++: ReviewKD and ND loss", IN_PAPER, "arXiv 2305.17007"),
     "review_nd_kd": Method("ReviewKD, ND loss and KD", NO_FIGURE, "kd_det"),
+    "review_nd_fit": Method(
+        "robust_fit, ReviewKD from the student's own maps, ND loss on foreground",
+        NO_FIGURE,
+        "kd_det",
+    ),
     "review_dkd": Method("ReviewKD and DKD", IN_PAPER, "arXiv 2203.08679"),
     "cwd": Method(
         "where each channel of the pyramid responds",
@@ -90,7 +95,7 @@ METHODS: dict[str, Method] = {
     "pkd_nd": Method("PKD and ND loss", NO_FIGURE, "kd_det"),
     "pkd_nd_kd": Method("PKD, ND loss and KD", NO_FIGURE, "kd_det"),
 }
-DEFAULT = "robust"
+DEFAULT = "robust_fit"
 # What each part of a method's name needs of a pair (offers.py), for each folder of configs/_base_
 # that has methods.
 NEEDS = {

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from kd_det.centers import ClassCenters
 from kd_det.losses import (
     BinaryKDLoss,
-    BlendedNDLoss,
     BoxKDLoss,
     CenterContrastLoss,
     CenterCosineLoss,
@@ -107,7 +106,6 @@ def call_queries(loss: nn.Module, s: list[Tensor], t: list[Tensor], labels: Tens
 
 FAMILY = {
     "nd": Member(with_centers(NDLoss), [(DIM,)], call_labelled),
-    "nd_blended": Member(with_centers(BlendedNDLoss), [(DIM,)], call_labelled),
     "nd_dense": Member(with_centers(NDLoss), [(DIM, 4, 5), (DIM, 2, 3)], call_maps),
     "center_cosine": Member(with_centers(CenterCosineLoss), [(DIM,)], call_labelled),
     "center_contrast": Member(with_centers(CenterContrastLoss), [(DIM,)], call_labelled),

@@ -212,27 +212,3 @@ def test_constant_or_extreme_maps_give_no_nan(normalize, s_factor, t_factor):
 def test_an_unknown_normalisation_is_an_error():
     with pytest.raises(ValueError, match="found 'batch'"):
         HCLLoss(normalize="batch")
-
-
-def test_a_focused_loss_counts_places_where_the_teacher_responds():
-    """One channel, z = (sqrt 3, then three of -1/sqrt 3): weights softmax(z) * 4."""
-    t = torch.tensor([[[[4.0, 0.0], [0.0, 0.0]]]], dtype=torch.float64)
-    high, low = math.exp(math.sqrt(3)), math.exp(-1 / math.sqrt(3))
-    weights = torch.tensor([[high, low], [low, low]], dtype=torch.float64)
-    weights = weights / weights.sum() * 4
-    for place in ((0, 0), (1, 1)):
-        s = t.clone()
-        s[0, 0][place] += 1
-        # The pool of side 1, with half the weight, is not weighted by places.
-        pooled = hcl_loss([s], [t]) * 1.5 - 0.25
-        expected = (weights[place] / 4 + pooled) / 1.5
-        torch.testing.assert_close(hcl_loss([s], [t], focus=True), expected)
-
-
-def test_a_teacher_in_units_of_its_channels_is_met_by_a_normalised_student():
-    t = pyramid([(8, 8), (4, 4)], 0)
-    offset = [3 + 5 * x for x in t]
-    normalised = [F.batch_norm(x, None, None, training=True, eps=1e-12) for x in t]
-    loss = hcl_loss(normalised, offset, normalize="teacher")
-    assert loss.item() == pytest.approx(0, abs=1e-9)
-    assert hcl_loss(offset, offset, normalize="teacher") > 1
