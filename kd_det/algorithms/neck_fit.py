@@ -10,6 +10,7 @@ from mmengine.dist import all_reduce, broadcast
 from torch import Tensor, nn
 
 from kd_det.algorithms.wiring import WiringError
+from kd_det.losses._dtype import sum_dtype
 
 LATERAL = "lateral_convs."
 # Added to the diagonal of the normal equations, in units of its mean.
@@ -65,7 +66,7 @@ class NeckFit:
     For level ``i``, with the student's map ``x`` and the teacher's ``t`` of its backbone, the
     weights ``W``, ``b`` of least ``|W x + b - (W_t t + b_t)|^2`` over all positions of the images,
     by their normal equations, summed in float64. Where the other layers of the neck and the heads
-    are the teacher's, the student is then a detector before its first step.
+    are the teacher's, the student is a detector before its first step.
 
     Args:
         student: A detector with an FPN, whose backbone has its start.
@@ -84,10 +85,11 @@ class NeckFit:
     @torch.no_grad()
     def update(self, images: Tensor, teacher_images: Tensor) -> None:
         """Add a batch ``[N, 3, H, W]``, as each side takes it."""
+        first = self.student.neck.start_level
         own, other = self.student.backbone(images), self.teacher.backbone(teacher_images)
-        for level, sums in enumerate(self._sums, self.student.neck.start_level):
-            wanted = self.teacher.neck.lateral_convs[level - self.student.neck.start_level]
-            sums.add(own[level], wanted(other[level]))
+        wanted = zip(self.teacher.neck.lateral_convs, other[first:])
+        for sums, x, (layer, t) in zip(self._sums, own[first:], wanted):
+            sums.add(x, layer(t))
 
     def all_reduce(self) -> None:
         """Sum over all ranks."""
@@ -111,7 +113,7 @@ class _Sums:
     def __init__(self, conv: nn.Conv2d) -> None:
         self.inputs = conv.in_channels
         size = conv.in_channels + 1 + conv.out_channels
-        self.products = conv.weight.new_zeros(size, size, dtype=torch.float64)
+        self.products = conv.weight.new_zeros(size, size, dtype=sum_dtype(conv.weight))
 
     def add(self, x: Tensor, y: Tensor) -> None:
         if x.shape[2:] != y.shape[2:]:
@@ -121,7 +123,8 @@ class _Sums:
             )
         ones = x.new_ones(1, *x.shape[2:])
         for own, wanted in zip(x, y):  # image by image, for less memory
-            rows = torch.cat([part.flatten(1).double() for part in (own, ones, wanted)])
+            parts = [part.flatten(1).to(self.products.dtype) for part in (own, ones, wanted)]
+            rows = torch.cat(parts)
             self.products += rows @ rows.T
 
     def solve(self, conv: nn.Conv2d) -> float:

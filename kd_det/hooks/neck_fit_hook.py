@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_det.algorithms.neck_fit import NeckFit
@@ -58,12 +59,11 @@ class NeckFitHook(Hook):
         fit = NeckFit(model.student, model.teacher)
         if runner.iter > 0 or runner._load_from is not None:
             return
-        with _statistics_kept(model.student), seeded_by_rank(), training_precision(runner, model):
+        with _in_modes(model), seeded_by_rank(), training_precision(runner, model):
             for batch in progress(self._loader(runner), "Fitting the FPN"):
                 # Not as in training, where images may be mixed.
                 data = model.data_preprocessor(batch, training=False)
-                images, samples = data["inputs"], data["data_samples"]
-                fit.update(images, model.teacher_input(images, samples))
+                fit.update(data["inputs"], _teacher_images(model, data))
         fit.all_reduce()
         shares = ", ".join(f"{share:.0%}" for share in fit.solve())
         runner.logger.info(
@@ -78,15 +78,25 @@ class NeckFitHook(Hook):
         return spread_loader(runner, ranks * math.ceil(number / ranks))
 
 
+def _teacher_images(model: Any, data: Mapping[str, Any]) -> Tensor:
+    """The batch as the teacher takes it; MMRazor's algorithms give it the student's."""
+    if not hasattr(model, "teacher_input"):
+        return data["inputs"]
+    return model.teacher_input(data["inputs"], data["data_samples"])
+
+
 @contextmanager
-def _statistics_kept(student: nn.Module) -> Iterator[None]:
-    """Run the student in the mode in which it trains, and keep what its batch norms count."""
-    kept = [(buffer, buffer.clone()) for buffer in student.buffers()]
-    was_training = student.training
-    student.train()
+def _in_modes(model: Any) -> Iterator[None]:
+    """Student in train mode, as it will be, but for what its batch norms count; teacher in eval."""
+    sides = [model.student, model.teacher]
+    modes = [side.training for side in sides]
+    kept = [(buffer, buffer.clone()) for buffer in model.student.buffers()]
+    model.student.train()
+    model.teacher.eval()
     try:
         yield
     finally:
-        student.train(was_training)
+        for side, mode in zip(sides, modes):
+            side.train(mode)
         for buffer, value in kept:
             buffer.copy_(value)
