@@ -18,8 +18,8 @@ from kd_det.shipped import find_configs
 
 DATA = Path("data/digits-coco")
 TEACHER_SEED = 0
-# What the sample data's student is taught by: kd-det distill's default, and ReviewKD, ND and KD.
-SHOWN = (DEFAULT, "review_nd_kd")
+# How the sample data's student is taught: by the default, and by ReviewKD and ND beside it.
+SHOWN = (DEFAULT, "review_nd_fit")
 # For data of one's own.
 STUDENT = "kd_det::students/frcnn_r18.py"
 TEACHER = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from small import ROOT
+from small import ROOT, load
 
 from kd_det.commands import demo, results
 from kd_det.commands.steps import Step
+from kd_det.pairing.methods import reads_centers
 from kd_det.recipes import methods_of
 
 
@@ -54,9 +55,9 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Step]:
     return found
 
 
-def test_it_shows_the_default_beside_reviewkd_nd_and_kd(ran, tool, tmp_path):
+def test_it_shows_the_default_beside_reviewkd_and_nd(ran, tool, tmp_path):
     tool("demo", "--root", tmp_path)
-    names = ["data", "teacher", "centers", "plain", "robust", "review_nd_kd", "report"]
+    names = ["data", "teacher", "centers", "plain", "robust_fit", "review_nd_fit", "report"]
     assert [step.name for step in ran] == names
     runs = [step for step in ran if step.name not in ("data", "centers", "report")]
     assert ran[-1].inputs == runs
@@ -78,6 +79,12 @@ def test_methods_are_those_of_its_pair(ran, tool, refusal, capsys):
     message = refusal("demo", "--method", "review", "crosskd")
     assert "--method crosskd: not for this pair; available: cwd, cwd_nd, " in message
     assert not ran
+
+
+def test_every_method_that_reads_centers_gets_those_of_the_demo():
+    for method in filter(reads_centers, demo.find_methods()):
+        hook = load(ROOT / "configs" / "digits" / "frcnn_r50_r18.py", method).custom_hooks[0]
+        assert hook.type == "kd_det.ClassCenterHook", method  # demo sets its file by this place
 
 
 def test_data_of_ones_own_takes_one_method(refusal, digits):

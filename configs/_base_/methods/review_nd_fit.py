@@ -14,4 +14,4 @@ model = dict(
         ),
     )
 )
-custom_hooks = [dict(type="kd_det.NeckFitHook"), *_base_.center_hooks]
+custom_hooks = [*_base_.center_hooks, dict(type="kd_det.NeckFitHook")]
