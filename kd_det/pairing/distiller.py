@@ -6,23 +6,18 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from kd_det.algorithms import WiringError, neck_fit, student_init
 from kd_det.pairing.dense_fitting import fit_heads, reads_heads
 from kd_det.pairing.detectors import Detector, Level
-from kd_det.pairing.families import TwoStage
 from kd_det.pairing.memory_parts import fit_memory
 from kd_det.pairing.query_parts import fit_queries, reads_queries, used_connectors
+from kd_det.pairing.student_start import fit_start
 from kd_det.registry import type_name
 
 # Names of a method's recorders (configs/_base_/frcnn_distiller.py).
 PYRAMID = "fpn"
-NECK = "neck"
 OF_ROIS = ("embedding", "logits", "targets")
 # Channels inside ReviewKD's fusion, as published, unless the pyramid has fewer.
 FUSION_CHANNELS = 256
-# Share of the weight of a loss that is tuned for students with the teacher's heads, for others;
-# measured across kinds (docs/which_method.md).
-UNTRAINED_HEADS = 0.2
 Mapping = dict[str, dict[str, Any]]
 
 
@@ -43,9 +38,8 @@ def fit_distiller(model: dict[str, Any], student: Detector, teacher: Detector) -
         fitting.fit_stages()
     else:
         fitting.drop_rois()
-    fitting.fit_student_init()
     fitting.drop_unused_connectors()
-    return fitting.decisions
+    return fitting.decisions + fit_start(model, student, teacher)
 
 
 class _Fitting:
@@ -222,70 +216,6 @@ class _Fitting:
         del self.distiller["connectors"]
         if kept:
             self.distiller["connectors"] = kept
-
-    # The student's start
-
-    def fit_student_init(self) -> None:
-        # The old name of the option is kept: the algorithm warns of it.
-        option = "inherit" if "inherit" in self.model else "init_student_from_teacher"
-        wanted = self.model.get(option)
-        if not wanted:
-            return
-        possible = []
-        for module in self._start_modules(wanted):
-            try:
-                rows = student_init.plan(self.student.model, self.teacher.model, [module])
-            except WiringError:
-                self.decisions.append(f"{module}: nothing of the teacher's fits the student")
-                continue
-            possible.append(module)
-            number = sum(row.agrees for row in rows)
-            self.decisions.append(
-                f"{module}: the student starts from {number} of the teacher's tensors"
-            )
-        self.model[option] = possible
-        if not possible:
-            self._weigh_for_untrained_heads()
-
-    def _weigh_for_untrained_heads(self) -> None:
-        for name, loss in self.distiller["distill_losses"].items():
-            if loss.get("relative"):  # the loss of the methods that start from the teacher's heads
-                weight = loss["loss_weight"]
-                loss["loss_weight"] = weight * UNTRAINED_HEADS
-                self.decisions.append(
-                    f"{name} weighs {loss['loss_weight']:g}, not {weight:g}, since the student's "
-                    "heads start untrained"
-                )
-
-    def _start_modules(self, wanted: list[str]) -> list[str]:
-        """What the student may start from; ``wanted`` names that of a two-stage pair."""
-        heads = self._start_heads(wanted)
-        if NECK not in wanted or not heads:
-            return heads
-        try:
-            neck_fit.require_alike(self.student.model, self.teacher.model)
-        except WiringError as error:
-            self.decisions.append(f"the student's neck starts as its config says: {error}")
-            return heads
-        self.decisions.append(
-            "the lateral convolutions of the student's FPN are fitted to the teacher's outputs "
-            "before the first iteration"
-        )
-        return [NECK, *heads]
-
-    def _start_heads(self, wanted: list[str]) -> list[str]:
-        student, teacher = self.student, self.teacher
-        if student.family is not teacher.family:
-            text = f"a {teacher.family.name} teacher has no heads for a {student.family.name}"
-            self.decisions.append(f"the student's heads start as its config says: {text} student")
-            return []
-        found = student.family.start_modules(student.model, teacher.model)
-        if isinstance(student.family, TwoStage):
-            return [name for name in wanted if name in found]
-        if not found:
-            self.decisions.append("the student's heads start as its config says: none is like the "
-                                  "teacher's")  # fmt: skip
-        return found
 
 
 def common_levels(student: Sequence[Level], teacher: Sequence[Level]) -> list[tuple[Level, Level]]:
