@@ -11,6 +11,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from mmengine.config import Config
+
+from kd_det.shipped import find_configs
 
 timm = pytest.importorskip("timm")
 
@@ -53,3 +56,31 @@ def test_methods_are_chosen_by_images_that_are_not_reported(setting, digits):
     assert cfg.val_evaluator.ann_file == parts["choose"]["ann_file"]
     assert cfg.test_dataloader.dataset.ann_file == parts["report"]["ann_file"]
     assert cfg.model.roi_head.bbox_head.num_classes == 10
+
+
+def load_method(name: str) -> Config:
+    return Config.fromfile(find_configs() / "_base_" / "methods" / f"{name}.py")
+
+
+def test_a_form_keeps_what_its_losses_use_and_nothing_else(benchmark):
+    forms = benchmark("_photos_candidates").CANDIDATES
+
+    def config_of(name: str) -> Config:
+        method, change = forms[name]
+        cfg = load_method(method)
+        change(cfg)
+        return cfg
+
+    same = config_of("robust_fit_review_nd_foreground")
+    assert same.to_dict() == load_method("review_nd_fit").to_dict()
+
+    for name in forms:
+        cfg = config_of(name)
+        distiller = cfg.model.distiller
+        losses = set(distiller.distill_losses)
+        assert losses == set(distiller.loss_forward_mappings), name
+        assert ("review" in name) == ("loss_review" in losses) == bool(distiller.get("connectors"))
+        hooks = {hook.type for hook in cfg.get("custom_hooks", [])}
+        assert ("_nd" in name) == ("loss_nd" in losses) == ("kd_det.ClassCenterHook" in hooks)
+        fitted = "neck" in (cfg.model.get("init_student_from_teacher") or [])
+        assert ("fit" in name) == fitted == ("kd_det.NeckFitHook" in hooks)
