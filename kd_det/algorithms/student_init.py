@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,12 @@ def plan(student: nn.Module, teacher: nn.Module, modules: Sequence[str]) -> list
             )
         rows.update((row.name, row) for row in found)
     return list(rows.values())
+
+
+def covered_share(rows: Sequence[Row]) -> float:
+    """Return the share of the student's values, from 0 to 1, that are copied from the teacher."""
+    own = [(math.prod(row.student), row.agrees) for row in rows if row.student is not None]
+    return sum(size for size, agrees in own if agrees) / sum(size for size, _ in own)
 
 
 @torch.no_grad()

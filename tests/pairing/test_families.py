@@ -104,6 +104,8 @@ PAIRS = {
     ),
     "gfl_ld": ("gfl", "gfl", "ld", "loss_ld"),
     "gfl_from_faster": ("gfl", FASTER, "robust", "loss_cwd weighs 2, not 10, since the student"),
+    # Of narrower heads the biases alone agree with the teacher's: no start.
+    "narrow_faster": ("faster", FASTER, "robust", "loss_cwd weighs 2, not 10, since the student"),
     "faster_from_atss": ("faster", "atss", "review", "ReviewFusion"),
 }
 
