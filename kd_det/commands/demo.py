@@ -6,6 +6,7 @@ With --data DIR the same for a folder of labelled images: kd-det distill for a c
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,9 @@ def execute(args: argparse.Namespace) -> None:
     teacher, centers = teacher_steps(root)
     students = student_steps(root, methods, args.seed, teacher, centers)
     report = results.report_step(root, [teacher, *students])
+    # So small nets gain a twentieth from a second thread, and where another program takes a core,
+    # threads that wait for each other have taken 50 times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     shared = [step for step in (teacher, centers) if any(step in s.inputs for s in students)]
     run_steps([*teacher.inputs, *shared, *students, report])
     page, numbers = report.results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import json
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_other_methods_in_their_place(ran, tool, tmp_path):
     tool("demo", "--root", tmp_path, "--method", "cwd", "pkd", "cwd")
     # None of them reads class centers.
     assert [step.name for step in ran] == ["data", "teacher", "plain", "cwd", "pkd", "report"]
+
+
+@pytest.mark.parametrize("given", [None, "2"])
+def test_a_busy_core_does_not_hold_it_up(ran, tool, tmp_path, monkeypatch, given):
+    """Its processes have one thread, unless the user says otherwise."""
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    tool("demo", "--root", tmp_path)
+    assert os.environ["OMP_NUM_THREADS"] == (given or "1")
 
 
 def test_methods_are_those_of_its_pair(ran, tool, refusal, capsys):
