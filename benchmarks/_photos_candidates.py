@@ -77,8 +77,6 @@ CANDIDATES: dict[str, tuple[str, Change]] = {
     # A start without a loss, so that what a loss adds can be told from it.
     "heads": ("robust", loss("loss_cwd", loss_weight=0.0)),
     "fit": ("robust_fit", loss("loss_cwd", loss_weight=0.0)),
-    # For students that cannot take the start: a twentieth of the weight, not a fifth.
-    "robust_light": ("robust", loss("loss_cwd", loss_weight=0.5)),
 }
 for _base, (_method, _changes) in ADDED_TO.items():
     CANDIDATES |= {
