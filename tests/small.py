@@ -92,11 +92,15 @@ def build(model: dict) -> torch.nn.Module:
     from mmdet.registry import MODELS
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        built = MODELS.build(model)
-    for name, parameter in built.named_parameters():
-        if name.endswith("level_embed"):  # of DINO; whatever the memory had until it is initialised
+        return set_level_embed(MODELS.build(model))
+
+
+def set_level_embed(model: torch.nn.Module) -> torch.nn.Module:
+    """Draw DINO's ``level_embed``, which is whatever the memory had until ``init_weights``."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("level_embed"):
             torch.nn.init.normal_(parameter)
-    return built
+    return model
 
 
 def runner(cfg: Config) -> Runner:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from small import ROOT, build, load, recipe_id, recipes_in
+from small import ROOT, build, load, recipe_id, recipes_in, set_level_embed
 
 CONFIGS = ROOT / "configs"
 FILES = sorted(p for p in CONFIGS.rglob("*.py") if not {"cls", "mixed"} & set(p.parts))
@@ -34,7 +34,7 @@ def build_side(model: dict) -> torch.nn.Module:
     from mmrazor.registry import MODELS
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(model)
+        return set_level_embed(MODELS.build(model))
 
 
 @pytest.fixture(autouse=True)
