@@ -51,8 +51,8 @@ def execute(args: argparse.Namespace) -> None:
     teacher, centers = teacher_steps(root)
     students = student_steps(root, methods, args.seed, teacher, centers)
     report = results.report_step(root, [teacher, *students])
-    # So small nets gain a twentieth from a second thread, and where another program takes a core,
-    # threads that wait for each other have taken 50 times as long.
+    # Nets this small gain a twentieth from a second thread, and where another program takes a
+    # core, threads that wait for each other have taken 50 times as long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     shared = [step for step in (teacher, centers) if any(step in s.inputs for s in students)]
     run_steps([*teacher.inputs, *shared, *students, report])

@@ -12,8 +12,9 @@ NECK = "neck"
 # Share of the weight of a loss that is tuned for students with the teacher's heads, for others;
 # measured across kinds (docs/which_method.md).
 UNTRAINED_HEADS = 0.2
-# A module starts from the teacher if that sets at least this share of its values. Of heads that
-# differ in width the biases alone agree, which are of no use without the weights.
+# A head starts from the teacher if that sets at least this share of its values. Of heads that
+# differ in width the biases alone agree, which are of no use without the weights. What of a neck
+# does not agree is fitted.
 LEAST_SHARE = 0.5
 
 
@@ -37,7 +38,7 @@ def fit_start(model: dict[str, Any], student: Detector, teacher: Detector) -> li
             decisions.append(f"{module}: nothing of the teacher's fits the student")
             continue
         number = sum(row.agrees for row in rows)
-        if student_init.covered_share(rows) < LEAST_SHARE:
+        if module != NECK and student_init.covered_share(rows) < LEAST_SHARE:
             decisions.append(
                 f"{module}: only {number} of the teacher's tensors fit, with less than "
                 f"{LEAST_SHARE:.0%} of the student's values; it starts as its config says"

@@ -116,6 +116,17 @@ def test_the_neck_of_a_dense_student_is_fitted(tmp_path, digits):
     assert dict(type="kd_det.NeckFitHook") in made.cfg.custom_hooks
 
 
+def test_a_neck_is_fitted_however_much_of_it_the_laterals_are(tmp_path, digits):
+    teacher = dense("gfl", tmp_path)
+    # A backbone of four times the channels: most of the student's FPN reads it.
+    wide = dict(backbone=dict(depth=50), neck=dict(in_channels=[32, 64, 128, 256]))
+    path = tmp_path / "wide.py"
+    path.write_text(f"_base_ = {teacher!r}\nmodel = {wide!r}\n")
+    made = pair(str(path), teacher, "robust_fit", data=str(digits))
+    assert made.cfg.model.init_student_from_teacher == ["neck", "bbox_head"]
+    assert dict(type="kd_det.NeckFitHook") in made.cfg.custom_hooks
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_pair_trains_a_step(name, tmp_path, digits):
     learner, teacher, method, decided = PAIRS[name]
